@@ -1,0 +1,67 @@
+"""The types every part of distilljax speaks: arrays in, arrays out, no behaviour.
+
+Shapes use n (images), k (classes), b (batch), h, w, c (height, width, channels),
+d (features). Images are NHWC.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed PRNG key, from jax.random.key
+Params = Any  # a pytree of float arrays
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: says what, why and what to do.
+
+    Command-line programs print it as one line, without a traceback.
+    """
+
+
+class Batch(NamedTuple):
+    """Images with label distributions."""
+
+    images: Array  # f32[b, h, w, c]
+    labels: Array  # f32[b, k]; rows sum to one, one-hot for real data
+
+
+class DistilledSet(NamedTuple):
+    """Everything a method may learn."""
+
+    images: Array  # f32[n, h, w, c], n = k * ipc, class-ordered, preprocessed
+    label_logits: Array  # f32[n, k]; the labels are softmax(label_logits)
+    log_lr: Array  # f32[]; log of the inner learning rate, so it stays positive
+
+
+class Transform(Protocol):
+    """A fitted preprocessing: a pytree that can be passed to jitted functions."""
+
+    def __call__(self, images: Array) -> Array:
+        """u8[b, h, w, c] in 0..255 -> f32[b, h, w, c], what networks see."""
+
+    def inverse(self, images: Array) -> Array:
+        """f32[b, h, w, c], what networks see -> f32[b, h, w, c], 0..1 if in gamut."""
+
+
+class RealSet(NamedTuple):
+    """A real data set on the device; batches are drawn from it inside jit."""
+
+    images: Array  # u8[n, h, w, c], raw; the transform is applied to each batch
+    labels: Array  # i32[n]
+    class_index: Array  # i32[k, m]; row j: where class j is, repeated to fill the row
+    class_sizes: Array  # i32[k]
+    transform: Transform
+
+
+class Model(NamedTuple):
+    """A network as pure functions."""
+
+    init: Callable[[Key], Params]
+    features: Callable[[Params, Array], Array]  # f32[b, h, w, c] -> f32[b, d]
+    apply: Callable[[Params, Array], Array]  # f32[b, h, w, c] -> f32[b, k], logits
+
+
+LossFn = Callable[[Params, Batch], Array]  # -> f32[], the mean over the batch
