@@ -1,0 +1,1 @@
+"""Experiments: one module each, run with `python -m experiments.NAME`."""

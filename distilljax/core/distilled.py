@@ -1,0 +1,47 @@
+"""Making a distilled set, and reading it as training data."""
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.types import Array, Batch, DistilledSet, InputError
+
+# softmax of (0, -HARD, ..., -HARD) is one-hot to the last bit of a float32.
+HARD = 100.0
+
+
+def create(
+    images: Array, labels: Array, num_classes: int, *, learning_rate: float
+) -> DistilledSet:
+    """A distilled set with hard labels.
+
+    Args:
+      images: f32[n, h, w, c], preprocessed.
+      labels: i32[n], in 0..num_classes-1.
+      num_classes: k.
+      learning_rate: inner learning rate, positive.
+
+    Raises:
+      InputError: shapes that do not fit, or a learning rate that is not positive.
+    """
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise InputError(
+            f"images {images.shape}, labels {labels.shape}: expected [n, h, w, c] and [n]"
+        )
+    if not learning_rate > 0:
+        raise InputError(f"learning_rate={learning_rate}: must be positive")
+    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    return DistilledSet(
+        jnp.asarray(images, jnp.float32),
+        HARD * (one_hot - 1.0),
+        jnp.log(jnp.asarray(learning_rate, jnp.float32)),
+    )
+
+
+def as_batch(distilled: DistilledSet) -> Batch:
+    """The whole set as one batch, labels = softmax(label_logits)."""
+    return Batch(distilled.images, jax.nn.softmax(distilled.label_logits))
+
+
+def hard_labels(distilled: DistilledSet) -> Array:
+    """i32[n], the most likely class of each image."""
+    return jnp.argmax(distilled.label_logits, axis=-1).astype(jnp.int32)

@@ -1,0 +1,126 @@
+"""The inner loop: training a network, written so that it can be differentiated.
+
+A `loss_fn(params, batch)` and an optax optimizer are all it knows; the parameters
+may be any pytree and the batches any pytree.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from distilljax.core.scan import Remat, scan
+from distilljax.types import Array, InputError, Params
+
+SampleBatch = Callable[[Any], Any]  # what one step is given -> its batch
+
+
+class InnerState(NamedTuple):
+    """A network in training."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
+    """The state before the first step."""
+    return InnerState(params, optimizer.init(params))
+
+
+def step(
+    loss_fn: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    state: InnerState,
+    batch: Any,
+) -> tuple[InnerState, Array]:
+    """One inner step; returns the new state and the loss before it, f32[]."""
+    loss, grads = jax.value_and_grad(loss_fn)(state.params, batch)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    return InnerState(optax.apply_updates(state.params, updates), opt_state), loss
+
+
+def unroll(
+    loss_fn: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    sample_batch: SampleBatch,
+    state: InnerState,
+    inputs: Any,
+    *,
+    remat: Remat = "step",
+) -> tuple[InnerState, Array]:
+    """T inner steps, differentiable with respect to all they depend on.
+
+    Step t computes w_{t+1} = w_t - optimizer(grad loss_fn(w_t, sample_batch(inputs[t]))).
+
+    Args:
+      loss_fn: (params, batch) -> f32[].
+      optimizer: an optax transformation; its learning rate may be a traced value.
+      sample_batch: inputs[t] -> batch t. It may close over what is learned.
+      state: the network at the start.
+      inputs: a pytree of arrays with leading axis T; keys, or indices of minibatches.
+      remat: what the reverse pass keeps, see `distilljax.core.scan`.
+
+    Returns:
+      The state after T steps, and f32[T], the loss before each step.
+    """
+
+    def body(state: InnerState, given: Any) -> tuple[InnerState, Array]:
+        return step(loss_fn, optimizer, state, sample_batch(given))
+
+    return scan(body, state, inputs, remat=remat)
+
+
+def truncated_unroll(
+    loss_fn: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    sample_batch: SampleBatch,
+    state: InnerState,
+    inputs: Any,
+    *,
+    start: Array | int,
+    window: int,
+    remat: Remat = "step",
+) -> tuple[InnerState, Array]:
+    """`start` plain steps, then `window` differentiable ones.
+
+    The derivative is that of the window alone, with the state at `start` taken as a
+    constant: truncated back-propagation. With `start` drawn at random for every
+    meta-gradient it is RaT-BPTT (Feng et al. 2023, arXiv 2310.04295).
+
+    Args:
+      loss_fn: as in `unroll`.
+      optimizer: as in `unroll`.
+      sample_batch: as in `unroll`.
+      state: the network at step 0.
+      inputs: a pytree of arrays with leading axis T >= start + window.
+      start: i32[], the number of burn-in steps; may be traced, so one compiled
+        program serves every start. A traced start beyond T - window is clamped to it.
+      window: the number of differentiable steps.
+      remat: as in `unroll`.
+
+    Returns:
+      The state after start + window steps, and f32[window], the loss before each
+      step of the window.
+
+    Raises:
+      InputError: the window does not fit.
+    """
+    num_steps = jax.tree.leaves(inputs)[0].shape[0]
+    latest = num_steps - window
+    if not 1 <= window <= num_steps:
+        raise InputError(f"window={window}: must lie in 1..{num_steps}, the unroll length")
+    if isinstance(start, int) and not 0 <= start <= latest:
+        raise InputError(f"start={start}: must lie in 0..{latest}, unroll length - window")
+
+    constant = jax.lax.stop_gradient
+    start = jnp.clip(jnp.asarray(start, jnp.int32), 0, latest)
+
+    def burn_in(t: Array, state: InnerState) -> InnerState:
+        batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
+        return constant(step(loss_fn, optimizer, state, batch)[0])
+
+    state = jax.lax.fori_loop(0, start, burn_in, constant(state))
+    rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, window), inputs)
+    return unroll(loss_fn, optimizer, sample_batch, constant(state), rest, remat=remat)

@@ -1,0 +1,67 @@
+"""Batches of real data, drawn inside jit from a key."""
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.types import Array, Batch, InputError, Key, RealSet
+
+
+def take(real: RealSet, positions: Array) -> Batch:
+    """The images at `positions`, i32[b], transformed, with one-hot labels."""
+    labels = jax.nn.one_hot(real.labels[positions], real.class_sizes.shape[0])
+    return Batch(real.transform(real.images[positions]), labels)
+
+
+def batch(key: Key, real: RealSet, size: int) -> Batch:
+    """`size` different images, uniformly at random.
+
+    Raises:
+      InputError: `size` is more than there are.
+    """
+    num = real.labels.shape[0]
+    if size > num:
+        raise InputError(f"a batch of {size} was asked of a data set of {num} images")
+    _, positions = jax.lax.top_k(jax.random.bits(key, (num,)), size)
+    return take(real, positions)
+
+
+def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
+    """`per_class` images of every class, transformed: f32[k, per_class, h, w, c].
+
+    No image comes twice as long as its class has enough of them; a smaller class
+    is repeated in a random order.
+    """
+    k, width = real.class_index.shape
+    columns = jnp.arange(width)
+    inside = columns < real.class_sizes[:, None]
+    scores = jnp.where(inside, jax.random.uniform(key, (k, width)), -1.0)
+    _, order = jax.lax.top_k(scores, min(per_class, width))
+    columns = jnp.arange(per_class) % real.class_sizes[:, None]
+    positions = jnp.take_along_axis(
+        real.class_index, jnp.take_along_axis(order, columns, axis=1), axis=1
+    )
+    images = real.transform(real.images[positions.reshape(-1)])
+    return images.reshape(k, per_class, *images.shape[1:])
+
+
+def epochs(key: Key, num: int, size: int, num_steps: int) -> Array:
+    """Positions of minibatches: permutations of 0..num-1, each used up in turn.
+
+    Every epoch holds num // size batches; what is left of its permutation is dropped.
+
+    Returns:
+      i32[num_steps, size].
+
+    Raises:
+      InputError: `size` is more than `num`.
+    """
+    if size > num:
+        raise InputError(f"a batch of {size} was asked of a data set of {num} images")
+    per_epoch = num // size
+    num_epochs = -(-num_steps // per_epoch)
+
+    def permutation(key: Key) -> Array:
+        return jax.random.permutation(key, num)[: per_epoch * size].reshape(-1, size)
+
+    batches = jax.vmap(permutation)(jax.random.split(key, num_epochs))
+    return batches.reshape(-1, size)[:num_steps]

@@ -1,0 +1,47 @@
+"""Image classification data: loading, dividing and preprocessing.
+
+    data = load("cifar10", data_dir="...")
+    train, held_out = hold_out(data.train, num_per_class=500, seed=0)
+    transform = fit("zca", train.images)
+    real = on_device(train, transform, data.num_classes)
+
+Images are uint8 NHWC until a transform is applied, batch by batch, on the device.
+"""
+
+from distilljax.data.preprocess import (
+    FITTERS,
+    ZCA,
+    Identity,
+    Normalise,
+    NormedZCA,
+    fit,
+    from_arrays,
+    to_arrays,
+)
+from distilljax.data.sets import (
+    Dataset,
+    Split,
+    fingerprint,
+    hold_out,
+    load,
+    on_device,
+    subset,
+)
+
+__all__ = [
+    "FITTERS",
+    "ZCA",
+    "Dataset",
+    "Identity",
+    "Normalise",
+    "NormedZCA",
+    "Split",
+    "fingerprint",
+    "fit",
+    "from_arrays",
+    "hold_out",
+    "load",
+    "on_device",
+    "subset",
+    "to_arrays",
+]

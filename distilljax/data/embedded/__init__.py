@@ -1,0 +1,1 @@
+"""The data set that comes with the package; see README.md in this folder."""

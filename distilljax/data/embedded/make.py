@@ -1,0 +1,97 @@
+"""Makes the embedded subset of Fashion-MNIST from the set that TFDS has prepared.
+
+    python -m distilljax.data.embedded.make --data_dir=DIR [--out=FILE]
+
+An image is chosen if the SHA-256 of the seed and its pixels is among the smallest of its
+class in its split, so the choice does not depend on the order of the records. Images that
+occur in both splits are left out of both.
+"""
+
+import argparse
+import hashlib
+import pathlib
+
+import numpy as np
+
+from distilljax.data.sets import Split, fingerprint, load
+
+SEED = 0
+TRAIN_PER_CLASS = 800
+TEST_PER_CLASS = 200
+CLASS_NAMES = (
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+# Of the whole splits, by `source_digest`.
+SOURCE_DIGESTS = {
+    "train": "fb88a2f5c1b590c907f860b47803d006e4fa7b276cdb551799af9d443accdff7",
+    "test": "0b381379398a0943a88bf3864ff3f5177903dcf178030b4b74c495294b38fa7c",
+}
+
+
+def source_digest(split: Split) -> str:
+    """SHA-256, hex, of the sorted SHA-256 digests of each image's pixels and label byte."""
+    digests = sorted(
+        hashlib.sha256(image.tobytes() + bytes([int(label)])).digest()
+        for image, label in zip(*split, strict=True)
+    )
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _keys(split: Split) -> list[bytes]:
+    return [hashlib.sha256(bytes([SEED]) + image.tobytes()).digest() for image in split[0]]
+
+
+def choose(split: Split, num_per_class: int, other: Split) -> Split:
+    """The chosen images of each class, ordered by class and within it by hash."""
+    keys, excluded = _keys(split), set(_keys(other))
+    chosen: list[int] = []
+    for label in range(len(CLASS_NAMES)):
+        candidates = [
+            int(i) for i in np.flatnonzero(split.labels == label) if keys[i] not in excluded
+        ]
+        chosen += sorted(candidates, key=keys.__getitem__)[:num_per_class]
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def main() -> None:
+    """Writes the file and prints the digests that the README and `load` quote."""
+    parser = argparse.ArgumentParser(description="Make the embedded data set.")
+    parser.add_argument("--data_dir", required=True, help="where TFDS has fashion_mnist")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).with_name("fashion_mnist_subset.npz"),
+        help="the file to write",
+    )
+    args = parser.parse_args()
+    data = load("fashion_mnist", args.data_dir)
+    for name, split in (("train", data.train), ("test", data.test)):
+        digest = source_digest(split)
+        print(f"source {name}: {digest}")
+        if digest != SOURCE_DIGESTS[name]:
+            parser.error(f"{name} is not Fashion-MNIST's: digest {digest}")
+    train = choose(data.train, TRAIN_PER_CLASS, data.test)
+    test = choose(data.test, TEST_PER_CLASS, data.train)
+    np.savez_compressed(
+        args.out,
+        train_images=train.images,
+        train_labels=train.labels.astype(np.uint8),
+        test_images=test.images,
+        test_labels=test.labels.astype(np.uint8),
+        class_names=np.array(CLASS_NAMES),
+    )
+    print(f"file: {hashlib.sha256(args.out.read_bytes()).hexdigest()}")
+    print(f"arrays: {fingerprint(train, test)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,358 @@
+"""Data sets as arrays: where they come from, what they must satisfy, how to divide them."""
+
+import hashlib
+import importlib.resources
+import pathlib
+import zipfile
+import zlib
+from typing import IO, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax.data import prepared
+from distilljax.data.preprocess import channel_statistics
+from distilljax.types import InputError, RealSet, Transform
+
+_EMBEDDED_FILE = "fashion_mnist_subset.npz"
+_EMBEDDED_FINGERPRINT = "6f9b43a82c1c1324046a7ca50c13d7138591a102dd9b960d20c14669d863910f"
+_NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+_MIN_SIDE = 8
+
+
+class Split(NamedTuple):
+    """Images with their classes."""
+
+    images: np.ndarray  # u8[n, h, w, c]
+    labels: np.ndarray  # i32[n], 0..k-1
+
+
+class Dataset(NamedTuple):
+    """A validated image classification set."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    source: str  # 'embedded', 'npz', or such as 'tfds cifar10/3.0.2'
+    fingerprint: str  # SHA-256 of the arrays, hex; see `fingerprint`
+    mean: tuple[float, ...]  # of the channels of the train images, in 0..1
+    std: tuple[float, ...]  # the same; population standard deviation
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes, k."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of one image: (h, w, c)."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
+    """Loads and validates a data set.
+
+    Args:
+      name: 'embedded', the subset of Fashion-MNIST that comes with the package; a path
+        ending in '.npz'; or a TFDS name, such as 'cifar10', 'emnist/letters',
+        'cifar10:3.0.2'. An .npz file holds uint8 `train_images` and `test_images`,
+        [n, h, w, c] with c = 1 or 3, or [n, h, w]; integer `train_labels` and
+        `test_labels`, [n], 0..k-1; and may hold `class_names`, [k] strings.
+      data_dir: the folder of prepared TFDS sets; TFDS's default if None. Used for TFDS
+        names only.
+
+    Raises:
+      InputError: the data cannot be found or read, or are not a valid image
+        classification set.
+    """
+    if name == "embedded":
+        return _load_embedded()
+    if name.lower().endswith(".npz"):
+        return _load_npz(name)
+    arrays, class_names, source = prepared.read(name, data_dir)
+    return _dataset(name, source, source, arrays, class_names)
+
+
+def _load_embedded() -> Dataset:
+    resource = importlib.resources.files("distilljax.data.embedded") / _EMBEDDED_FILE
+    where = "the embedded data set"
+    with resource.open("rb") as file:
+        arrays, class_names = _read_npz(file, where)
+    data = _dataset("embedded", "embedded", where, arrays, class_names)
+    if data.fingerprint != _EMBEDDED_FINGERPRINT:
+        raise InputError(
+            f"{where} has SHA-256 {data.fingerprint}, expected {_EMBEDDED_FINGERPRINT}: "
+            "the installation is damaged; reinstall distilljax"
+        )
+    return data
+
+
+def _load_npz(name: str) -> Dataset:
+    path = pathlib.Path(name).expanduser()
+    try:
+        with open(path, "rb") as file:
+            arrays, class_names = _read_npz(file, name)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {name}; check the path") from error
+    except OSError as error:
+        raise InputError(f"{name} cannot be read ({error.strerror or error})") from error
+    return _dataset(path.stem, "npz", name, arrays, class_names)
+
+
+def _read_npz(
+    file: IO[bytes], where: str
+) -> tuple[prepared.Arrays, tuple[str, ...] | None]:
+    """The arrays of an .npz file and its class names, if it has any."""
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            if absent := [key for key in _NPZ_KEYS if key not in held.files]:
+                raise InputError(
+                    f"{where} lacks {', '.join(absent)} (it holds "
+                    f"{', '.join(held.files) or 'nothing'}); save both splits as "
+                    f"{', '.join(_NPZ_KEYS)}"
+                )
+            arrays = prepared.Arrays(*(held[key] for key in _NPZ_KEYS))
+            names = held["class_names"] if "class_names" in held.files else None
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{where} is truncated or is no .npz file ({error}); write it again with "
+            "numpy.savez"
+        ) from error
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        if "allow_pickle" in str(error):
+            raise InputError(
+                f"{where} holds Python objects, which could run code when read, or is no "
+                ".npz file; write plain numeric arrays with numpy.savez"
+            ) from error
+        raise InputError(
+            f"{where} cannot be read as an .npz file ({error}); write it again with "
+            "numpy.savez"
+        ) from error
+    if names is None:
+        return arrays, None
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise InputError(
+            f"{where}: class_names must be a list of strings, got "
+            f"{names.dtype}{list(names.shape)}"
+        )
+    return arrays, tuple(map(str, names))
+
+
+def _dataset(
+    name: str,
+    source: str,
+    where: str,
+    arrays: prepared.Arrays,
+    class_names: tuple[str, ...] | None,
+) -> Dataset:
+    """Validates; `where` is how messages call the data."""
+    train_images = _valid_images(arrays.train_images, f"{where}: train_images")
+    test_images = _valid_images(arrays.test_images, f"{where}: test_images")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise InputError(
+            f"{where}: train images are {list(train_images.shape[1:])} and test images "
+            f"{list(test_images.shape[1:])}; bring both to one height, width and number of "
+            "channels"
+        )
+    pairs = (
+        ("train", train_images, arrays.train_labels),
+        ("test", test_images, arrays.test_labels),
+    )
+    for split, images, labels in pairs:
+        _check_labels(labels, len(images), f"{where}: {split}_labels")
+    if class_names is None:
+        top = max(int(labels.max()) for _, _, labels in pairs)
+        if top >= len(train_images):
+            raise InputError(
+                f"{where}: labels go up to {top} with {len(train_images)} train images, so "
+                "some class has none; number the classes 0..k-1 without gaps"
+            )
+        class_names = tuple(map(str, range(max(top, 0) + 1)))
+    num_classes = len(class_names)
+    for split, _, labels in pairs:
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise InputError(
+                f"{where}: {split}_labels has {wrong[0]}; with {num_classes} classes "
+                f"labels are 0..{num_classes - 1}"
+            )
+    if num_classes < 2:
+        raise InputError(
+            f"{where}: there is only one class; classification needs at least two"
+        )
+    counts = np.bincount(arrays.train_labels, minlength=num_classes)
+    if not counts.all():
+        absent = np.flatnonzero(counts == 0)
+        raise InputError(
+            f"{where}: train_labels has no image of class "
+            f"{', '.join(map(str, absent[:10]))}{', ...' if len(absent) > 10 else ''} of "
+            f"{num_classes}; number the classes without gaps, or add images"
+        )
+    train = Split(train_images, arrays.train_labels.astype(np.int32))
+    test = Split(test_images, arrays.test_labels.astype(np.int32))
+    mean, std = channel_statistics(train.images)
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        class_names=class_names,
+        source=source,
+        fingerprint=fingerprint(train, test),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+    )
+
+
+def _valid_images(images: np.ndarray, what: str) -> np.ndarray:
+    """u8[n, h, w, c], C-ordered."""
+    if images.dtype != np.uint8:
+        advice = "convert them to uint8 values in 0..255"
+        if images.dtype.kind == "f" and images.size:
+            if np.isnan(images).any():
+                advice = "they contain NaN; repair them, then " + advice
+            elif images.min() >= 0 and images.max() <= 1:
+                advice += ": numpy.round(255 * images).astype(numpy.uint8)"
+        raise InputError(f"{what} is {images.dtype}, and must be uint8; {advice}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4:
+        raise InputError(
+            f"{what} has shape {list(images.shape)}, and must be [n, h, w, c], or "
+            "[n, h, w] for greyscale"
+        )
+    num, height, width, channels = images.shape
+    if num == 0:
+        raise InputError(f"{what} is empty; both splits need images")
+    if channels not in (1, 3):
+        advice = "store grey or RGB images as [n, h, w, c]"
+        if height in (1, 3):
+            advice = "it looks like [n, c, h, w]: use images.transpose(0, 2, 3, 1)"
+        raise InputError(
+            f"{what} has shape {list(images.shape)}, so {channels} channels, and must have "
+            f"1 or 3; {advice}"
+        )
+    if min(height, width) < _MIN_SIDE:
+        raise InputError(
+            f"{what} has images of {height} x {width} pixels, and the smallest that are "
+            f"taken are {_MIN_SIDE} x {_MIN_SIDE}; enlarge them"
+        )
+    return np.ascontiguousarray(images)
+
+
+def _check_labels(labels: np.ndarray, num_images: int, what: str) -> None:
+    if labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{what} is {labels.dtype}, and must be integers; give the class numbers 0..k-1"
+        )
+    if labels.ndim != 1:
+        advice = (
+            "use labels.argmax(axis=1) if it is one-hot"
+            if labels.ndim == 2 and labels.shape[1] > 1
+            else "use labels.ravel()"
+        )
+        raise InputError(
+            f"{what} has shape {list(labels.shape)}, and must be [n], one class number an "
+            f"image; {advice}"
+        )
+    if len(labels) != num_images:
+        raise InputError(
+            f"{what} has {len(labels)} labels for {num_images} images; give one an image"
+        )
+
+
+def fingerprint(train: Split, test: Split) -> str:
+    """SHA-256, hex, of train then test: shape, pixel bytes, labels as little-endian i32.
+
+    It depends on the contents and their order alone, not on where they came from.
+    """
+    digest = hashlib.sha256()
+    for images, labels in (train, test):
+        digest.update(repr(tuple(map(int, images.shape))).encode())
+        digest.update(np.ascontiguousarray(images).data)
+        digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.ndarray]:
+    """Positions of `num_per_class` random images of each class, `leave` more existing.
+
+    A class's draw depends on the seed, the class and its images only, and a smaller draw
+    is the beginning of a larger one.
+    """
+    if num_per_class < 1:
+        raise InputError(f"num_per_class={num_per_class}: must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed={seed}: must be at least 0")
+    counts = np.bincount(split.labels)
+    for label, count in enumerate(counts):
+        if count < num_per_class + leave:
+            raise InputError(
+                f"num_per_class={num_per_class}: class {label} has {count} images"
+                + (", and at least one must be left" if leave else "")
+                + f"; choose at most {max(counts.min() - leave, 0)}"
+            )
+    return [
+        np.random.default_rng([seed, label]).permutation(
+            np.flatnonzero(split.labels == label)
+        )[:num_per_class]
+        for label in range(len(counts))
+    ]
+
+
+def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]:
+    """Divides a split at random, with as many images of each class held out.
+
+    Returns:
+      (rest, held out); both keep the order of `split`.
+
+    Raises:
+      InputError: a class has not more than `num_per_class` images; a number below 1; a
+        negative seed.
+    """
+    held = np.zeros(len(split.labels), bool)
+    held[np.concatenate(_draw(split, num_per_class, seed, leave=1))] = True
+    return (
+        Split(split.images[~held], split.labels[~held]),
+        Split(split.images[held], split.labels[held]),
+    )
+
+
+def subset(split: Split, num_per_class: int, seed: int) -> Split:
+    """Random images of each class, class-ordered, without repetition.
+
+    Raises:
+      InputError: a class has fewer than `num_per_class` images; a number below 1; a
+        negative seed.
+    """
+    chosen = np.concatenate(_draw(split, num_per_class, seed, leave=0))
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
+    """Puts a split on the default device, with what is needed to draw by class.
+
+    Raises:
+      InputError: a class without an image, or a label outside 0..num_classes-1.
+    """
+    counts = np.bincount(split.labels, minlength=num_classes)
+    if len(counts) != num_classes or not counts.all():
+        raise InputError(
+            f"each of {num_classes} classes needs an image, and there are no others; the "
+            f"numbers of images are {counts.tolist()}"
+        )
+    width = int(counts.max())
+    rows = [
+        np.resize(np.flatnonzero(split.labels == label), width)
+        for label in range(num_classes)
+    ]
+    return RealSet(
+        images=jnp.asarray(split.images, jnp.uint8),
+        labels=jnp.asarray(split.labels, jnp.int32),
+        class_index=jnp.asarray(np.stack(rows), jnp.int32),
+        class_sizes=jnp.asarray(counts, jnp.int32),
+        transform=transform,
+    )

@@ -1,0 +1,80 @@
+"""Checkpoints of a pytree, by Orbax: asynchronous, complete or absent, a few kept."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+
+from distilljax.types import InputError
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _unwrap(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Saving copies the state and returns; a background thread writes it under a
+    temporary name and renames it when complete, so that a process killed at any time
+    leaves only whole checkpoints behind.
+    """
+
+    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
+        import orbax.checkpoint as ocp
+
+        self._args = ocp.args
+        self._directory = directory.absolute()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._manager = ocp.CheckpointManager(
+            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep)
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts writing `state`; waits only for the device and an earlier save."""
+        packed = jax.tree.map(_unwrap, state)
+        self._manager.save(step, args=self._args.StandardSave(packed), force=True)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state saved at `step`, with the structure and types of `like`.
+
+        Raises:
+          InputError: the checkpoint cannot be read, or holds something else.
+        """
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            jax.tree.map(_unwrap, like),
+        )
+        try:
+            packed = self._manager.restore(step, args=self._args.StandardRestore(abstract))
+        except Exception as error:
+            raise InputError(
+                f"checkpoint {self._directory / str(step)} cannot be restored "
+                f"({type(error).__name__}); delete that folder to fall back on an earlier "
+                "checkpoint, or choose another workdir"
+            ) from error
+        return jax.tree.map(
+            lambda x, template: (
+                jax.random.wrap_key_data(x, impl=jax.random.key_impl(template))
+                if _is_key(template)
+                else x
+            ),
+            packed,
+            like,
+        )
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

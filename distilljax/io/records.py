@@ -1,0 +1,40 @@
+"""Flat records in a JSON-lines file: append as they come, cut back on resume."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from distilljax.io.files import replacing
+
+Record = Mapping[str, Any]
+
+
+def _line(record: Record) -> str:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def append(path: pathlib.Path, records: Iterable[Record]) -> None:
+    """Adds one line a record; a number that is not finite becomes null."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(map(_line, records))
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """All records; a last line torn by a kill is left out, no file is no records."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def keep_until(path: pathlib.Path, step: int) -> None:
+    """Drops the records after `step`, those that a resumed run writes again."""
+    kept = [record for record in read(path) if record["step"] <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")

@@ -1,0 +1,299 @@
+"""The outer loop on a machine: many steps a dispatch, metrics, checkpoints, resume.
+
+The program that runs on the device takes the number of steps as an argument, so one
+compilation serves every dispatch; the host reads the metrics of one dispatch while
+the next is running. What happens at a step depends on the key and the step's number
+alone: a run cut anywhere and resumed ends with the same bits.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.core.outer import Method, OuterState, Source, StepInfo
+from distilljax.io.checkpoints import Checkpoints
+from distilljax.types import Array, DistilledSet, InputError, Key
+
+MOST_STEPS_PER_DISPATCH = 1000
+# A run stops when its outer loss exceeds this many times the first one.
+EXPLOSION = 100.0
+
+Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
+
+
+class LoopState(NamedTuple):
+    """What a resumed run needs."""
+
+    outer: OuterState
+    best: DistilledSet  # of the highest score so far
+    best_score: Array  # f32[], -inf before the first
+    best_step: Array  # i32[], outer steps it had taken
+    first_loss: Array  # f32[]
+    healthy: Array  # bool[], no loss so far was NaN or exploded
+
+
+class Progress(NamedTuple):
+    """What a progress bar shows."""
+
+    step: int
+    num_steps: int
+    loss: float
+    score: float | None
+    steps_per_second: float
+    seconds_left: float
+
+
+class Result(NamedTuple):
+    """The end of a run."""
+
+    best: DistilledSet  # by score; the last one where nothing was scored
+    best_step: int
+    best_score: float | None
+    last: DistilledSet
+    compile_seconds: float
+
+
+class DivergedError(InputError):
+    """The outer loss became NaN or exploded; `last_good` precedes that step."""
+
+    def __init__(self, message: str, step: int, last_good: DistilledSet):
+        super().__init__(message)
+        self.step = step
+        self.last_good = last_good
+
+
+class _Dispatch(NamedTuple):
+    """What the device was asked for, to be read when it has it."""
+
+    first_step: int
+    num_steps: int
+    infos: StepInfo  # f32[MOST_STEPS_PER_DISPATCH] each
+    state: LoopState
+    taken: Array  # i32[]
+    score: Array | None
+
+
+def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
+    """The state before the first step."""
+    # A copy: what the optimizer updates and what is kept must not share a buffer.
+    best = jax.tree.map(jnp.copy, distilled)
+    return LoopState(
+        method.init(key, distilled),
+        best,
+        jnp.asarray(-jnp.inf, jnp.float32),
+        jnp.asarray(0, jnp.int32),
+        jnp.asarray(jnp.nan, jnp.float32),
+        jnp.asarray(True),
+    )
+
+
+def _advance(
+    method: Method, key: Key, state: LoopState, source: Source, num_steps: Array
+) -> tuple[LoopState, StepInfo, Array]:
+    """Up to `num_steps` outer steps; stops at the first that is not healthy."""
+    infos = StepInfo(*(jnp.zeros(MOST_STEPS_PER_DISPATCH) for _ in StepInfo._fields))
+
+    def unfinished(carry: tuple[Array, LoopState, StepInfo]) -> Array:
+        taken, state, _ = carry
+        return (taken < num_steps) & state.healthy
+
+    def body(
+        carry: tuple[Array, LoopState, StepInfo],
+    ) -> tuple[Array, LoopState, StepInfo]:
+        taken, state, infos = carry
+        step_key = jax.random.fold_in(key, state.outer.step)
+        outer, info = method.step(step_key, state.outer, source)
+        first = jnp.where(state.outer.step == 0, info.loss, state.first_loss)
+        finite = [jnp.isfinite(leaf).all() for leaf in outer.distilled]
+        healthy = jnp.isfinite(info.loss) & (info.loss <= EXPLOSION * jnp.abs(first))
+        healthy &= jnp.stack(finite).all()
+        outer = jax.tree.map(
+            lambda new, old: jnp.where(healthy, new, old), outer, state.outer
+        )
+        infos = jax.tree.map(lambda row, value: row.at[taken].set(value), infos, info)
+        state = state._replace(outer=outer, first_loss=first, healthy=healthy)
+        return taken + 1, state, infos
+
+    taken, state, infos = jax.lax.while_loop(
+        unfinished, body, (jnp.asarray(0, jnp.int32), state, infos)
+    )
+    return state, infos, taken
+
+
+def _select(
+    score: Score, key: Key, state: LoopState, source: Any
+) -> tuple[LoopState, Array]:
+    """Scores the distilled set and keeps it if it is the best so far."""
+    distilled = state.outer.distilled
+    value = score(key, distilled, source)
+    better = value > state.best_score
+    keep = jax.tree.map(lambda new, old: jnp.where(better, new, old), distilled, state.best)
+    return state._replace(
+        best=keep,
+        best_score=jnp.where(better, value, state.best_score),
+        best_step=jnp.where(better, state.outer.step, state.best_step),
+    ), value
+
+
+def run(
+    method: Method,
+    distilled: DistilledSet,
+    source: Source,
+    key: Key,
+    *,
+    num_steps: int,
+    score: Score | None = None,
+    score_source: Any = None,
+    score_every: int = 100,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 60.0,
+    seconds_per_dispatch: float = 1.0,
+    on_records: Callable[[list[Mapping[str, Any]]], None] = lambda records: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_resume: Callable[[int], None] = lambda step: None,
+) -> Result:
+    """Distils: `num_steps` outer steps of `method`, resumed where a run was cut.
+
+    Args:
+      method: what to do.
+      distilled: the set at the start.
+      source: what the method's step reads; passed as an argument, never a constant.
+      key: settles everything random.
+      num_steps: outer steps in all, those before a resume counted in.
+      score: (key, distilled, score_source) -> f32[], such as held-out accuracy. The
+        key is the same at every call, so that scores are comparable.
+      score_source: data for `score`; never the test set.
+      score_every: outer steps between scores; the last step is scored in any case.
+      checkpoints: where to save and resume from; None for neither.
+      checkpoint_seconds: time between checkpoints.
+      seconds_per_dispatch: what a dispatch should take; its number of steps follows.
+      on_records: called with one flat record a step, in order: `step`, the fields of
+        `StepInfo`, and `score` where there is one.
+      on_progress: called after every dispatch.
+      on_resume: called with the step that a checkpoint was restored from.
+
+    Raises:
+      DivergedError: the outer loss became NaN or exploded. The last good set comes
+        with it, and no checkpoint holds a bad one.
+      KeyboardInterrupt: passed on, after a checkpoint was saved.
+    """
+    init_key, step_key, score_key = jax.random.split(key, 3)
+    state = init(init_key, method, distilled)
+    step = 0
+    if checkpoints and (latest := checkpoints.latest_step()) is not None:
+        state = checkpoints.restore(latest, state)
+        step = int(state.outer.step)
+        on_resume(step)
+
+    started = time.perf_counter()
+    advance = (
+        jax.jit(lambda *args: _advance(method, *args))
+        .lower(step_key, state, source, jnp.asarray(1, jnp.int32))
+        .compile()
+    )
+    select = None
+    if score is not None:
+        select = (
+            jax.jit(lambda *args: _select(score, *args))
+            .lower(score_key, state, score_source)
+            .compile()
+        )
+    compile_seconds = time.perf_counter() - started
+
+    waiting: deque[_Dispatch] = deque()
+    started = last_read = last_save = time.perf_counter()
+    first_step, rate, last_score = step, 0.0, None
+
+    def read() -> None:
+        """Takes the oldest dispatch from the device and reports it."""
+        nonlocal last_read, rate, last_score
+        dispatch = waiting.popleft()
+        taken, infos, value, healthy = jax.device_get(
+            (dispatch.taken, dispatch.infos, dispatch.score, dispatch.state.healthy)
+        )
+        now = time.perf_counter()
+        rate, last_read = dispatch.num_steps / max(now - last_read, 1e-6), now
+        records: list[dict[str, Any]] = [
+            {
+                "step": dispatch.first_step + i + 1,
+                **{name: float(row[i]) for name, row in infos._asdict().items()},
+            }
+            for i in range(int(taken))
+        ]
+        if value is not None and healthy:
+            last_score = records[-1]["score"] = float(value)
+        on_records(records)
+        if not healthy:
+            raise _diverged(dispatch, records[-1])
+        done = records[-1]["step"]
+        speed = (done - first_step) / (now - started)
+        on_progress(
+            Progress(
+                done,
+                num_steps,
+                records[-1]["loss"],
+                last_score,
+                speed,
+                (num_steps - done) / speed,
+            )
+        )
+
+    def save() -> None:
+        while waiting:
+            read()
+        if checkpoints and checkpoints.latest_step() != step:
+            checkpoints.save(step, state)
+
+    try:
+        while step < num_steps:
+            ahead = score_every - step % score_every if select else num_steps
+            wanted = max(1, math.floor(rate * seconds_per_dispatch))
+            count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
+            state, infos, taken = advance(
+                step_key, state, source, jnp.asarray(count, jnp.int32)
+            )
+            value = None
+            if select and (step + count == num_steps or (step + count) % score_every == 0):
+                state, value = select(score_key, state, score_source)
+            waiting.append(_Dispatch(step, count, infos, state, taken, value))
+            step += count
+            while len(waiting) > 1:
+                read()
+            if time.perf_counter() - last_save > checkpoint_seconds:
+                save()
+                last_save = time.perf_counter()
+        save()
+    except KeyboardInterrupt:
+        save()
+        raise
+
+    scored = select is not None and math.isfinite(float(state.best_score))
+    last = state.outer.distilled
+    return Result(
+        state.best if scored else last,
+        int(state.best_step) if scored else step,
+        float(state.best_score) if scored else None,
+        last,
+        compile_seconds,
+    )
+
+
+def _diverged(dispatch: _Dispatch, record: Mapping[str, Any]) -> DivergedError:
+    state = dispatch.state
+    loss, first = record["loss"], float(state.first_loss)
+    if not math.isfinite(loss):
+        what = f"became {loss}"
+    elif loss > EXPLOSION * abs(first):
+        what = f"exploded to {loss:.3g} (it began at {first:.3g})"
+    else:
+        what = f"is {loss:.3g}, but its gradient is not finite"
+    return DivergedError(
+        f"the outer loss {what} at outer step {record['step']}",
+        record["step"],
+        state.outer.distilled,
+    )

@@ -1,0 +1,136 @@
+"""Back-propagation through the inner loop (`bptt`).
+
+A fresh network is trained on the distilled set for T steps; the outer loss is its
+cross-entropy on a batch of real data, differentiated through the training:
+
+    min_S  E_{w_0} [ L_real(w_T) ],   w_{t+1} = w_t - eta grad L_S(w_t)
+
+Wang et al. 2018 (arXiv 1811.10959, eq. 3); with momentum and long unrolls Deng &
+Russakovsky 2022 (arXiv 2206.02916). A window of W < T differentiates the last W steps
+only; a window that ends at a random step is RaT-BPTT (Feng et al. 2023, arXiv
+2310.04295, algorithm 1).
+
+Departures: the inner learning rate can be learned, through its logarithm. Batches of
+real data are drawn over all classes together, not a fixed number of each.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, option
+from distilljax.core import distilled as distilled_set
+from distilljax.core import inner, losses, sampling
+from distilljax.core.augment import augment, parse
+from distilljax.core.evaluate import Protocol
+from distilljax.core.outer import Method, from_outer_loss, per_field
+from distilljax.core.scan import Remat
+from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
+
+# What a person should lower when the outer loss explodes, in this order.
+LOWER = ("image_lr", "inner_lr", "lr_lr", "clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Settings of `bptt`."""
+
+    unroll: int = option(20, "Inner steps T.", low=1)
+    window: int | None = option(
+        None, "Differentiated steps W at the end of the unroll; none: all of it.", low=1
+    )
+    random_window: bool = option(
+        False, "Let the window end at a random step between W and T (RaT-BPTT)."
+    )
+    inner: Literal["sgd", "momentum", "adam"] = option("momentum", "Inner optimizer.")
+    inner_lr: float = option(0.01, "Inner learning rate, at the start.", above=0)
+    inner_momentum: float = option(0.9, "Of inner=momentum.", low=0, high=1)
+    real_batch: int = option(256, "Real images in the outer loss.", low=1)
+    augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
+    image_lr: float = option(0.02, "Outer Adam learning rate of the images.", above=0)
+    lr_lr: float = option(0.0, "Outer Adam learning rate of log inner_lr.", low=0)
+    clip: float = option(2.0, "Largest norm of a meta-gradient.", above=0)
+    remat: Remat = option("step", "What the reverse pass keeps of an inner step.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+        if self.window is not None and self.window > self.unroll:
+            reason = f"cannot exceed unroll={self.unroll}; lower one or raise the other"
+            raise FieldError("window", self.window, reason)
+        if self.random_window and self.window in (None, self.unroll):
+            raise FieldError("random_window", True, "needs a window smaller than unroll")
+
+
+def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTransformation:
+    """The optimizer of the inner loop at a (traced) learning rate."""
+    if config.inner == "adam":
+        return optax.adam(learning_rate)
+    momentum = config.inner_momentum if config.inner == "momentum" else None
+    return optax.sgd(learning_rate, momentum=momentum)
+
+
+def protocol(config: Config) -> Protocol:
+    """Evaluation as in the inner loop.
+
+    Raises:
+      InputError: the inner loop uses Adam, and protocols are SGD.
+    """
+    if config.inner == "adam":
+        raise InputError("inner=adam has no matching protocol; evaluate with study or dsa")
+    momentum = config.inner_momentum if config.inner == "momentum" else 0.0
+    return Protocol(steps=config.unroll, lr=None, momentum=momentum)
+
+
+def make(config: Config, model: Model) -> Method:
+    """The method; its source is a `RealSet`."""
+    loss_fn = losses.cross_entropy(model.apply)
+
+    def outer_loss(
+        distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
+    ) -> tuple[Array, tuple]:
+        init_key, window_key, batch_key, augment_key = jax.random.split(key, 4)
+        optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
+        state = inner.init(model.init(init_key), optimizer)
+
+        def sample_batch(step: Array) -> tuple[Array, Array]:
+            return distilled_set.as_batch(distilled)
+
+        steps = jnp.arange(config.unroll)
+        if config.window is None or config.window == config.unroll:
+            state, _ = inner.unroll(
+                loss_fn, optimizer, sample_batch, state, steps, remat=config.remat
+            )
+        else:
+            latest = config.unroll - config.window
+            start = (
+                jax.random.randint(window_key, (), 0, latest + 1)
+                if config.random_window
+                else latest
+            )
+            state, _ = inner.truncated_unroll(
+                loss_fn,
+                optimizer,
+                sample_batch,
+                state,
+                steps,
+                start=start,
+                window=config.window,
+                remat=config.remat,
+            )
+        batch = sampling.batch(batch_key, real, config.real_batch)
+        images = augment(augment_key, batch.images, strategy=config.augment)
+        return loss_fn(state.params, batch._replace(images=images)), aux
+
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        per_field(
+            images=optax.adam(config.image_lr),
+            log_lr=optax.adam(config.lr_lr) if config.lr_lr else None,
+        ),
+    )
+    return from_outer_loss(outer_loss, optimizer)

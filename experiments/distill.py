@@ -1,0 +1,352 @@
+"""Distil a data set into a few images per class, and say what they are worth.
+
+    python -m experiments.distill
+    python -m experiments.distill --method=dm --ipc=10
+    python -m experiments.distill --dataset=cifar10 --data_dir=DIR --convnet.width=32
+
+Without flags: the embedded subset of Fashion-MNIST, one image a class, `bptt`. The
+working directory then holds the distilled set (`distilled.npz`), its picture
+(`grid.png`), the loss curve (`loss.png`), `metrics.jsonl`, `config.json` and
+`summary.json`. The same command run again resumes a run that was cut, and shows the
+summary of one that was finished.
+
+The set is chosen by the accuracy of fresh networks on held-out training images; the
+test set is read once, at the end.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from distilljax import __version__, data, io, loop
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, chooses, option
+from distilljax.core import distilled as distilled_set
+from distilljax.core import evaluate
+from distilljax.core.evaluate import PROTOCOLS, Protocol
+from distilljax.io import records
+from distilljax.io.files import write_json
+from distilljax.methods import METHODS
+from distilljax.models import MODELS
+from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet, Transform
+from experiments import common, figures, launch, runs
+from experiments.progress import Display, duration
+
+
+@chooses(
+    "model",
+    MODELS,
+    "convnet",
+    "Network that is trained on the distilled set.",
+    changed={"convnet": {"width": 32}},
+)
+@chooses("method", METHODS, "bptt", "How the set is learned.")
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Options of the experiment."""
+
+    dataset: str = option(
+        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
+    )
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+    preprocess: common.Preprocess = option("normalise", "What images go through first.")
+    ipc: int = option(1, "Distilled images per class.", low=1)
+    steps: int = option(100, "Outer steps.", low=1)
+    init: Literal["real", "noise"] = option("real", "Images at the start.")
+    init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
+    held_out: int = option(
+        50, "Training images of each class held out, to choose the best set.", low=1
+    )
+    score_every: int = option(20, "Outer steps between looks at held-out data.", low=1)
+    score_seeds: int = option(1, "Networks trained at each such look.", low=1)
+    protocol: Literal["study", "dc", "dsa", "mtt"] = option(
+        "study", "How networks are trained on the set, to choose it and to test it."
+    )
+    eval_seeds: int = option(5, "Networks trained for the final accuracy.", low=2)
+    whole_epochs: int = option(
+        3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0
+    )
+    whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
+    seed: int = option(0, "Settles everything random.", low=0, high=2**31 - 1)
+    checkpoint_seconds: float = option(60.0, "Time between checkpoints.", low=0)
+    workdir: str | None = option(
+        None, "Where the results go; none: a folder under runs/ named by the settings."
+    )
+
+
+class _Setting:
+    """Everything a run needs, made from its configuration."""
+
+    def __init__(self, config: Any):
+        self.data = data.load(config.dataset, config.data_dir)
+        rest, held_out = self._divide(config)
+        self.transform = data.fit(config.preprocess, rest.images)
+        k = self.data.num_classes
+        self.real = data.on_device(rest, self.transform, k)
+        self.held_out = data.on_device(held_out, self.transform, k)
+        self.model = common.model_of(config, self.data.image_shape, k)
+        self.group = getattr(config, config.method)
+        self.method = METHODS[config.method].make(self.group, self.model)
+        self.protocol: Protocol = PROTOCOLS[config.protocol]
+        self.start = self._start(config, rest)
+
+    def _divide(self, config: Any) -> tuple[data.Split, data.Split]:
+        labels = self.data.train.labels
+        smallest = min(int((labels == j).sum()) for j in range(self.data.num_classes))
+        if config.held_out >= smallest:
+            reason = f"the smallest class has {smallest} training images; hold out fewer"
+            raise FieldError("held_out", config.held_out, reason)
+        if config.ipc > smallest - config.held_out:
+            reason = (
+                f"the smallest class has {smallest} training images, "
+                f"{config.held_out} of them held out; lower --ipc or --held_out"
+            )
+            raise FieldError("ipc", config.ipc, reason)
+        return data.hold_out(self.data.train, config.held_out, config.seed)
+
+    def _start(self, config: Any, rest: data.Split) -> DistilledSet:
+        rate = getattr(self.group, "inner_lr", 0.01)
+        k = self.data.num_classes
+        if config.init_from:
+            return self._continued(config)
+        chosen = data.subset(rest, config.ipc, config.seed)
+        images = self.transform(jnp.asarray(chosen.images))
+        if config.init == "noise":
+            key = jax.random.fold_in(jax.random.key(config.seed), 1)
+            images = jax.random.normal(key, images.shape)
+        return distilled_set.create(
+            images, jnp.asarray(chosen.labels), k, learning_rate=rate
+        )
+
+    def _continued(self, config: Any) -> DistilledSet:
+        before = io.load(config.init_from)
+        num, *shape = before.distilled.images.shape
+        if before.class_names != self.data.class_names or tuple(shape) != tuple(
+            self.data.image_shape
+        ):
+            raise FieldError("init_from", config.init_from, "was made of other data")
+        if num != config.ipc * self.data.num_classes:
+            reason = f"has {num} images; set --ipc={num // self.data.num_classes}"
+            raise FieldError("init_from", config.init_from, reason)
+        if not _same(before.transform, self.transform):
+            reason = (
+                "was made with another preprocessing; give the --preprocess, --held_out "
+                "and --seed of the run that made it"
+            )
+            raise FieldError("init_from", config.init_from, reason)
+        return before.distilled
+
+
+def _same(a: Transform, b: Transform) -> bool:
+    (kind_a, arrays_a), (kind_b, arrays_b) = data.to_arrays(a), data.to_arrays(b)
+    return kind_a == kind_b and all(
+        bool(jnp.allclose(arrays_a[name], arrays_b[name], atol=1e-6)) for name in arrays_a
+    )
+
+
+def score_function(model: Model, protocol: Protocol, seeds: int) -> loop.Score:
+    """Held-out accuracy, the mean over fresh networks trained on the set."""
+
+    def score(key: Key, distilled: DistilledSet, held_out: RealSet) -> Array:
+        return evaluate.fresh_accuracy(
+            jax.random.split(key, seeds),
+            model,
+            distilled_set.as_batch(distilled),
+            held_out,
+            protocol,
+            learning_rate=jnp.exp(distilled.log_lr),
+        ).mean()
+
+    return score
+
+
+def run(config: Any) -> dict[str, Any]:
+    """Distils, tests, and writes everything into the working directory.
+
+    Returns:
+      What `summary.json` holds: accuracies (fractions), times (seconds), versions.
+
+    Raises:
+      InputError: data, settings or working directory that cannot be used, or an outer
+        loss that explodes; then `last_good.npz` holds the set before that.
+    """
+    label = f"{pathlib.Path(config.dataset).stem}-{config.method}-ipc{config.ipc}"
+    workdir = runs.directory("experiments.distill", config, label)
+    with runs.opened(workdir, "experiments.distill", config):
+        if (workdir / "summary.json").exists():
+            summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+            print(f"this run was finished before; its results are in {workdir}")
+            _show(summary, workdir)
+            return summary
+        return _run(config, workdir)
+
+
+def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+    began = time.perf_counter()
+    setting = _Setting(config)
+    metrics = workdir / "metrics.jsonl"
+    checkpoints = io.Checkpoints(workdir / "checkpoints")
+    records.keep_until(metrics, checkpoints.latest_step() or 0)
+    title = f"{config.method} on {setting.data.name}, {config.ipc} per class"
+    with Display(title) as display:
+        try:
+            result = loop.run(
+                setting.method,
+                setting.start,
+                setting.real,
+                jax.random.key(config.seed),
+                num_steps=config.steps,
+                score=score_function(setting.model, setting.protocol, config.score_seeds),
+                score_source=setting.held_out,
+                score_every=config.score_every,
+                checkpoints=checkpoints,
+                checkpoint_seconds=config.checkpoint_seconds,
+                on_records=lambda new: records.append(metrics, new),
+                on_progress=display.update,
+                on_resume=lambda step: print(f"resuming at step {step} in {workdir}"),
+            )
+        except loop.DivergedError as error:
+            good = workdir / "last_good.npz"
+            io.save(good, _artefact(config, setting, error.last_good, {}))
+            lower = " or ".join(
+                f"--{config.method}.{name}={getattr(setting.group, name)}"
+                for name in METHODS[config.method].LOWER
+            )
+            raise InputError(
+                f"{error}; the set before that step is in {good}. "
+                f"Lower {lower}, in a new --workdir"
+            ) from None
+        finally:
+            checkpoints.close()
+    distilled_at = time.perf_counter()
+
+    notes = {"best_step": result.best_step, "held_out_accuracy": result.best_score}
+    io.save(workdir / "distilled.npz", _artefact(config, setting, result.best, notes))
+    history = records.read(metrics)
+    figures.loss_curve(workdir / "loss.png", history, title, result.best_step)
+    figures.image_grid(
+        workdir / "grid.png",
+        common.displayable(setting.transform, result.best.images),
+        setting.data.class_names,
+        title,
+        start=common.displayable(setting.transform, setting.start.images),
+    )
+    accuracy = _accuracies(config, setting, result.best)
+    summary = {
+        "accuracy": accuracy,
+        "protocol": {"name": config.protocol, **setting.protocol.to_dict()},
+        "dataset": {
+            "name": setting.data.name,
+            "source": setting.data.source,
+            "fingerprint": setting.data.fingerprint,
+        },
+        **notes,
+        "steps": config.steps,
+        "seconds": {
+            "compile": result.compile_seconds,
+            "distil": distilled_at - began,
+            "test": time.perf_counter() - distilled_at,
+            "total": time.perf_counter() - began,
+        },
+        "peak_memory_bytes": runs.peak_memory_bytes(),
+        "environment": runs.environment(),
+    }
+    write_json(workdir / "summary.json", summary)
+    _show(summary, workdir)
+    return summary
+
+
+def _artefact(
+    config: Any, setting: _Setting, distilled: DistilledSet, notes: dict[str, Any]
+) -> io.Artefact:
+    return io.Artefact(
+        distilled=distilled,
+        transform=setting.transform,
+        class_names=setting.data.class_names,
+        dataset={
+            "name": config.dataset,
+            "source": setting.data.source,
+            "fingerprint": setting.data.fingerprint,
+        },
+        method=config.method,
+        config=runs.identity(config),
+        protocol=setting.protocol,
+        version=__version__,
+        notes=notes,
+    )
+
+
+def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str, Any]:
+    """The test set is read here, once."""
+    k = setting.data.num_classes
+    test = data.on_device(setting.data.test, setting.transform, k)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    rate = jnp.exp(best.log_lr)
+    train = setting.data.train
+    accuracy = {
+        "distilled": common.accuracies(
+            key,
+            config.eval_seeds,
+            setting.model,
+            distilled_set.as_batch(best),
+            test,
+            setting.protocol,
+            learning_rate=rate,
+        ),
+        "random": common.accuracies(
+            key,
+            config.eval_seeds,
+            setting.model,
+            common.random_subsets(train, config.ipc, config.eval_seeds, setting.transform),
+            test,
+            setting.protocol,
+            learning_rate=rate,
+            stacked=True,
+        ),
+    }
+    if config.whole_epochs:
+        accuracy["whole"] = common.accuracies(
+            key,
+            config.whole_seeds,
+            setting.model,
+            data.on_device(train, setting.transform, k),
+            test,
+            Protocol(steps=None, epochs=config.whole_epochs, batch=64, lr=0.02),
+        )
+    return accuracy
+
+
+def _show(summary: dict[str, Any], workdir: pathlib.Path) -> None:
+    names = {
+        "distilled": "the distilled set",
+        "random": "as many random real images",
+        "whole": "the whole training set",
+    }
+    rows = {names[name]: row for name, row in summary["accuracy"].items()}
+    common.accuracy_table(rows, f"Test accuracy on {summary['dataset']['name']}")
+    seconds = summary["seconds"]["total"]
+    memory = summary["peak_memory_bytes"] / 2**30
+    print(f"{duration(seconds)} in all, {memory:.1f} GiB at most. In {workdir}:")
+    for name, what in (
+        ("distilled.npz", "the distilled set, with its preprocessing and settings"),
+        ("grid.png", "its picture"),
+        ("loss.png", "outer loss and held-out accuracy"),
+        ("metrics.jsonl", "every outer step"),
+        ("config.json", "the settings and the command"),
+        ("summary.json", "these figures, times and versions"),
+    ):
+        print(f"  {name:<14} {what}")
+
+
+def main(config: Any) -> None:
+    """Entry of the command line."""
+    run(config)
+
+
+if __name__ == "__main__":
+    launch.main(Config, main)

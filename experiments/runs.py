@@ -1,0 +1,141 @@
+"""The working directory of a run: what is in it, and whose it is."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import distilljax
+from distilljax.config import Config
+from distilljax.io.files import write_json
+from distilljax.types import InputError
+from experiments import launch
+
+ROOT = pathlib.Path("runs")
+
+
+def directory(module: str, config: Config, label: str) -> pathlib.Path:
+    """Where a run lives: `--workdir`, or a name made of its settings."""
+    chosen = config.to_dict().get("workdir")
+    if chosen:
+        return pathlib.Path(chosen).expanduser()
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode())
+    name = module.rpartition(".")[2]
+    return ROOT / name / f"{label}-{digest.hexdigest()[:8]}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The settings that make two runs the same one: all but the place."""
+    return {name: value for name, value in config.to_dict().items() if name != "workdir"}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path, module: str, config: Config) -> Iterator[None]:
+    """Claims `path` for this run, writing `config.json` if it is new.
+
+    Raises:
+      InputError: the place cannot be written, holds a different run, or is in use.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to workdir {path} ({error.strerror}); choose another --workdir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"workdir {path} is in use by another process; wait for it, or choose "
+                "another --workdir"
+            ) from None
+        _check_identity(path, module, config)
+        yield
+
+
+def _check_identity(path: pathlib.Path, module: str, config: Config) -> None:
+    described = path / "config.json"
+    if not described.exists():
+        if any(entry.name != ".lock" for entry in path.iterdir()):
+            raise InputError(
+                f"workdir {path} holds files of something else; choose an empty --workdir"
+            )
+        write_json(
+            described,
+            {
+                "experiment": module,
+                "config": identity(config),
+                "command": launch.command_line(module, config),
+            },
+        )
+        return
+    try:
+        held = json.loads(described.read_text(encoding="utf-8"))
+        theirs = _flat(held["config"]) | {"experiment": held["experiment"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{described} is damaged; choose another --workdir, or delete {path}"
+        ) from None
+    ours = _flat(identity(config)) | {"experiment": module}
+    differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
+    if differing:
+        shown = ", ".join(
+            f"{n} is {theirs.get(n)!r} there, {ours.get(n)!r} here" for n in differing[:3]
+        )
+        raise InputError(
+            f"workdir {path} holds a different run ({shown}); choose another --workdir, "
+            "or give the same settings to resume that one"
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and memory, for `summary.json`."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    device = jax.devices()[0]
+    return {
+        "distilljax": distilljax.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "device": f"{jax.device_count()} x {device.platform} {device.device_kind}",
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def spread(values: Any) -> dict[str, Any]:
+    """Mean, standard deviation over seeds (n - 1) and number of seeds."""
+    array = np.asarray(values, np.float64)
+    std = float(array.std(ddof=1)) if array.size > 1 else None
+    return {
+        "mean": float(array.mean()),
+        "std": std,
+        "seeds": int(array.size),
+        "values": array.tolist(),
+    }

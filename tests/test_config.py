@@ -1,0 +1,163 @@
+import dataclasses
+import json
+import pickle
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilljax.config import Config, FieldError, describe, option
+from distilljax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner(Config):
+    window: int | None = option(None, "Window.", low=1)
+    lr: float = option(0.1, "Learning rate.", above=0, high=10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair(Config):
+    first: int = option(1, "First.")
+    second: int = option(2, "Second.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first >= self.second:
+            raise InputError("first must be below second")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer(Config):
+    ipc: int = option(10, "Images per class.", low=1, high=50)
+    soft: bool = option(False, "Soft labels.")
+    name: str = option("", "Name.")
+    norm: Literal["none", "instance"] = option("none", "Norm.")
+    level: Literal[1, 2] = option(1, "Level.")
+    # Defaults that differ from Inner's own.
+    inner: Inner = option(Inner(window=7, lr=0.5), "Inner loop.")
+    spare: Inner | None = option(None, "A group that may be absent.")
+    pair: Pair = option(Pair(), "A group with a rule of its own.")
+
+
+@pytest.mark.parametrize(
+    ("config_class", "field", "value", "reason"),
+    [
+        (Outer, "ipc", "ten", "expected an integer"),
+        (Outer, "ipc", 1.0, "expected an integer"),
+        (Outer, "ipc", True, "expected an integer"),
+        (Outer, "ipc", None, "expected an integer"),
+        (Outer, "ipc", 0, "must be at least 1"),
+        (Outer, "ipc", 51, "must be at most 50"),
+        (Outer, "ipc", 10**400, "must be at most 50"),
+        (Outer, "soft", 1, "expected true or false"),
+        (Outer, "name", 3, "expected a string"),
+        (Outer, "norm", "batch", "expected one of none, instance"),
+        (Outer, "norm", None, "expected one of none, instance"),
+        (Outer, "level", True, "expected one of 1, 2"),
+        (Inner, "window", 0, "must be at least 1"),
+        (Inner, "window", "all", "expected an integer or none"),
+        (Inner, "lr", 0, "must be greater than 0"),
+        (Inner, "lr", "fast", "expected a number"),
+        (Inner, "lr", False, "expected a number"),
+        (Inner, "lr", float("nan"), "must be a finite number"),
+        (Inner, "lr", float("inf"), "must be a finite number"),
+        (Inner, "lr", -float("inf"), "must be a finite number"),
+    ],
+)
+def test_refused_value(
+    config_class: type[Config], field: str, value: Any, reason: str
+) -> None:
+    with pytest.raises(FieldError) as caught:
+        config_class(**{field: value})
+    assert str(caught.value) == f"{field}={value!r}: {reason}"
+    assert (caught.value.path, caught.value.reason) == (field, reason)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("window", None), ("window", 1), ("lr", 1), ("lr", 10.0), ("lr", 1e-12)],
+)
+def test_accepted_value(field: str, value: Any) -> None:
+    assert getattr(Inner(**{field: value}), field) == value
+
+
+def test_group_must_be_of_its_type() -> None:
+    with pytest.raises(FieldError, match=r"expected a .*test_config\.Inner"):
+        Outer(inner=3)  # type: ignore[arg-type]
+
+
+def test_describe_names_every_alternative() -> None:
+    assert describe(Literal["all", "half"] | int | None) == (
+        "one of all, half or an integer or none"
+    )
+
+
+inners = st.builds(
+    Inner,
+    window=st.none() | st.integers(min_value=1),
+    lr=st.floats(0, 10, exclude_min=True),
+)
+
+
+@given(
+    st.builds(
+        Outer,
+        ipc=st.integers(1, 50),
+        soft=st.booleans(),
+        name=st.text(),
+        norm=st.sampled_from(["none", "instance"]),
+        level=st.sampled_from([1, 2]),
+        inner=inners,
+        spare=st.none() | inners,
+        pair=st.just(Pair(3, 4)),
+    )
+)
+def test_dictionary_round_trip_through_json(config: Outer) -> None:
+    assert Outer.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_absent_fields_take_the_defaults_of_the_group_they_are_in() -> None:
+    config = Outer.from_dict({"inner": {"lr": 0.25}, "spare": {"lr": 0.25}})
+    assert config == Outer(inner=Inner(window=7, lr=0.25), spare=Inner(lr=0.25))
+
+
+def test_replace_changes_only_what_is_named() -> None:
+    config = Outer(ipc=3, inner=Inner(window=2))
+    assert config.replace({"inner": {"lr": 1.0}}) == Outer(
+        ipc=3, inner=Inner(window=2, lr=1.0)
+    )
+    assert config.replace({"inner": Inner(lr=2.0)}) == Outer(ipc=3, inner=Inner(lr=2.0))
+    assert config == Outer(ipc=3, inner=Inner(window=2))
+
+
+def test_rules_between_fields_see_all_changes_at_once() -> None:
+    assert Pair().replace({"first": 5, "second": 6}) == Pair(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"icp": 3}, "icp=3: there is no such field; did you mean ipc?"),
+        (
+            {"inner": {"windwo": 3}},
+            "inner.windwo=3: there is no such field; did you mean window?",
+        ),
+        ({"qqq": 3}, "qqq=3: there is no such field"),
+        ({"inner": {"window": 0}}, "inner.window=0: must be at least 1"),
+        ({"ipc": "ten"}, "ipc='ten': expected an integer"),
+        ({"pair": {"first": 9}}, "pair: first must be below second"),
+    ],
+)
+def test_from_dict_names_the_path_of_a_mistake(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Outer.from_dict(values)
+    assert str(caught.value) == message
+
+
+def test_field_error_survives_pickling() -> None:
+    error = FieldError("a.b", 3, "must be at least 4")
+    assert str(pickle.loads(pickle.dumps(error))) == "a.b=3: must be at least 4"
