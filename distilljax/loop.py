@@ -9,7 +9,7 @@ alone: a run cut anywhere and resumed ends with the same bits.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,7 +153,7 @@ def run(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 60.0,
     seconds_per_dispatch: float = 1.0,
-    on_records: Callable[[list[Mapping[str, Any]]], None] = lambda records: None,
+    on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
 ) -> Result:

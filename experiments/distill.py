@@ -56,7 +56,7 @@ class Config(Base):
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     preprocess: common.Preprocess = option("normalise", "What images go through first.")
     ipc: int = option(1, "Distilled images per class.", low=1)
-    steps: int = option(100, "Outer steps.", low=1)
+    steps: int = option(80, "Outer steps.", low=1)
     init: Literal["real", "noise"] = option("real", "Images at the start.")
     init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
     held_out: int = option(
@@ -293,10 +293,14 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
             key,
             config.eval_seeds,
             setting.model,
-            distilled_set.as_batch(best),
+            jax.tree.map(
+                lambda x: jnp.broadcast_to(x, (config.eval_seeds, *x.shape)),
+                distilled_set.as_batch(best),
+            ),
             test,
             setting.protocol,
             learning_rate=rate,
+            stacked=True,
         ),
         "random": common.accuracies(
             key,

@@ -68,7 +68,7 @@ def from_outer_loss(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
         distilled = optax.apply_updates(state.distilled, updates)
-        info = StepInfo(loss, optax.global_norm(grads), jnp.exp(state.distilled.log_lr))
+        info = StepInfo(loss, optax.tree.norm(grads), jnp.exp(state.distilled.log_lr))
         return OuterState(distilled, opt_state, aux, state.step + 1), info
 
     return Method(init, step)
@@ -89,9 +89,10 @@ def per_field(
 
     A field without a rule is not learned.
     """
+    labels: Any = DistilledSet._fields
     rules = {
         "images": images,
         "label_logits": label_logits or optax.set_to_zero(),
         "log_lr": log_lr or optax.set_to_zero(),
     }
-    return optax.partition(rules, DistilledSet(*DistilledSet._fields))
+    return optax.partition(rules, DistilledSet(*labels))

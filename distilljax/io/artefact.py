@@ -44,13 +44,11 @@ def save(path: pathlib.Path | str, artefact: Artefact) -> None:
     kind, arrays = preprocess.to_arrays(artefact.transform)
     meta = {name: getattr(artefact, name) for name in _META}
     meta |= {"format": FORMAT, "transform": kind, "protocol": artefact.protocol.to_dict()}
+    held: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
+    held |= {name: np.asarray(getattr(artefact.distilled, name)) for name in _SET}
+    held |= {f"transform.{name}": array for name, array in arrays.items()}
     with replacing(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            meta=np.array(json.dumps(meta)),
-            **{name: np.asarray(getattr(artefact.distilled, name)) for name in _SET},
-            **{f"transform.{name}": array for name, array in arrays.items()},
-        )
+        np.savez_compressed(temporary, **held)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -11,7 +11,9 @@ only; a window that ends at a random step is RaT-BPTT (Feng et al. 2023, arXiv
 2310.04295, algorithm 1).
 
 Departures: the inner learning rate can be learned, through its logarithm. Batches of
-real data are drawn over all classes together, not a fixed number of each.
+real data are drawn over all classes together, not a fixed number of each. Inner Adam
+divides by sqrt(v + 1e-16) + 1e-8: the derivative of sqrt(v) is infinite where a weight
+has never had a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
 """
 
 import dataclasses
@@ -31,6 +33,8 @@ from distilljax.core.outer import Method, from_outer_loss, per_field
 from distilljax.core.scan import Remat
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
 
+ADAM_EPS_ROOT = 1e-16
+
 # What a person should lower when the outer loss explodes, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "clip")
 
@@ -39,7 +43,7 @@ LOWER = ("image_lr", "inner_lr", "lr_lr", "clip")
 class Config(Base):
     """Settings of `bptt`."""
 
-    unroll: int = option(20, "Inner steps T.", low=1)
+    unroll: int = option(15, "Inner steps T.", low=1)
     window: int | None = option(
         None, "Differentiated steps W at the end of the unroll; none: all of it.", low=1
     )
@@ -47,11 +51,11 @@ class Config(Base):
         False, "Let the window end at a random step between W and T (RaT-BPTT)."
     )
     inner: Literal["sgd", "momentum", "adam"] = option("momentum", "Inner optimizer.")
-    inner_lr: float = option(0.01, "Inner learning rate, at the start.", above=0)
+    inner_lr: float = option(0.02, "Inner learning rate, at the start.", above=0)
     inner_momentum: float = option(0.9, "Of inner=momentum.", low=0, high=1)
     real_batch: int = option(256, "Real images in the outer loss.", low=1)
     augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
-    image_lr: float = option(0.02, "Outer Adam learning rate of the images.", above=0)
+    image_lr: float = option(0.1, "Outer Adam learning rate of the images.", above=0)
     lr_lr: float = option(0.0, "Outer Adam learning rate of log inner_lr.", low=0)
     clip: float = option(2.0, "Largest norm of a meta-gradient.", above=0)
     remat: Remat = option("step", "What the reverse pass keeps of an inner step.")
@@ -69,7 +73,7 @@ class Config(Base):
 def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTransformation:
     """The optimizer of the inner loop at a (traced) learning rate."""
     if config.inner == "adam":
-        return optax.adam(learning_rate)
+        return optax.adam(learning_rate, eps_root=ADAM_EPS_ROOT)
     momentum = config.inner_momentum if config.inner == "momentum" else None
     return optax.sgd(learning_rate, momentum=momentum)
 

@@ -153,13 +153,15 @@ def as_model(classifier: Classifier, image_shape: tuple[int, int, int]) -> Model
     """Wraps a flax classifier as a `Model` for images of one shape (h, w, c)."""
     example = jnp.zeros((1, *image_shape))
 
+    apply_flax: Callable[..., Any] = classifier.apply
+
     def init(key: Key) -> Params:
         return classifier.init(key, example)["params"]
 
     def features(params: Params, images: Array) -> Array:
-        return classifier.apply({"params": params}, images, method="features")
+        return apply_flax({"params": params}, images, method="features")
 
     def apply(params: Params, images: Array) -> Array:
-        return classifier.apply({"params": params}, images)
+        return apply_flax({"params": params}, images)
 
     return Model(init, features, apply)

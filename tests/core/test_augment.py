@@ -1,0 +1,344 @@
+"""Augmentation: each operation against plain numpy, then how operations are drawn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distilljax.core import augment as module
+from distilljax.core.augment import DSA, OPERATIONS, augment, parse
+from distilljax.types import InputError
+
+BELOW_ONE = 1 - 2.0**-23  # the largest value of a float32 draw
+NEUTRAL_SCALE = (1 - 1 / 1.2) / (1.2 - 1 / 1.2)
+
+
+def random_image(h=6, w=8, c=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(h, w, c)).astype(np.float32)
+
+
+def run(name, image, *u, **settings):
+    u = jnp.asarray((*u, 0.0, 0.0)[:3], image.dtype)
+    return np.asarray(jax.jit(lambda x, u: OPERATIONS[name](x, u, **settings))(image, u))
+
+
+def test_brightness_saturation_and_contrast_by_hand():
+    """Pixels (1, 3) and (5, 7) of two channels."""
+    image = np.array([[[1.0, 3.0], [5.0, 7.0]]], np.float32)
+    # u0 = .75 adds .25; the other two factors are one.
+    np.testing.assert_allclose(run("color", image, 0.75, 0.5, 0.5), image + 0.25)
+    # u1 = 1/4 halves the distance from the channel means 2 and 6.
+    np.testing.assert_allclose(
+        run("color", image, 0.5, 0.25, 0.5), [[[1.5, 2.5], [5.5, 6.5]]]
+    )
+    # u2 = 0 halves the distance from the image's mean 4.
+    np.testing.assert_allclose(
+        run("color", image, 0.5, 0.5, 0.0), [[[2.5, 3.5], [4.5, 5.5]]]
+    )
+    # All three: +1/2, then grey, then half-way to the new mean 4.5.
+    np.testing.assert_allclose(
+        run("color", image, 1.0, 0.0, 0.0), [[[3.5, 3.5], [5.5, 5.5]]]
+    )
+
+
+@pytest.mark.parametrize("u", [(0.0, 0.0, 0.0), (0.1, 0.9, 0.3), (0.8, 0.2, BELOW_ONE)])
+def test_color_formula(u):
+    image = random_image()
+    x = image.astype(np.float64) + (u[0] - 0.5)
+    grey = x.sum(-1, keepdims=True) / x.shape[-1]
+    x = grey + 2 * u[1] * (x - grey)
+    x = x.mean() + (u[2] + 0.5) * (x - x.mean())
+    np.testing.assert_allclose(run("color", image, *u), x, atol=2e-6)
+
+
+def shifted(image, dy, dx):
+    """out[i, j] = image[i + dy, j + dx], zero outside."""
+    out = np.zeros_like(image)
+    h, w, _ = image.shape
+    for i in range(h):
+        for j in range(w):
+            if 0 <= i + dy < h and 0 <= j + dx < w:
+                out[i, j] = image[i + dy, j + dx]
+    return out
+
+
+def test_crop_takes_every_shift_up_to_four_pixels_of_32():
+    image = random_image(32, 32, 1)
+    middles = (np.arange(9) + 0.5) / 9
+    grid = np.stack([*np.meshgrid(middles, middles, indexing="ij")], -1).reshape(-1, 2)
+    out = jax.jit(jax.vmap(OPERATIONS["crop"], (None, 0)))(image, np.float32(grid))
+    shifts = [(dy, dx) for dy in range(-4, 5) for dx in range(-4, 5)]
+    for (dy, dx), ours in zip(shifts, out, strict=True):
+        np.testing.assert_array_equal(ours, shifted(image, dy, dx))
+
+
+@pytest.mark.parametrize(("u", "shift"), [(0.0, -4), (BELOW_ONE, 4)])
+def test_crop_bounds(u, shift):
+    image = random_image(32, 32, 2)
+    np.testing.assert_array_equal(run("crop", image, u, u), shifted(image, shift, shift))
+
+
+def test_crop_bounds_follow_each_side():
+    image = random_image(8, 16, 1)
+    np.testing.assert_array_equal(run("crop", image, 0.0, 0.0), shifted(image, -1, -2))
+
+
+@pytest.mark.parametrize(
+    ("u", "rows", "columns"),
+    [
+        ((16.5 / 33, 20.5 / 33), (8, 24), (12, 28)),  # centres 16 and 20: all inside
+        ((0.0, 0.0), (0, 8), (0, 8)),  # centre 0: half of it beyond the border
+        ((BELOW_ONE, BELOW_ONE), (24, 32), (24, 32)),  # centre 32, the other extreme
+        ((0.0, 31.5 / 33), (0, 8), (23, 32)),
+    ],
+)
+def test_cutout_of_half_the_side(u, rows, columns):
+    image = 1 + np.abs(random_image(32, 32, 3))
+    expected = image.copy()
+    expected[slice(*rows), slice(*columns)] = 0
+    np.testing.assert_array_equal(run("cutout", image, *u), expected)
+
+
+def test_cutout_of_an_odd_size_stays_centred():
+    """Side 10: size 5, centres 0..9, two pixels on either side."""
+    image = np.ones((10, 10, 1), np.float32)
+    for centre in range(10):
+        out = run("cutout", image, (centre + 0.5) / 10, 0.45)
+        rows = np.flatnonzero(out[:, 4, 0] == 0)
+        expected = [i for i in range(centre - 2, centre + 3) if 0 <= i < 10]
+        np.testing.assert_array_equal(rows, expected)
+
+
+def test_flip_below_a_half():
+    image = random_image()
+    np.testing.assert_array_equal(run("flip", image, 0.5 - 2.0**-24), image[:, ::-1])
+    np.testing.assert_array_equal(run("flip", image, 0.0), image[:, ::-1])
+    np.testing.assert_array_equal(run("flip", image, 0.5), image)
+    np.testing.assert_array_equal(run("flip", image, 0.5 + 2.0**-23), image)
+
+
+def grid_sample(image, matrix, align_corners):
+    """Bilinear sampling with zeros outside, in float64, one output pixel at a time."""
+    h, w, c = image.shape
+    out = np.zeros((h, w, c))
+    for i in range(h):
+        for j in range(w):
+            if align_corners:
+                x, y = -1 + 2 * j / (w - 1), -1 + 2 * i / (h - 1)
+            else:
+                x, y = -1 + (2 * j + 1) / w, -1 + (2 * i + 1) / h
+            x, y = matrix @ (x, y)
+            if align_corners:
+                x, y = (x + 1) / 2 * (w - 1), (y + 1) / 2 * (h - 1)
+            else:
+                x, y = ((x + 1) * w - 1) / 2, ((y + 1) * h - 1) / 2
+            left, top = int(np.floor(x)), int(np.floor(y))
+            for row, column in ((top, left), (top, left + 1), (top + 1, left)) + (
+                (top + 1, left + 1),
+            ):
+                if 0 <= row < h and 0 <= column < w:
+                    weight = (1 - abs(y - row)) * (1 - abs(x - column))
+                    out[i, j] += weight * image[row, column]
+    return out
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("u", [(0.0, BELOW_ONE), (0.1, 0.7), (BELOW_ONE, 0.0)])
+def test_scale_and_rotate_sample_the_grid(u, align_corners):
+    image = random_image(7, 12, 2)
+    factors = [1 / 1.2 + value * (1.2 - 1 / 1.2) for value in u]
+    expected = grid_sample(image, np.diag(factors), align_corners)
+    ours = run("scale", image, *u, align_corners=align_corners)
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+    angle = np.deg2rad(-15 + 30 * u[0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    expected = grid_sample(image, turn, align_corners)
+    ours = run("rotate", image, *u, align_corners=align_corners)
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+    # The two conventions differ on images that are not square; so must we.
+    other = run("rotate", image, *u, align_corners=not align_corners)
+    assert np.abs(other - expected).max() > 1e-2
+
+
+def test_scale_stretches_a_ramp_about_the_centre():
+    """The width's factor comes first: 1/1.2 draws columns together, all inside."""
+    ramp = np.broadcast_to(np.arange(9.0, dtype=np.float32)[:, None], (9, 9, 9))
+    rows, columns = ramp, ramp.transpose(1, 0, 2)
+    middle = 4 + (np.arange(9) - 4) / 1.2
+    out = run("scale", columns, 0.0, NEUTRAL_SCALE)
+    np.testing.assert_allclose(out[3, :, 0], middle, atol=1e-5)
+    out = run("scale", rows, NEUTRAL_SCALE, 0.0)
+    np.testing.assert_allclose(out[:, 3, 0], middle, atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_neutral_parameter_is_the_identity(align_corners):
+    image = random_image(8, 8)
+    settings = {"align_corners": align_corners}
+    np.testing.assert_allclose(run("rotate", image, 0.5, **settings), image, atol=1e-5)
+    scaled = run("scale", image, NEUTRAL_SCALE, NEUTRAL_SCALE, **settings)
+    np.testing.assert_allclose(scaled, image, atol=1e-5)
+
+
+@pytest.mark.parametrize(("u", "degrees"), [(0.0, -15), (BELOW_ONE, 15)])
+def test_rotation_reaches_15_degrees(u, degrees):
+    """A ramp along the rows, read off around the centre."""
+    ramp = np.arange(11, dtype=np.float32)
+    image = np.broadcast_to(ramp[None, :, None], (11, 11, 1))
+    out = run("rotate", image, u)[..., 0]
+    angle = np.deg2rad(degrees)
+    np.testing.assert_allclose(out[5, 6] - out[5, 5], np.cos(angle), atol=1e-4)
+    np.testing.assert_allclose(out[6, 5] - out[5, 5], -np.sin(angle), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_derivatives_are_those_of_an_affine_map(name, float64):
+    """J e_i = op(e_i) - op(0) without error, forwards and backwards; jvp near it."""
+    shape = (4, 6, 2)
+    size = int(np.prod(shape))
+    u = jnp.array([0.37, 0.81, 0.13])
+
+    def operation(flat):
+        return OPERATIONS[name](flat.reshape(shape), u).reshape(-1)
+
+    apply = jax.jit(operation)
+    zero = np.asarray(apply(jnp.zeros(size)))
+    columns = np.stack([np.asarray(apply(row)) - zero for row in jnp.eye(size)], axis=1)
+    assert np.abs(columns).max() > 0.1
+    rng = np.random.default_rng(1)
+    point, tangent, cotangent = (jnp.asarray(rng.normal(size=size)) for _ in range(3))
+    pushed = jax.jit(lambda x, t: jax.jvp(operation, (x,), (t,))[1])(point, tangent)
+    pulled = jax.jit(lambda x, t: jax.vjp(operation, x)[1](t)[0])(point, cotangent)
+    np.testing.assert_allclose(pushed, columns @ tangent, atol=1e-12)
+    np.testing.assert_allclose(pulled, columns.T @ cotangent, atol=1e-12)
+    eps = 1e-5
+    numeric = (apply(point + eps * tangent) - apply(point - eps * tangent)) / (2 * eps)
+    np.testing.assert_allclose(pushed, numeric, atol=1e-9)
+
+
+def test_gradients_of_moves_are_exact_moves():
+    weights = random_image(8, 8)
+
+    def pulled(name, *u):
+        u = jnp.array((*u, 0.0, 0.0)[:3])
+        image = jnp.zeros_like(weights)
+        return jax.grad(lambda x: jnp.vdot(weights, OPERATIONS[name](x, u)))(image)
+
+    np.testing.assert_array_equal(pulled("crop", 0.0, 0.0), shifted(weights, 1, 1))
+    np.testing.assert_array_equal(pulled("flip", 0.0), weights[:, ::-1])
+    kept = weights.copy()
+    kept[:2, 2:6] = 0  # rows about centre 0, columns about centre 4
+    np.testing.assert_array_equal(pulled("cutout", 0.0, 4.5 / 9), kept)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_siamese_is_one_draw_whatever_the_batch(name):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(5, 16, 16, 2)), jnp.float32)
+    same = jnp.broadcast_to(images[:1], images.shape)
+
+    @jax.jit
+    def siamese(key, images):
+        return augment(key, images, strategy=name, siamese=True)
+
+    changed = 0
+    for seed in range(4):
+        key = jax.random.key(seed)
+        all_five = siamese(key, images)
+        np.testing.assert_allclose(siamese(key, images[:3]), all_five[:3], atol=1e-6)
+        np.testing.assert_allclose(siamese(key, images[4:]), all_five[4:], atol=1e-6)
+        out = siamese(key, same)
+        np.testing.assert_allclose(out, jnp.broadcast_to(out[:1], out.shape), atol=1e-6)
+        changed += not np.allclose(all_five, images, atol=1e-3)
+    assert changed
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_per_image_draws_differ(name):
+    images = jnp.broadcast_to(random_image(16, 16, 2), (8, 16, 16, 2))
+    out = jax.jit(lambda key: augment(key, images, strategy=name))(jax.random.key(0))
+    different = len(np.unique(np.asarray(out).reshape(8, -1).round(3), axis=0))
+    assert different == 2 if name == "flip" else different >= 7
+
+
+def test_draws_are_uniform_and_apart_from_the_choice(monkeypatch):
+    """Each operation is replaced by one that tells its number and its parameters."""
+    for number, name in enumerate(DSA.split("_")):
+
+        def tell(image, u, align_corners=True, number=number):
+            return image[:1, :1, :1] * 0 + number + 0.9 * u
+
+        monkeypatch.setitem(module.OPERATIONS, name, tell)
+    images, num = jnp.zeros((2, 2, 2, 1)), 3000
+    keys = jax.random.split(jax.random.key(0), num)
+    for siamese in (True, False):
+        out = jax.jit(jax.vmap(lambda key: augment(key, images, siamese=siamese)))(keys)
+        told = np.asarray(out).reshape(num, 2, 3)
+        chosen = np.floor(told).astype(int)
+        assert (chosen == chosen[:, :1, :1]).all()  # one operation for the batch
+        counts = np.bincount(chosen[:, 0, 0], minlength=6)
+        expected = num / 6
+        assert ((counts - expected) ** 2 / expected).sum() < 20.5  # p = .001, 5 degrees
+        u = (told - chosen) / 0.9
+        assert (u[:, 0] == u[:, 1]).all() == siamese
+        for parameter in range(3):
+            for number in range(6):
+                drawn = u[chosen[:, 0, 0] == number, 0, parameter]
+                error = np.sqrt(1 / 12 / len(drawn))
+                assert abs(drawn.mean() - 0.5) < 4.5 * error
+                assert drawn.min() < 0.02
+                assert drawn.max() > 0.98
+
+
+def test_the_published_strategy_names_every_operation():
+    assert DSA == "color_crop_cutout_flip_scale_rotate"
+    assert parse(DSA) == tuple(OPERATIONS)
+    assert parse("flip_rotate") == ("flip", "rotate")
+
+
+def test_an_empty_strategy_leaves_the_images_alone():
+    images = jnp.asarray(random_image()[None])
+    assert parse("") == ()
+    np.testing.assert_array_equal(augment(jax.random.key(0), images, strategy=""), images)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "bad"),
+    [("color_crup", "crup"), ("flip__rotate", ""), ("Flip", "Flip"), ("flip,crop",) * 2],
+)
+def test_an_unknown_operation_is_named(strategy, bad):
+    for refuse in (parse, lambda s: augment(jax.random.key(0), jnp.zeros(4), strategy=s)):
+        with pytest.raises(InputError) as caught:
+            refuse(strategy)
+        message = str(caught.value)
+        assert f"no operation {bad!r}" in message
+        assert repr(strategy) in message
+        assert all(name in message for name in OPERATIONS)
+
+
+@pytest.mark.parametrize("siamese", [True, False])
+def test_jit_and_vmap_over_keys_agree_with_a_loop(siamese):
+    images = jnp.asarray(random_image(8, 8, 3)[None].repeat(3, 0))
+    keys = jax.random.split(jax.random.key(1), 8)
+
+    def one(key):
+        return augment(key, images, siamese=siamese)
+
+    jitted = jax.jit(one)
+    together = jax.jit(jax.vmap(one))(keys)
+    alone = [jitted(key) for key in keys]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert jitted._cache_size() == 1
+    np.testing.assert_allclose(one(keys[0]), alone[0], atol=1e-5)
+
+
+def test_the_sampling_convention_is_passed_on():
+    images = jnp.asarray(random_image(8, 16)[None])
+
+    def turned(align_corners):
+        return augment(
+            jax.random.key(0), images, strategy="rotate", align_corners=align_corners
+        )
+
+    assert np.abs(turned(True) - turned(False)).max() > 1e-2

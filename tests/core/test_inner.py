@@ -1,0 +1,208 @@
+"""The meta-gradient against its closed form, finite differences and plain loops."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distilljax.core import inner
+from distilljax.core.losses import cross_entropy
+from distilljax.models import mlp
+from distilljax.types import Batch, InputError
+
+POLICIES = ("none", "step", "nested")
+DIMENSION, RATE = 5, 0.3
+
+
+def quadratic(params, batch):
+    """1/2 (w - s)^T A (w - s) with a learned minimum s."""
+    matrix, minimum = batch
+    gap = params - minimum
+    return 0.5 * gap @ matrix @ gap
+
+
+@pytest.fixture
+def given(float64):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(DIMENSION, DIMENSION))
+    matrix = root @ root.T / DIMENSION + 0.1 * np.eye(DIMENSION)
+    return matrix, rng.normal(size=DIMENSION), rng.normal(size=DIMENSION)
+
+
+def test_steps_follow_the_closed_form(given):
+    matrix, start, minimum = given
+    optimizer = optax.sgd(RATE)
+    state, losses = inner.unroll(
+        quadratic,
+        optimizer,
+        lambda _: (matrix, minimum),
+        inner.init(jnp.asarray(start), optimizer),
+        jnp.arange(12),
+    )
+    decay = np.eye(DIMENSION) - RATE * matrix
+    for t in range(12):
+        gap = np.linalg.matrix_power(decay, t) @ (start - minimum)
+        np.testing.assert_allclose(losses[t], 0.5 * gap @ matrix @ gap, atol=1e-9)
+    expected = minimum + np.linalg.matrix_power(decay, 12) @ (start - minimum)
+    np.testing.assert_allclose(state.params, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("remat", "num_steps", "window"),
+    [
+        *itertools.product(POLICIES, (1, 2, 7, 12), (None,)),
+        *itertools.product(POLICIES, (12,), (1, 4, 11, 12)),
+    ],
+)
+def test_meta_gradient_is_the_closed_form(given, remat, num_steps, window):
+    """d w_T / d s = I - (I - lr A)^W: the constant start of the window drops out."""
+    matrix, start, minimum = given
+    direction = np.random.default_rng(1).normal(size=DIMENSION)
+    optimizer = optax.sgd(RATE)
+
+    def outer(minimum, burn_in):
+        def sample(_):
+            return matrix, minimum
+
+        state, steps = inner.init(jnp.asarray(start), optimizer), jnp.arange(num_steps)
+        if window is None:
+            state, _ = inner.unroll(quadratic, optimizer, sample, state, steps, remat=remat)
+        else:
+            state, _ = inner.truncated_unroll(
+                quadratic,
+                optimizer,
+                sample,
+                state,
+                steps,
+                start=burn_in,
+                window=window,
+                remat=remat,
+            )
+        return state.params @ direction
+
+    decay = np.eye(DIMENSION) - RATE * matrix
+    differentiated = num_steps if window is None else window
+    jacobian = np.eye(DIMENSION) - np.linalg.matrix_power(decay, differentiated)
+    burn_in = jnp.asarray(num_steps - differentiated)
+    value, grad = jax.jit(jax.value_and_grad(outer))(jnp.asarray(minimum), burn_in)
+    end = minimum + np.linalg.matrix_power(decay, num_steps) @ (start - minimum)
+    np.testing.assert_allclose(value, end @ direction, atol=1e-9)
+    np.testing.assert_allclose(grad, jacobian.T @ direction, atol=1e-9)
+
+
+def test_a_start_inside_the_unroll_leaves_the_later_steps_out(given):
+    matrix, start, minimum = given
+    optimizer = optax.sgd(RATE)
+
+    @jax.jit
+    def end(burn_in):
+        return inner.truncated_unroll(
+            quadratic,
+            optimizer,
+            lambda _: (matrix, minimum),
+            inner.init(jnp.asarray(start), optimizer),
+            jnp.arange(12),
+            start=burn_in,
+            window=3,
+        )[0].params
+
+    decay = np.eye(DIMENSION) - RATE * matrix
+    for burn_in in (0, 4, 9):
+        power = np.linalg.matrix_power(decay, burn_in + 3)
+        np.testing.assert_allclose(
+            end(burn_in), minimum + power @ (start - minimum), atol=1e-9
+        )
+    assert end._cache_size() == 1
+
+
+def small_network():
+    model = mlp.make(mlp.Config(width=6, depth=1), (3, 3, 1), 2)
+    images = jax.random.normal(jax.random.key(1), (4, 3, 3, 1), jnp.float64)
+    labels = jax.nn.one_hot(jnp.array([0, 1, 0, 1]), 2, dtype=jnp.float64)
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), model.init(jax.random.key(0)))
+    return model, params, images, labels
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.sgd, lambda lr: optax.sgd(lr, momentum=0.9), optax.adam],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_meta_gradient_equals_finite_differences(float64, optimizer):
+    """In the images, the soft labels and the log learning rate, on a ReLU network."""
+    model, params, images, labels = small_network()
+    loss_fn = cross_entropy(model.apply)
+    real = Batch(
+        jax.random.normal(jax.random.key(2), (8, 3, 3, 1), jnp.float64),
+        labels[jnp.arange(8) % 4],
+    )
+
+    @jax.jit
+    def outer(images, logits, log_lr):
+        rule = optimizer(jnp.exp(log_lr))
+        batch = Batch(images, jax.nn.softmax(logits))
+        state, _ = inner.unroll(
+            loss_fn, rule, lambda _: batch, inner.init(params, rule), jnp.arange(5)
+        )
+        return loss_fn(state.params, real)
+
+    point = (images, 2 * labels, jnp.log(jnp.asarray(0.1)))
+    grads = jax.grad(outer, argnums=(0, 1, 2))(*point)
+    for seed in range(3):
+        keys = jax.random.split(jax.random.key(10 + seed), 3)
+        direction = [
+            jax.random.normal(key, x.shape, jnp.float64)
+            for key, x in zip(keys, point, strict=True)
+        ]
+        eps = 1e-7
+
+        def moved(sign, direction=direction, eps=eps):
+            return outer(
+                *(x + sign * eps * d for x, d in zip(point, direction, strict=True))
+            )
+
+        numeric = (moved(1) - moved(-1)) / (2 * eps)
+        exact = sum(jnp.vdot(g, d) for g, d in zip(grads, direction, strict=True))
+        np.testing.assert_allclose(exact, numeric, rtol=1e-5)
+        assert abs(numeric) > 1e-6
+
+
+def test_unroll_equals_a_python_loop_of_steps(float64):
+    model, params, images, labels = small_network()
+    loss_fn, rule = cross_entropy(model.apply), optax.adam(0.05)
+    order = jnp.array([[0, 1], [2, 3], [1, 2]])
+
+    def sample(rows):
+        return Batch(images[rows], labels[rows])
+
+    together, losses = inner.unroll(loss_fn, rule, sample, inner.init(params, rule), order)
+    state = inner.init(params, rule)
+    for t, rows in enumerate(order):
+        state, loss = inner.step(loss_fn, rule, state, sample(rows))
+        np.testing.assert_allclose(losses[t], loss, rtol=1e-12)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14),
+        together,
+        state,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "window", "message"),
+    [(0, 0, "window=0"), (0, 6, "1..5"), (4, 2, "start=4"), (-1, 2, "start=-1")],
+)
+def test_a_window_that_does_not_fit_is_refused(start, window, message):
+    rule = optax.sgd(0.1)
+    with pytest.raises(InputError, match=message):
+        inner.truncated_unroll(
+            quadratic,
+            rule,
+            lambda _: (jnp.eye(2), jnp.zeros(2)),
+            inner.init(jnp.ones(2), rule),
+            jnp.arange(5),
+            start=start,
+            window=window,
+        )

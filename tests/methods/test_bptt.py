@@ -1,0 +1,122 @@
+"""`bptt` against a plain re-implementation, and its windows and options."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distilljax.core import sampling
+from distilljax.methods import bptt
+from distilljax.types import InputError
+
+
+def plain_outer_loss(problem, config, key, images, log_lr, window):
+    """Python loops, no scan, no remat, written from the equation."""
+    init_key, _, batch_key, _ = jax.random.split(key, 4)
+    model, labels = problem.model, jax.nn.softmax(problem.distilled.label_logits)
+    params = model.init(init_key)
+    velocity = jax.tree.map(jnp.zeros_like, params)
+
+    def loss(params, images, labels):
+        return -(jax.nn.log_softmax(model.apply(params, images)) * labels).sum(-1).mean()
+
+    for t in range(config.unroll):
+        if t == config.unroll - window:
+            params, velocity = jax.lax.stop_gradient((params, velocity))
+        grads = jax.grad(loss)(params, images, labels)
+        velocity = jax.tree.map(lambda v, g: config.inner_momentum * v + g, velocity, grads)
+        params = jax.tree.map(lambda p, v: p - jnp.exp(log_lr) * v, params, velocity)
+    batch = sampling.batch(batch_key, problem.real, config.real_batch)
+    return loss(params, batch.images, batch.labels)
+
+
+@pytest.mark.parametrize(
+    ("window", "remat"),
+    [(None, "none"), (None, "step"), (None, "nested"), (5, "step"), (2, "step")],
+)
+def test_one_step_is_the_equation(problem, window, remat):
+    """One outer step = Adam on the clipped gradient of the plain outer loss."""
+    config = bptt.Config(
+        unroll=5, window=window, real_batch=10, lr_lr=0.01, clip=0.02, remat=remat
+    )
+    method, key = bptt.make(config, problem.model), jax.random.key(5)
+    start = method.init(jax.random.key(0), problem.distilled)
+    state, info = jax.jit(method.step)(key, start, problem.real)
+
+    point = (problem.distilled.images, problem.distilled.log_lr)
+    loss, grads = jax.jit(
+        jax.value_and_grad(
+            lambda images, log_lr: plain_outer_loss(
+                problem, config, key, images, log_lr, window or 5
+            ),
+            argnums=(0, 1),
+        )
+    )(*point)
+    np.testing.assert_allclose(info.loss, loss, rtol=1e-5)
+    norm = optax.tree.norm(grads)
+    np.testing.assert_allclose(info.grad_norm, norm, rtol=1e-4)
+    assert norm > config.clip
+    clipped = jax.tree.map(lambda g: g * config.clip / norm, grads)
+    # Adam's first step: the bias-corrected moments are the gradient and its square.
+    for after, before, grad, rate in zip(
+        (state.distilled.images, state.distilled.log_lr),
+        point,
+        clipped,
+        (config.image_lr, config.lr_lr),
+        strict=True,
+    ):
+        large = np.abs(grad) > 1e-6
+        expected = before - rate * grad / (jnp.abs(grad) + 1e-8)
+        np.testing.assert_allclose(
+            np.asarray(after)[large], np.asarray(expected)[large], atol=2e-4
+        )
+
+
+def test_random_windows_end_anywhere_and_fixed_ones_at_the_end(problem):
+    """Same network, same real images: only the number of inner steps varies."""
+    same = problem.model._replace(init=lambda _: problem.model.init(jax.random.key(0)))
+
+    def losses(**options):
+        config = bptt.Config(unroll=12, window=2, real_batch=60, inner_lr=0.05, **options)
+        method = bptt.make(config, same)
+        state = method.init(jax.random.key(0), problem.distilled)
+        step = jax.jit(method.step)
+        infos = [step(jax.random.key(s), state, problem.real)[1] for s in range(12)]
+        assert step._cache_size() == 1
+        return [float(info.loss) for info in infos]
+
+    assert np.ptp(losses()) < 1e-5
+    drawn = np.round(losses(random_window=True), 5)
+    assert 4 <= len(set(drawn)) <= 11
+
+
+@pytest.mark.parametrize("inner", ["sgd", "momentum", "adam"])
+def test_inner_optimizers_run_and_have_a_protocol_where_one_exists(problem, inner):
+    config = bptt.Config(unroll=3, real_batch=12, inner=inner, inner_lr=0.02)
+    method = bptt.make(config, problem.model)
+    state = method.init(jax.random.key(0), problem.distilled)
+    _, info = jax.jit(method.step)(jax.random.key(1), state, problem.real)
+    assert np.isfinite(info.grad_norm)
+    assert info.grad_norm > 0
+    if inner == "adam":
+        with pytest.raises(InputError, match="inner=adam"):
+            bptt.protocol(config)
+    else:
+        assert bptt.protocol(config).steps == 3
+        assert bptt.protocol(config).momentum == (0.9 if inner == "momentum" else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unroll": 5, "window": 6}, "window=6: cannot exceed unroll=5"),
+        ({"random_window": True}, "random_window=True: needs a window"),
+        ({"augment": "flip_blur"}, "no operation 'blur'"),
+        ({"inner_lr": 0.0}, "inner_lr=0.0: must be greater than 0"),
+        ({"unroll": 0}, "unroll=0: must be at least 1"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        bptt.Config(**options)

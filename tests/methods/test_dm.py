@@ -1,0 +1,78 @@
+"""`dm` against a loop over classes, and its gradient against finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax.core import sampling
+from distilljax.core.augment import augment
+from distilljax.methods import dm
+
+CONFIG = dm.Config(real_batch=7, image_lr=0.5, image_momentum=0.0)
+
+
+def plain_outer_loss(problem, key, images, strategy):
+    """sum over classes of || mean features of real - of distilled ||^2, one at a time."""
+    init_key, batch_key, augment_key = jax.random.split(key, 3)
+    params = problem.model.init(init_key)
+    real = sampling.class_batch(batch_key, problem.real, CONFIG.real_batch)
+    total = 0.0
+    for j in range(3):
+        ours = augment(
+            augment_key, images[2 * j : 2 * j + 2], strategy=strategy, siamese=True
+        )
+        theirs = augment(augment_key, real[j], strategy=strategy, siamese=True)
+        gap = problem.model.features(params, ours).mean(0)
+        gap = gap - problem.model.features(params, theirs).mean(0)
+        total = total + (gap**2).sum()
+    return total
+
+
+def test_one_step_is_the_equation(problem):
+    """Over several keys, so that several augmentations are drawn."""
+    method = dm.make(CONFIG, problem.model)
+    start = method.init(jax.random.key(0), problem.distilled)
+    step = jax.jit(method.step)
+    plain = jax.jit(
+        jax.value_and_grad(
+            lambda images, key: plain_outer_loss(problem, key, images, CONFIG.augment)
+        )
+    )
+    for seed in range(6):
+        key = jax.random.key(seed)
+        state, info = step(key, start, problem.real)
+        loss, grad = plain(problem.distilled.images, key)
+        np.testing.assert_allclose(info.loss, loss, rtol=1e-4)
+        np.testing.assert_allclose(
+            state.distilled.images, problem.distilled.images - 0.5 * grad, atol=1e-4
+        )
+
+
+def test_gradient_equals_finite_differences(problem, float64):
+    config = dm.Config(real_batch=7, augment="color", image_lr=1.0, image_momentum=0.0)
+
+    def double(tree):
+        return jax.tree.map(
+            lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree
+        )
+
+    model = problem.model._replace(init=lambda key: double(problem.model.init(key)))
+    method = dm.make(config, model)
+    real, distilled = double(problem.real), double(problem.distilled)
+    step = jax.jit(method.step)
+    key = jax.random.key(3)
+
+    def loss_at(images):
+        state = method.init(jax.random.key(0), distilled._replace(images=images))
+        return step(key, state, real)
+
+    state, _ = loss_at(distilled.images)
+    grad = distilled.images - state.distilled.images
+    direction = jax.random.normal(jax.random.key(4), grad.shape, jnp.float64)
+    eps = 1e-7
+    numeric = (
+        loss_at(distilled.images + eps * direction)[1].loss
+        - loss_at(distilled.images - eps * direction)[1].loss
+    ) / (2 * eps)
+    np.testing.assert_allclose(jnp.vdot(grad, direction), numeric, rtol=1e-5)
+    assert abs(numeric) > 1e-3
