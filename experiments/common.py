@@ -50,6 +50,11 @@ def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform
     )
 
 
+def repeated(batch: Batch, seeds: int) -> Batch:
+    """The same set for each of `seeds` networks, in the shape of `random_subsets`."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)
+
+
 def accuracies(
     key: Key,
     seeds: int,
@@ -59,14 +64,29 @@ def accuracies(
     protocol: Protocol,
     *,
     learning_rate: Array | float = 0.01,
-    stacked: bool = False,
 ) -> dict[str, Any]:
-    """Test accuracy of `seeds` fresh networks: mean, std, seeds, values."""
+    """Test accuracy of fresh networks: mean, std, seeds, values.
+
+    Args:
+      key: settles everything random.
+      seeds: number of networks.
+      model: the network.
+      train_on: a real set, or stacked small sets, one for each network.
+      test: what to test on.
+      protocol: how to train.
+      learning_rate: the rate where the protocol leaves it to the set.
+    """
 
     @jax.jit
     def compute(keys: Key, train_on: Batch | RealSet, test: RealSet, rate: Array) -> Array:
         return evaluate.fresh_accuracy(
-            keys, model, train_on, test, protocol, learning_rate=rate, stacked=stacked
+            keys,
+            model,
+            train_on,
+            test,
+            protocol,
+            learning_rate=rate,
+            stacked=isinstance(train_on, Batch),
         )
 
     rate = jnp.asarray(learning_rate, jnp.float32)

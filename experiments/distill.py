@@ -79,6 +79,10 @@ class Config(Base):
     )
 
 
+# How networks are trained on the whole set, for comparison.
+WHOLE = Protocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
+
+
 class _Setting:
     """Everything a run needs, made from its configuration."""
 
@@ -288,30 +292,16 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     rate = jnp.exp(best.log_lr)
     train = setting.data.train
+    seeds = config.eval_seeds
+    sets = {
+        "distilled": common.repeated(distilled_set.as_batch(best), seeds),
+        "random": common.random_subsets(train, config.ipc, seeds, setting.transform),
+    }
     accuracy = {
-        "distilled": common.accuracies(
-            key,
-            config.eval_seeds,
-            setting.model,
-            jax.tree.map(
-                lambda x: jnp.broadcast_to(x, (config.eval_seeds, *x.shape)),
-                distilled_set.as_batch(best),
-            ),
-            test,
-            setting.protocol,
-            learning_rate=rate,
-            stacked=True,
-        ),
-        "random": common.accuracies(
-            key,
-            config.eval_seeds,
-            setting.model,
-            common.random_subsets(train, config.ipc, config.eval_seeds, setting.transform),
-            test,
-            setting.protocol,
-            learning_rate=rate,
-            stacked=True,
-        ),
+        name: common.accuracies(
+            key, seeds, setting.model, stack, test, setting.protocol, learning_rate=rate
+        )
+        for name, stack in sets.items()
     }
     if config.whole_epochs:
         accuracy["whole"] = common.accuracies(
@@ -320,7 +310,7 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
             setting.model,
             data.on_device(train, setting.transform, k),
             test,
-            Protocol(steps=None, epochs=config.whole_epochs, batch=64, lr=0.02),
+            dataclasses.replace(WHOLE, epochs=config.whole_epochs),
         )
     return accuracy
 

@@ -74,12 +74,12 @@ def test_the_largest_batch_is_the_whole_set(real):
     np.testing.assert_array_equal(np.sort(drawn), np.arange(NUM))
 
 
-@pytest.mark.parametrize("per_class", [1, 2, 3, 5, 7, 11])
+@pytest.mark.parametrize("per_class", [1, 3, 7, 11])
 def test_class_batch(real, per_class):
     real, labels = real
-    draw = jax.jit(sampling.class_batch, static_argnums=2)
+    draw = jax.jit(lambda key, real: sampling.class_batch(key, real, per_class))
     for seed in range(20):
-        images = draw(jax.random.key(seed), real, per_class)
+        images = draw(jax.random.key(seed), real)
         assert images.shape == (3, per_class, 2, 3, 1)
         for j, row in enumerate(positions(images)):
             assert (labels[row] == j).all()
@@ -94,7 +94,9 @@ def test_class_batch_is_uniform_and_classes_are_drawn_apart(real):
     real, labels = real
     draws = 2000
     keys = jax.random.split(jax.random.key(0), draws)
-    many = jax.jit(jax.vmap(lambda key, real: sampling.class_batch(key, real, 3), (0, None)))
+    many = jax.jit(
+        jax.vmap(lambda key, real: sampling.class_batch(key, real, 3), (0, None))
+    )
     drawn = positions(many(keys, real))
     for j, size in enumerate(SIZES):
         share = min(3, size) / size
@@ -118,14 +120,15 @@ def test_the_key_settles_the_draw(real):
         lambda key: sampling.batch(key, real, 5).images,
         lambda key: sampling.epochs(key, NUM, 5, 4),
     ):
-        first, again, other = (draw(jax.random.key(seed)) for seed in (3, 3, 4))
+        jitted = jax.jit(draw)
+        first, again, other = (jitted(jax.random.key(seed)) for seed in (3, 3, 4))
         np.testing.assert_array_equal(first, again)
         assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize(
     ("num", "size", "num_steps"),
-    [(12, 4, 9), (12, 4, 7), (12, 12, 3), (12, 1, 24), (13, 4, 8), (5, 2, 1), (7, 3, 0)],
+    [(12, 4, 8), (12, 12, 3), (6, 1, 15), (13, 4, 8), (7, 3, 0)],
 )
 def test_each_epoch_is_a_permutation(num, size, num_steps):
     draw = jax.jit(sampling.epochs, static_argnums=(1, 2, 3))
@@ -145,7 +148,8 @@ def test_each_epoch_is_a_permutation(num, size, num_steps):
 
 
 def test_what_an_epoch_drops_changes_from_epoch_to_epoch():
-    batches = np.asarray(sampling.epochs(jax.random.key(0), 5, 4, 400))
+    draw = jax.jit(lambda key: sampling.epochs(key, 5, 4, 400))
+    batches = np.asarray(draw(jax.random.key(0)))
     dropped = [(set(range(5)) - set(row)).pop() for row in batches]
     counts = np.bincount(dropped, minlength=5)
     assert np.abs(counts - 80).max() < 4.5 * np.sqrt(400 * 0.2 * 0.8)

@@ -1,0 +1,178 @@
+"""Train fresh networks on a distilled set, test them, and show the set.
+
+    python -m experiments.evaluate --artefact=runs/distill/.../distilled.npz
+    python -m experiments.evaluate --artefact=set.npz --protocol=dsa --model=mlp --seeds=10
+
+The data, the preprocessing and, without flags, the protocol and the network are those
+that the artefact names. `summary.json` holds the accuracy of the set and of as many
+random real images, each with its number of seeds and its spread; `grid.png` shows it.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from distilljax import data, io
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, chooses, option
+from distilljax.core import distilled as distilled_set
+from distilljax.core.evaluate import PROTOCOLS
+from distilljax.io.files import write_json
+from distilljax.models import MODELS
+from distilljax.types import InputError, Model
+from experiments import common, figures, launch, runs
+from experiments.progress import duration
+
+
+class _Own:
+    """The network that the artefact was made with."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(Base):
+        """The network that the artefact was made with."""
+
+
+@chooses("model", {"own": _Own, **MODELS}, "own", "Network that is trained on the set.")
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Options of the experiment."""
+
+    artefact: str = option("", "The distilled set (.npz) to evaluate.")
+    dataset: str | None = option(None, "Data to test on; none: those it was made of.")
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+    protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
+        "own", "How networks are trained on the set; own: as it was made for."
+    )
+    seeds: int = option(5, "Networks trained.", low=2)
+    seed: int = option(0, "Settles everything random.", low=0, high=2**31 - 1)
+    workdir: str | None = option(
+        None, "Where the results go; none: a folder under runs/ named by the settings."
+    )
+
+
+def _data(config: Any, artefact: io.Artefact) -> data.Dataset:
+    name = config.dataset or artefact.dataset["name"]
+    loaded = data.load(name, config.data_dir)
+    shape = tuple(artefact.distilled.images.shape[1:])
+    if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
+        raise InputError(
+            f"{config.artefact} holds {shape} images of {len(artefact.class_names)} classes "
+            f"({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} images of "
+            f"{loaded.num_classes} classes ({loaded.class_names[0]}, ...); choose the "
+            "--dataset it was made of"
+        )
+    if config.dataset is None and loaded.fingerprint != artefact.dataset["fingerprint"]:
+        raise InputError(
+            f"{name} is not what {config.artefact} was made of (its SHA-256 differs); "
+            f"give --dataset={name} to test on it all the same"
+        )
+    return loaded
+
+
+def _model(config: Any, artefact: io.Artefact, loaded: data.Dataset) -> Model:
+    shape, k = loaded.image_shape, loaded.num_classes
+    if config.model != "own":
+        return common.model_of(config, shape, k)
+    name = artefact.config.get("model")
+    if name not in MODELS:
+        raise FieldError(
+            "model",
+            "own",
+            f"the artefact names {name!r}; choose one of {', '.join(MODELS)}",
+        )
+    group = MODELS[name].Config.from_dict(artefact.config[name])
+    return MODELS[name].make(group, shape, k)
+
+
+def run(config: Any) -> dict[str, Any]:
+    """Evaluates an artefact; returns what `summary.json` holds.
+
+    Raises:
+      InputError: an artefact, data or working directory that cannot be used.
+    """
+    if not config.artefact:
+        raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
+    artefact = io.load(config.artefact)
+    label = f"{pathlib.Path(config.artefact).resolve().parent.name}-{config.protocol}"
+    workdir = runs.directory("experiments.evaluate", config, label)
+    with runs.opened(workdir, "experiments.evaluate", config):
+        summary = _evaluate(config, artefact, workdir)
+    rows = {
+        "the distilled set": summary["accuracy"]["distilled"],
+        "as many random real images": summary["accuracy"]["random"],
+    }
+    title = f"Test accuracy on {summary['dataset']['name']}, protocol {config.protocol}"
+    common.accuracy_table(rows, title)
+    print(f"{duration(summary['seconds'])}. summary.json and grid.png lie in {workdir}")
+    return summary
+
+
+def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict[str, Any]:
+    began = time.perf_counter()
+    loaded = _data(config, artefact)
+    model = _model(config, artefact, loaded)
+    protocol = artefact.protocol if config.protocol == "own" else PROTOCOLS[config.protocol]
+    k = loaded.num_classes
+    test = data.on_device(loaded.test, artefact.transform, k)
+    num = artefact.distilled.images.shape[0]
+    sets = {
+        "distilled": common.repeated(
+            distilled_set.as_batch(artefact.distilled), config.seeds
+        ),
+        "random": common.random_subsets(
+            loaded.train, num // k, config.seeds, artefact.transform
+        ),
+    }
+    accuracy = {
+        name: common.accuracies(
+            jax.random.key(config.seed),
+            config.seeds,
+            model,
+            stack,
+            test,
+            protocol,
+            learning_rate=jnp.exp(artefact.distilled.log_lr),
+        )
+        for name, stack in sets.items()
+    }
+    figures.image_grid(
+        workdir / "grid.png",
+        common.displayable(artefact.transform, artefact.distilled.images),
+        artefact.class_names,
+        f"{artefact.method} on {loaded.name}, {num // k} per class",
+    )
+    summary = {
+        "accuracy": accuracy,
+        "protocol": {"name": config.protocol, **protocol.to_dict()},
+        "dataset": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "fingerprint": loaded.fingerprint,
+            "same_as_distilled": loaded.fingerprint == artefact.dataset["fingerprint"],
+        },
+        "artefact": {
+            "path": config.artefact,
+            "method": artefact.method,
+            "version": artefact.version,
+            "notes": dict(artefact.notes),
+        },
+        "seconds": time.perf_counter() - began,
+        "peak_memory_bytes": runs.peak_memory_bytes(),
+        "environment": runs.environment(),
+    }
+    write_json(workdir / "summary.json", summary)
+    return json.loads(json.dumps(summary))
+
+
+def main(config: Any) -> None:
+    """Entry of the command line."""
+    run(config)
+
+
+if __name__ == "__main__":
+    launch.main(Config, main)

@@ -1,0 +1,65 @@
+"""Making a distilled set."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distilljax.core.distilled import as_batch, create, hard_labels
+from distilljax.types import InputError
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32)
+LABELS = np.array([0, 0, 1, 1, 9, 3], np.int32)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("num_classes", [10, 1000])
+def test_hard_labels_are_one_hot_to_the_last_bit(transform, num_classes):
+    made = create(jnp.asarray(IMAGES), jnp.asarray(LABELS), num_classes, learning_rate=0.1)
+    batch = transform(as_batch)(made)
+    assert batch.labels.dtype == jnp.float32
+    expected = np.eye(num_classes, dtype=np.float32)[LABELS]
+    assert np.asarray(batch.labels).tobytes() == expected.tobytes()
+    assert np.asarray(batch.images).tobytes() == IMAGES.tobytes()
+    back = transform(hard_labels)(made)
+    assert back.dtype == jnp.int32
+    np.testing.assert_array_equal(back, LABELS)
+
+
+def test_fields():
+    made = create(jnp.asarray(IMAGES), jnp.asarray(LABELS), 10, learning_rate=0.02)
+    assert made.label_logits.shape == (6, 10)
+    assert made.log_lr.shape == ()
+    np.testing.assert_allclose(np.exp(made.log_lr), 0.02, rtol=1e-6)
+    assert {field.dtype for field in made} == {jnp.dtype("float32")}
+    assert not any(field.weak_type for field in made)
+
+
+def test_images_become_float32():
+    made = create(jnp.ones((1, 2, 2, 1), jnp.bfloat16), jnp.array([0]), 2, learning_rate=1)
+    assert made.images.dtype == jnp.float32
+    assert made.log_lr == 0.0
+
+
+def test_soft_labels_are_the_softmax_of_their_logits():
+    made = create(jnp.asarray(IMAGES[:2]), jnp.array([0, 1]), 2, learning_rate=0.1)
+    logits = jnp.log(jnp.array([[1.0, 3.0], [4.0, 1.0]]))
+    labels = as_batch(made._replace(label_logits=logits)).labels
+    np.testing.assert_allclose(labels, [[0.25, 0.75], [0.8, 0.2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [((6, 4, 5), (6,)), ((6, 4, 5, 3), (5,)), ((6, 4, 5, 3), (6, 10)), ((6, 4, 5, 3), ())],
+)
+def test_shapes_that_do_not_fit_are_refused(images, labels):
+    with pytest.raises(InputError, match=r"expected \[n, h, w, c\] and \[n\]") as caught:
+        create(jnp.zeros(images), jnp.zeros(labels, jnp.int32), 10, learning_rate=0.1)
+    assert str(images) in str(caught.value)
+    assert str(labels) in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, float("nan")])
+def test_a_rate_that_is_not_positive_is_refused(rate):
+    with pytest.raises(InputError, match=f"learning_rate={rate}: must be positive"):
+        create(jnp.asarray(IMAGES), jnp.asarray(LABELS), 10, learning_rate=rate)

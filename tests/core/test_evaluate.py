@@ -1,0 +1,328 @@
+"""Training and testing fresh networks against numpy and against one at a time."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distilljax import data
+from distilljax.config import FieldError
+from distilljax.core import evaluate, losses, sampling
+from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy, predict, train
+from distilljax.models import mlp
+from distilljax.types import Batch, InputError, Model
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_images", "expected"),
+    [
+        ({}, 10, 300),
+        ({"steps": 7, "batch": 4}, 100, 7),
+        ({"epochs": 5}, 100, 5),
+        ({"epochs": 5, "batch": 256}, 100, 5),
+        ({"epochs": 5, "batch": 256}, 256, 5),
+        ({"epochs": 5, "batch": 256}, 257, 10),
+        ({"epochs": 300, "batch": 256}, 500, 600),
+        ({"steps": None, "epochs": 2, "batch": 3}, 10, 8),
+    ],
+)
+def test_num_steps(settings, num_images, expected):
+    assert Protocol(**settings).num_steps(num_images) == expected
+
+
+def test_a_protocol_without_a_length_is_refused():
+    with pytest.raises(InputError):
+        Protocol(steps=None)
+
+
+def test_a_protocol_with_an_unknown_augmentation_is_refused():
+    with pytest.raises(InputError, match="colour"):
+        Protocol(augment="flip_colour")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"steps": 0}, {"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"momentum": 1.5}]
+    + [{"weight_decay": -1e-4}, {"decay_at": 1.5}, {"lr": float("nan")}],
+)
+def test_values_out_of_range_are_refused(settings):
+    with pytest.raises(FieldError, match=next(iter(settings))):
+        Protocol(**settings)
+
+
+def test_published_protocols():
+    """Full batch and 300 steps in the study; 300 or 1000 epochs of 256 elsewhere."""
+    dsa = "color_crop_cutout_flip_scale_rotate"
+    rows = {
+        name: (p.num_steps(500), p.batch, p.lr, p.weight_decay, p.decay_at, p.augment)
+        for name, p in PROTOCOLS.items()
+    }
+    assert rows == {
+        "study": (300, None, 0.01, 0.0, None, ""),
+        "dc": (600, 256, 0.01, 5e-4, 0.5, ""),
+        "dsa": (2000, 256, 0.01, 5e-4, 0.5, dsa),
+        "mtt": (2000, 256, None, 5e-4, 0.5, dsa),
+    }
+    assert {p.momentum for p in PROTOCOLS.values()} == {0.9}
+
+
+def sgd(gradient, start, num_steps, *, lr, momentum, weight_decay, decay_at):
+    """As PyTorch does it: the decay joins the gradient, the trace follows."""
+    w, trace = np.array(start, np.float64), 0.0
+    for t in range(num_steps):
+        g = gradient(w) + weight_decay * w
+        trace = momentum * trace + g
+        fallen = decay_at is not None and t >= int(num_steps * decay_at)
+        w = w - (0.1 * lr if fallen else lr) * trace
+    return w
+
+
+RULES = [
+    {"momentum": 0.0, "weight_decay": 0.0, "decay_at": None},
+    {"momentum": 0.9, "weight_decay": 0.0, "decay_at": None},
+    {"momentum": 0.9, "weight_decay": 0.1, "decay_at": 0.5},
+    {"momentum": 0.5, "weight_decay": 0.1, "decay_at": 0.25},
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_optimizer_is_sgd_by_hand(rule, float64):
+    matrix = np.array([[2.0, 0.5], [0.5, 1.0]])
+    optimum, start, num_steps = np.array([1.0, -2.0]), np.array([3.0, 4.0]), 11
+    optimizer = evaluate.optimizer(Protocol(lr=0.1, **rule), num_steps, 55.0)
+
+    @jax.jit
+    def run(w):
+        def step(_, carry):
+            w, state = carry
+            updates, state = optimizer.update(matrix @ (w - optimum), state, w)
+            return optax.apply_updates(w, updates), state
+
+        return jax.lax.fori_loop(0, num_steps, step, (w, optimizer.init(w)))[0]
+
+    expected = sgd(lambda w: matrix @ (w - optimum), start, num_steps, lr=0.1, **rule)
+    np.testing.assert_allclose(run(jnp.asarray(start)), expected, rtol=1e-9)
+
+
+def softmax(x):
+    x = np.exp(x - x.max(1, keepdims=True))
+    return x / x.sum(1, keepdims=True)
+
+
+# A linear classifier that starts from ones on the diagonal, whatever the key.
+LINEAR = Model(
+    init=lambda key: jnp.eye(4, 3),
+    features=lambda params, images: images.reshape(images.shape[0], -1),
+    apply=lambda params, images: images.reshape(images.shape[0], -1) @ params,
+)
+
+
+def small_batch(num=7, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(num, 2, 2, 1)).astype(np.float32)
+    labels = rng.dirichlet(np.ones(3), num).astype(np.float32)
+    return Batch(jnp.asarray(images), jnp.asarray(labels))
+
+
+def trained_by_hand(batch, num_steps, **rule):
+    x = np.asarray(batch.images, np.float64).reshape(-1, 4)
+    y = np.asarray(batch.labels, np.float64)
+    return sgd(
+        lambda w: x.T @ (softmax(x @ w) - y) / len(x), np.eye(4, 3), num_steps, **rule
+    )
+
+
+@pytest.mark.parametrize("rule", RULES[1:3])
+def test_training_a_linear_classifier_by_hand(rule):
+    batch = small_batch()
+    protocol = Protocol(steps=20, lr=0.3, **rule)
+    params = jax.jit(lambda key: train(key, LINEAR, batch, protocol))(jax.random.key(0))
+    expected = trained_by_hand(batch, 20, lr=0.3, **rule)
+    np.testing.assert_allclose(params, expected, atol=1e-5)
+
+
+def test_the_given_rate_serves_only_where_the_protocol_has_none():
+    batch, key = small_batch(), jax.random.key(0)
+
+    @jax.jit
+    def both(rate):
+        fixed = train(key, LINEAR, batch, Protocol(steps=5, lr=0.3), learning_rate=rate)
+        own = train(key, LINEAR, batch, Protocol(steps=5, lr=None), learning_rate=rate)
+        return fixed, own
+
+    rule = {"momentum": 0.9, "weight_decay": 0.0, "decay_at": None}
+    fixed, own = both(0.05)
+    np.testing.assert_allclose(fixed, trained_by_hand(batch, 5, lr=0.3, **rule), atol=1e-5)
+    np.testing.assert_allclose(own, trained_by_hand(batch, 5, lr=0.05, **rule), atol=1e-5)
+
+
+def test_each_step_is_augmented_with_its_own_key(monkeypatch):
+    batch, asked = small_batch(), set()
+
+    def double(key, images, *, strategy):
+        asked.add(strategy)
+        # The sign is random, and so a step's own only if its key is.
+        return images * jnp.where(jax.random.bernoulli(key), 2.0, -2.0)
+
+    monkeypatch.setattr(evaluate, "augment", double)
+    protocol = Protocol(steps=1, lr=0.3, augment="flip_crop")
+    ends = jax.jit(jax.vmap(lambda key: train(key, LINEAR, batch, protocol)))(
+        jax.random.split(jax.random.key(0), 12)
+    )
+    assert asked == {"flip_crop"}
+    rule = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.0, "decay_at": None}
+    plus, minus = (
+        trained_by_hand(batch._replace(images=sign * batch.images), 1, **rule)
+        for sign in (2.0, -2.0)
+    )
+    nearest = [np.abs(end - plus).max() < np.abs(end - minus).max() for end in ends]
+    assert 0 < sum(nearest) < 12
+    for end, is_plus in zip(ends, nearest, strict=True):
+        np.testing.assert_allclose(end, plus if is_plus else minus, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num", "size", "expected"),
+    [
+        (500, 256, (250, 20)),  # 250 + 250, not 256 + 244
+        (257, 256, (128, 20)),
+        (1000, 256, (250, 40)),
+        (512, 256, (256, 20)),
+        (256, 256, None),  # the whole set: nothing to draw
+        (100, 256, None),
+        (100, None, None),
+    ],
+)
+def test_batches_split_the_set_evenly(num, size, expected, monkeypatch):
+    asked = []
+    epochs = sampling.epochs
+
+    def recorded(key, num, size, num_steps):
+        asked.append((num, size, num_steps))
+        return epochs(key, num, size, num_steps)
+
+    monkeypatch.setattr(sampling, "epochs", recorded)
+    seen = set()
+    counting = LINEAR._replace(
+        apply=lambda params, x: seen.add(x.shape[0]) or LINEAR.apply(params, x)
+    )
+    batch = Batch(jnp.zeros((num, 2, 2, 1)), jnp.zeros((num, 3)))
+    protocol = Protocol(steps=None, epochs=10, batch=size)
+    jax.eval_shape(lambda key: train(key, counting, batch, protocol), jax.random.key(0))
+    if expected is None:
+        assert (asked, seen) == ([], {num})
+    else:
+        assert (asked, seen) == ([(num, *expected)], {expected[0]})
+
+
+@pytest.mark.parametrize("size", [3, 6, None])
+def test_a_real_set_trains_as_its_images_do(size):
+    """Drawn batch by batch and transformed, or transformed before: the same weights."""
+    rng = np.random.default_rng(0)
+    split = data.Split(
+        rng.integers(0, 256, (6, 2, 2, 1), dtype=np.uint8), np.array([0, 1, 2, 2, 1, 0])
+    )
+    real = data.on_device(split, data.fit("normalise", split.images), 3)
+    batch = sampling.take(real, jnp.arange(6))
+    protocol = Protocol(steps=None, epochs=4, batch=size, lr=0.1)
+    run = jax.jit(lambda key, given: train(key, LINEAR, given, protocol))
+    key = jax.random.key(3)
+    np.testing.assert_allclose(run(key, real), run(key, batch), atol=1e-5)
+    assert np.abs(run(key, batch) - LINEAR.init(key)).max() > 0.01
+
+
+@pytest.fixture(scope="module")
+def real_11():
+    rng = np.random.default_rng(1)
+    split = data.Split(
+        rng.integers(0, 256, (11, 2, 2, 1), dtype=np.uint8), np.arange(11) % 3
+    )
+    return split, data.on_device(split, data.fit("normalise", split.images), 3)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10, 11, 500])
+def test_predict_in_chunks(chunk, real_11):
+    split, real = real_11
+    seen = set()
+
+    def apply(params, images):
+        seen.add(images.shape[0])
+        return images.reshape(images.shape[0], -1) @ params
+
+    params = jnp.asarray(np.random.default_rng(2).normal(size=(4, 3)), jnp.float32)
+    logits = jax.jit(lambda p, real: predict(apply, p, real, chunk=chunk))(params, real)
+    unit = split.images / 255.0
+    x = ((unit - unit.mean()) / unit.std()).reshape(11, 4)
+    assert logits.shape == (11, 3)
+    np.testing.assert_allclose(logits, x @ np.asarray(params, np.float64), atol=1e-5)
+    assert seen == {min(chunk, 11)}
+
+
+@pytest.fixture(scope="module")
+def tiny(problem):
+    """A network, two sets to train on, and protocols whose result depends on the key."""
+    model = mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3)
+    first = Batch(problem.distilled.images, jnp.eye(3)[jnp.arange(6) // 2])
+    second = sampling.take(problem.real, jnp.arange(6) * 10)
+    return model, [first, second], Protocol(steps=3, lr=0.05, batch=3)
+
+
+def one_by_one(keys, model, sets, test, protocol):
+    @jax.jit
+    def one(key, given):
+        params = train(key, model, given, protocol)
+        logits = model.apply(params, test.transform(test.images))
+        return losses.accuracy(logits, test.labels)
+
+    return np.array([one(key, given) for key, given in zip(keys, sets, strict=True)])
+
+
+def test_fresh_accuracy_is_training_and_testing_one_by_one(tiny, problem):
+    model, (first, second), protocol = tiny
+    keys = jax.random.split(jax.random.key(0), 5)
+
+    def fresh(given, test, **settings):
+        return jax.jit(
+            lambda given: fresh_accuracy(keys, model, given, test, protocol, **settings)
+        )(given)
+
+    # Rounding may turn the class of one test image in sixty.
+    within = {"atol": 1.01 / 60}
+    expected = one_by_one(keys, model, [first] * 5, problem.real, protocol)
+    assert len(set(expected)) > 2
+    np.testing.assert_allclose(fresh(first, problem.real), expected, **within)
+    np.testing.assert_allclose(fresh(first, problem.real, together=2), expected, **within)
+
+    sets = [first, second, second, first, second]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *sets)
+    expected = one_by_one(keys, model, sets, problem.real, protocol)
+    for together in (1, 2):
+        ours = fresh(stacked, problem.real, stacked=True, together=together)
+        np.testing.assert_allclose(ours, expected, **within)
+
+
+def test_fresh_accuracy_learns(problem):
+    """From 20 real images a class, stripes are easy; with shuffled labels they are not."""
+    protocol = Protocol(steps=60, lr=0.1)
+    keys = jax.random.split(jax.random.key(0), 2)
+    run = jax.jit(
+        lambda given, test: fresh_accuracy(keys, problem.model, given, test, protocol)
+    )
+    assert (run(problem.real, problem.real) > 0.95).all()
+    rolled = problem.real._replace(labels=(problem.real.labels + 1) % 3)
+    assert (run(problem.real, rolled) < 0.05).all()
+
+
+def test_the_augmentation_of_a_protocol_reaches_the_images():
+    batch = small_batch()
+    plain = Protocol(steps=3, lr=0.3)
+    both = jax.jit(
+        lambda key: [
+            train(key, LINEAR, batch, p)
+            for p in (plain, dataclasses.replace(plain, augment="color"))
+        ]
+    )(jax.random.key(0))
+    assert np.abs(both[0] - both[1]).max() > 1e-3

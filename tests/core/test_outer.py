@@ -1,0 +1,177 @@
+"""Outer steps on a toy loss whose gradients are written by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distilljax.core.outer import from_outer_loss, per_field
+from distilljax.types import DistilledSet
+
+RATE = 0.1
+
+
+def toy(distilled, key, aux, source):
+    """1/2 |images - source|^2 + 2 log_lr + sum of logits; aux counts and sums."""
+    gap = distilled.images - source
+    loss = (
+        0.5 * jnp.square(gap).sum() + 2.0 * distilled.log_lr + distilled.label_logits.sum()
+    )
+    return loss, {"calls": aux["calls"] + 1, "sum": aux["sum"] + loss}
+
+
+def noisy(distilled, key, aux, source):
+    """The same with a random target, so that keys matter."""
+    return toy(distilled, key, aux, source + jax.random.normal(key, source.shape))
+
+
+def init_aux(key):
+    return {"calls": 0, "sum": 0.0}  # Python numbers: weakly typed
+
+
+def weak_start():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(4, 2, 2, 1)), jnp.float32)
+    logits = jnp.asarray(rng.normal(size=(4, 2)), jnp.float32)
+    return DistilledSet(images, logits, jnp.asarray(-1.5))
+
+
+SOURCE = jnp.ones((4, 2, 2, 1))
+EVERYTHING = per_field(optax.sgd(RATE), optax.sgd(2 * RATE), optax.sgd(3 * RATE))
+
+
+def test_one_step_by_hand():
+    method = from_outer_loss(toy, EVERYTHING, init_aux)
+    start = weak_start()
+    state = method.init(jax.random.key(0), start)
+    assert state.step == 0
+    new, info = jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+
+    images, logits, log_lr = (np.asarray(field, np.float64) for field in start)
+    gap = images - 1.0
+    loss = 0.5 * (gap**2).sum() + 2 * log_lr + logits.sum()
+    norm = np.sqrt((gap**2).sum() + logits.size + 4.0)
+    np.testing.assert_allclose(new.distilled.images, images - RATE * gap, rtol=1e-6)
+    np.testing.assert_allclose(new.distilled.label_logits, logits - 2 * RATE, atol=1e-6)
+    np.testing.assert_allclose(new.distilled.log_lr, log_lr - 6 * RATE, rtol=1e-6)
+    np.testing.assert_allclose(info.loss, loss, rtol=1e-6)
+    np.testing.assert_allclose(info.grad_norm, norm, rtol=1e-6)
+    np.testing.assert_allclose(info.learning_rate, np.exp(-1.5), rtol=1e-6)
+    assert (new.step, new.aux["calls"]) == (1, 1)
+    np.testing.assert_allclose(new.aux["sum"], loss, rtol=1e-6)
+
+
+def test_the_grad_norm_is_over_all_that_is_learned():
+    method = from_outer_loss(toy, per_field(optax.sgd(RATE)), init_aux)
+    start = weak_start()
+    state = method.init(jax.random.key(0), start)
+    _, info = jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+    expected = np.linalg.norm(np.asarray(start.images) - 1.0)
+    np.testing.assert_allclose(info.grad_norm, expected, rtol=1e-6)
+
+
+def test_momentum_and_aux_are_carried_along():
+    method = from_outer_loss(toy, per_field(optax.sgd(RATE, momentum=0.5)), init_aux)
+    state = method.init(jax.random.key(0), weak_start())
+    images, trace, total = np.asarray(state.distilled.images, np.float64), 0.0, 0.0
+    step = jax.jit(method.step)
+    for count in range(1, 6):
+        state, info = step(jax.random.key(count), state, SOURCE)
+        trace = (images - 1.0) + 0.5 * trace
+        images = images - RATE * trace
+        total += float(info.loss)
+        assert (state.step, state.aux["calls"]) == (count, count)
+        np.testing.assert_allclose(state.aux["sum"], total, rtol=1e-5)
+    np.testing.assert_allclose(state.distilled.images, images, atol=1e-5)
+
+
+@pytest.mark.parametrize("aux", [init_aux, lambda key: {"calls": 0, "sum": jnp.mean(0.0)}])
+def test_no_weak_types_and_one_trace(aux):
+    method = from_outer_loss(noisy, per_field(optax.adam(RATE)), aux)
+    traces = 0
+
+    @jax.jit
+    def step(key, state, source):
+        nonlocal traces
+        traces += 1
+        return method.step(key, state, source)
+
+    state = method.init(jax.random.key(0), weak_start())
+    assert weak_start().log_lr.weak_type
+    shapes = jax.tree.map(jax.typeof, state)
+    for seed in range(4):
+        assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+        state, info = step(jax.random.key(seed), state, SOURCE)
+        assert jax.tree.map(jax.typeof, state) == shapes
+    assert traces == 1
+    assert not any(field.weak_type for field in info)
+    assert {field.shape for field in info} == {()}
+
+
+def test_init_aux_is_given_the_key_and_may_keep_it():
+    method = from_outer_loss(toy, optax.sgd(RATE), lambda key: {"key": key, "n": 3})
+    state = method.init(jax.random.key(5), weak_start())
+    np.testing.assert_array_equal(
+        jax.random.key_data(state.aux["key"]), jax.random.key_data(jax.random.key(5))
+    )
+    assert state.aux["n"] == 3
+
+
+def test_scan_and_vmap_agree_with_a_loop():
+    method = from_outer_loss(noisy, EVERYTHING, init_aux)
+    keys = jax.random.split(jax.random.key(1), 5)
+    step = jax.jit(method.step)
+
+    def loop(state):
+        infos = []
+        for key in keys:
+            state, info = step(key, state, SOURCE)
+            infos.append(info)
+        return state, jax.tree.map(lambda *rows: jnp.stack(rows), *infos)
+
+    def scan(state):
+        return jax.lax.scan(lambda s, key: method.step(key, s, SOURCE), state, keys)
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+    start = method.init(jax.random.key(0), weak_start())
+    other = method.init(jax.random.key(0), weak_start()._replace(images=3 * SOURCE))
+    ends = [loop(start), loop(other)]
+    jax.tree.map(close, jax.jit(scan)(start), ends[0])
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), start, other)
+    together = jax.jit(jax.vmap(scan))(both)
+    for i in range(2):
+        jax.tree.map(close, jax.tree.map(lambda leaf, i=i: leaf[i], together), ends[i])
+    assert not np.allclose(ends[0][1].loss, ends[1][1].loss)
+
+
+@pytest.mark.parametrize(
+    ("rules", "learned"),
+    [
+        ({"images": optax.adam(RATE)}, {"images"}),
+        ({"images": optax.sgd(RATE), "log_lr": optax.adam(0.1)}, {"images", "log_lr"}),
+        (
+            {"images": optax.set_to_zero(), "label_logits": optax.sgd(RATE)},
+            {"label_logits"},
+        ),
+    ],
+)
+def test_fields_without_a_rule_stay_to_the_bit(rules, learned):
+    def broken_elsewhere(distilled, key, aux, source):
+        loss, aux = toy(distilled, key, aux, source)
+        for name in set(DistilledSet._fields) - learned:  # gradients that are not finite
+            loss += 0 * jnp.sqrt(0 * getattr(distilled, name)).sum()
+        return loss, aux
+
+    method = from_outer_loss(broken_elsewhere, per_field(**rules), init_aux)
+    start = weak_start()
+    state = method.init(jax.random.key(0), start)
+    step = jax.jit(method.step)
+    for _ in range(3):
+        state, _ = step(jax.random.key(1), state, SOURCE)
+    for name in DistilledSet._fields:
+        before, after = (np.asarray(getattr(x, name)) for x in (start, state.distilled))
+        assert (before.tobytes() == after.tobytes()) == (name not in learned)
+        assert np.isfinite(after).all()

@@ -1,0 +1,250 @@
+"""The loop: dispatches, selection, resume, divergence."""
+
+import itertools
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from distilljax import loop
+from distilljax.core import distilled as distilled_set
+from distilljax.core.outer import Method, OuterState, StepInfo, from_outer_loss, per_field
+from distilljax.io import Checkpoints
+from distilljax.methods import METHODS, bptt
+
+NUM_STEPS = 23
+
+
+def toy(loss_of_step=None):
+    """Descends (mean image - noise)^2, or shows the loss that is asked for."""
+
+    def outer_loss(distilled, key, aux, source):
+        gap = distilled.images.mean() - source - 0.1 * jax.random.normal(key)
+        loss = gap**2
+        if loss_of_step is not None:
+            asked = loss_of_step(aux)
+            loss = loss - jax.lax.stop_gradient(loss) + asked
+        return loss, aux + 1
+
+    return from_outer_loss(
+        outer_loss,
+        per_field(images=optax.adam(0.05)),
+        lambda key: jnp.zeros((), jnp.int32),
+    )
+
+
+@pytest.fixture
+def start():
+    images = jax.random.normal(jax.random.key(1), (3, 2, 2, 1))
+    return distilled_set.create(images, jnp.arange(3), 3, learning_rate=0.1)
+
+
+def mean_score(key, distilled, source):
+    return -jnp.abs(distilled.images.mean() - source)
+
+
+def run(start, method=None, **options):
+    history = []
+    settings = {
+        "num_steps": NUM_STEPS,
+        "score": mean_score,
+        "score_source": jnp.asarray(1.0),
+        "score_every": 5,
+        "on_records": history.extend,
+    } | options
+    result = loop.run(
+        method or toy(), start, jnp.asarray(2.0), jax.random.key(3), **settings
+    )
+    return result, history
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_is_a_plain_loop_over_steps(start):
+    """Compared with calling the method's step one by one."""
+    result, history = run(start)
+    init_key, step_key, _ = jax.random.split(jax.random.key(3), 3)
+    method = toy()
+    state, step = method.init(init_key, start), jax.jit(method.step)
+    scores = {}
+    for t in range(NUM_STEPS):
+        state, info = step(jax.random.fold_in(step_key, t), state, jnp.asarray(2.0))
+        np.testing.assert_allclose(history[t]["loss"], info.loss, rtol=1e-5)
+        np.testing.assert_allclose(history[t]["grad_norm"], info.grad_norm, rtol=1e-5)
+        if (t + 1) % 5 == 0 or t + 1 == NUM_STEPS:
+            scores[t + 1] = float(-jnp.abs(state.distilled.images.mean() - 1.0))
+            np.testing.assert_allclose(history[t]["score"], scores[t + 1], rtol=1e-4)
+        else:
+            assert "score" not in history[t]
+    np.testing.assert_allclose(
+        result.last.images, state.distilled.images, rtol=1e-5, atol=1e-6
+    )
+    assert [record["step"] for record in history] == list(range(1, NUM_STEPS + 1))
+    best = max(scores, key=scores.get)
+    assert result.best_step == best
+    np.testing.assert_allclose(result.best_score, scores[best], rtol=1e-4)
+    assert best < NUM_STEPS, "the toy overshoots, so that selection has something to do"
+    np.testing.assert_allclose(result.best.images.mean(), 1.0, atol=-scores[best] + 1e-5)
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e-3, 100.0])
+def test_the_size_of_a_dispatch_changes_nothing(start, seconds):
+    reference, expected = run(start)
+    result, history = run(start, seconds_per_dispatch=seconds)
+    assert_same(result.last, reference.last)
+    assert_same(result.best, reference.best)
+    assert history == expected
+
+
+def test_compiles_once_and_sees_no_constants(start):
+    traces = itertools.count()
+
+    def counted(key, state, source):
+        next(traces)
+        return toy().step(key, state, source)
+
+    run(start, Method(toy().init, counted), seconds_per_dispatch=1e-4)
+    assert next(traces) == 1
+
+
+def test_without_a_score_the_last_set_is_returned(start):
+    result, history = run(start, score=None)
+    assert_same(result.best, result.last)
+    assert result.best_step == NUM_STEPS
+    assert result.best_score is None
+    assert not any("score" in record for record in history)
+
+
+class InterruptedRunError(Exception):
+    """Stands for a process that ends without a chance to save."""
+
+
+@pytest.mark.parametrize("cut", [1, 7, 16, 22])
+def test_resumes_to_the_same_bits(start, tmp_path, cut):
+    reference, expected = run(start)
+    history, resumed = [], []
+
+    def until_cut(records):
+        history.extend(records)
+        if history[-1]["step"] >= cut:
+            raise InterruptedRunError
+
+    options = {"seconds_per_dispatch": 1e-9, "checkpoint_seconds": 0.0}
+    first = Checkpoints(tmp_path)
+    with pytest.raises(InterruptedRunError):
+        run(start, on_records=until_cut, checkpoints=first, **options)
+    first.close()
+
+    second = Checkpoints(tmp_path)
+    latest = second.latest_step()
+    result, rest = run(start, checkpoints=second, on_resume=resumed.append, **options)
+    second.close()
+    assert resumed == ([latest] if latest is not None else [])
+    assert cut < 3 or latest is not None
+    assert_same(result.last, reference.last)
+    assert_same(result.best, reference.best)
+    assert (result.best_step, result.best_score) == (
+        reference.best_step,
+        reference.best_score,
+    )
+    assert rest == expected[latest or 0 :]
+    assert history[: latest or 0] == expected[: latest or 0]
+
+
+def test_a_finished_run_resumes_to_its_end(start, tmp_path):
+    for _ in range(2):
+        checkpoints = Checkpoints(tmp_path)
+        result, history = run(start, checkpoints=checkpoints)
+        checkpoints.close()
+    assert history == []
+    assert_same(result.last, run(start)[0].last)
+
+
+def test_an_interruption_saves_first(start, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    steps = itertools.count(1)
+
+    def interrupt(progress):
+        if next(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            start,
+            checkpoints=checkpoints,
+            on_progress=interrupt,
+            seconds_per_dispatch=1e-9,
+            checkpoint_seconds=1e9,
+        )
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() >= 3
+    result, _ = run(start, checkpoints=again)
+    again.close()
+    assert_same(result.last, run(start)[0].last)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (jnp.nan, "became nan at outer step 8"),
+        (jnp.inf, "became inf at outer step 8"),
+        (1e4, r"exploded to 1e\+04 \(it began at 1\) at outer step 8"),
+    ],
+)
+def test_divergence_stops_with_the_last_good_set(start, tmp_path, bad, message):
+    method = toy(lambda t: jnp.where(t == 7, bad, 1.0))
+    good, _ = run(start, toy(lambda t: jnp.asarray(1.0)), num_steps=7)
+    checkpoints, history = Checkpoints(tmp_path), []
+    with pytest.raises(loop.DivergedError, match=message) as caught:
+        run(
+            start,
+            method,
+            checkpoints=checkpoints,
+            checkpoint_seconds=0.0,
+            on_records=history.extend,
+        )
+    checkpoints.close()
+    assert caught.value.step == 8
+    assert_same(caught.value.last_good, good.last)
+    assert len(history) == 8
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() is None or again.latest_step() <= 7
+    again.close()
+
+
+def test_a_gradient_that_is_not_finite_is_divergence(start):
+    def step(key, state, source):
+        factor = jnp.where(state.step == 4, jnp.nan, 1.0)
+        moved = state.distilled._replace(images=state.distilled.images * factor)
+        info = StepInfo(jnp.asarray(1.0), jnp.asarray(1.0), jnp.asarray(0.1))
+        return OuterState(moved, state.opt_state, state.aux, state.step + 1), info
+
+    with pytest.raises(loop.DivergedError, match="not finite at outer step 5") as caught:
+        run(start, Method(toy().init, step))
+    assert np.isfinite(caught.value.last_good.images).all()
+
+
+def test_progress_counts_to_the_end(start):
+    seen = []
+    run(start, on_progress=seen.append, seconds_per_dispatch=1e-9)
+    assert [progress.step for progress in seen] == list(range(1, NUM_STEPS + 1))
+    assert seen[-1].seconds_left == 0.0
+    assert all(progress.steps_per_second > 0 for progress in seen)
+
+
+def test_a_learning_rate_that_is_too_high_is_caught_in_a_real_method(problem):
+    config = bptt.Config(unroll=4, real_batch=12, inner_lr=0.05, image_lr=1e30)
+    with pytest.raises(loop.DivergedError, match="the outer loss"):
+        loop.run(
+            METHODS["bptt"].make(config, problem.model),
+            problem.distilled,
+            problem.real,
+            jax.random.key(0),
+            num_steps=30,
+        )
