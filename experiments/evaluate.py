@@ -61,10 +61,10 @@ def _data(config: Any, artefact: io.Artefact) -> data.Dataset:
     shape = tuple(artefact.distilled.images.shape[1:])
     if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
         raise InputError(
-            f"{config.artefact} holds {shape} images of {len(artefact.class_names)} classes "
-            f"({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} images of "
-            f"{loaded.num_classes} classes ({loaded.class_names[0]}, ...); choose the "
-            "--dataset it was made of"
+            f"{config.artefact} holds {shape} images of {len(artefact.class_names)} "
+            f"classes ({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} "
+            f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
+            "choose the --dataset it was made of"
         )
     if config.dataset is None and loaded.fingerprint != artefact.dataset["fingerprint"]:
         raise InputError(

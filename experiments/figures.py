@@ -100,6 +100,7 @@ def image_grid(
                     axes.set_title(class_names[i], fontsize=8)
                 if column == 0:
                     axes.set_ylabel(name, fontsize=8)
+        figure.subplots_adjust(hspace=0.1, wspace=0.1)
     else:
         columns = min(per_class, MOST_IMAGES_PER_CLASS)
         figure, grid = plt.subplots(

@@ -17,6 +17,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
@@ -45,7 +46,8 @@ def main(
     """Parses the command line, then calls `run`.
 
     A mistake of the user ends the program with one line on stderr and exit code 2, an
-    interruption with exit code 130; any other exception keeps its traceback.
+    interruption (Ctrl-C or SIGTERM) with exit code 130; any other exception keeps its
+    traceback.
 
     Args:
       config_class: the options; see `parse`.
@@ -57,6 +59,8 @@ def main(
       SystemExit: after a mistake or an interruption.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # A scheduler's notice ends a run as Ctrl-C does: after a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(argv):
             module = sys.modules["__main__"]

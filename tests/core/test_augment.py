@@ -246,7 +246,7 @@ def test_gradients_of_moves_are_exact_moves():
 @pytest.fixture(scope="module")
 def drawn():
     """name -> siamese draws for three images and for the first, per-image for eight."""
-    images = jnp.stack([random_image(16, 16, 2, seed) for seed in (0, 1, 1)])
+    images = jnp.stack([random_image(12, 12, 2, seed) for seed in (0, 1, 1)])
 
     @jax.jit
     def draw(key):

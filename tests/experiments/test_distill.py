@@ -1,0 +1,294 @@
+"""The distill and evaluate experiments, end to end on a tiny data set."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from distilljax import io
+from distilljax.config import FieldError
+from distilljax.io import records
+from distilljax.methods import METHODS
+from distilljax.types import InputError
+from experiments import distill, evaluate, launch, runs
+from tests.conftest import striped_images
+
+ROOT = pathlib.Path(__file__).parents[2]
+FILES = {
+    "config.json",
+    "distilled.npz",
+    "grid.png",
+    "loss.png",
+    "metrics.jsonl",
+    "summary.json",
+}
+TINY = [
+    "--model=mlp",
+    "--mlp.width=16",
+    "--mlp.depth=1",
+    "--steps=12",
+    "--score_every=5",
+    "--held_out=5",
+    "--eval_seeds=3",
+    "--whole_epochs=2",
+    "--whole_seeds=2",
+    "--checkpoint_seconds=0",
+]
+BPTT = ["--bptt.unroll=4", "--bptt.real_batch=20"]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    train, test = striped_images(40), striped_images(20, seed=1)
+    np.savez(
+        path,
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
+        class_names=["top", "middle", "bottom"],
+    )
+    return path
+
+
+def flags(dataset, workdir, *more):
+    return [f"--dataset={dataset}", f"--workdir={workdir}", *TINY, *more]
+
+
+def config(dataset, workdir, *more):
+    return launch.parse(distill.Config, flags(dataset, workdir, *more))
+
+
+@pytest.fixture(scope="session")
+def finished(dataset, tmp_path_factory):
+    """A finished bptt run: (workdir, summary)."""
+    workdir = tmp_path_factory.mktemp("run") / "bptt"
+    return workdir, distill.run(config(dataset, workdir, *BPTT))
+
+
+def images_of(workdir):
+    return np.asarray(io.load(workdir / "distilled.npz").distilled.images)
+
+
+def test_leaves_everything_a_person_needs(finished):
+    workdir, summary = finished
+    assert {path.name for path in workdir.iterdir()} >= FILES
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    for name, seeds in (("distilled", 3), ("random", 3), ("whole", 2)):
+        row = summary["accuracy"][name]
+        assert row["seeds"] == seeds == len(row["values"])
+        assert row["mean"] == pytest.approx(np.mean(row["values"]))
+        assert row["std"] == pytest.approx(np.std(row["values"], ddof=1))
+        assert 0 <= row["mean"] <= 1
+    assert summary["peak_memory_bytes"] > 1e8
+    assert summary["seconds"]["total"] > 0
+    assert "jax" in summary["environment"]
+    for picture in ("grid.png", "loss.png"):
+        assert (workdir / picture).read_bytes().startswith(b"\x89PNG")
+    history = records.read(workdir / "metrics.jsonl")
+    assert [record["step"] for record in history] == list(range(1, 13))
+    assert [r["step"] for r in history if "score" in r] == [5, 10, 12]
+
+
+def test_the_artefact_describes_itself(finished, dataset):
+    artefact = io.load(finished[0] / "distilled.npz")
+    assert artefact.method == "bptt"
+    assert artefact.class_names == ("top", "middle", "bottom")
+    assert artefact.distilled.images.shape == (3, 8, 8, 1)
+    assert artefact.config["bptt"]["unroll"] == 4
+    assert artefact.notes["best_step"] == finished[1]["best_step"]
+    assert launch.parse(distill.Config, flags(dataset, "x", *BPTT)).replace(
+        artefact.config
+    ) == config(dataset, "x", *BPTT)
+
+
+def test_config_json_holds_a_command_that_repeats_the_run(finished, dataset):
+    held = json.loads((finished[0] / "config.json").read_text())
+    command = held["command"]
+    assert command.startswith("python -m experiments.distill ")
+    again = launch.parse(distill.Config, command.split()[3:])
+    assert again == config(dataset, finished[0], *BPTT)
+
+
+def test_a_finished_run_is_shown_not_repeated(finished, dataset, capsys):
+    before = (finished[0] / "metrics.jsonl").stat().st_mtime_ns
+    assert distill.run(config(dataset, finished[0], *BPTT)) == finished[1]
+    assert "finished before" in capsys.readouterr().out
+    assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_from_the_command_line(dataset, tmp_path, method):
+    argv = [f"--method={method}", f"--{method}.real_batch=10", "--ipc=2", "--steps=2"]
+    summary = distill.run(config(dataset, tmp_path, *argv))
+    assert io.load(tmp_path / "distilled.npz").method == method
+    assert summary["accuracy"]["distilled"]["seeds"] == 3
+
+
+def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
+    """A set that is still noise teaches nothing: a third is right by chance."""
+    more = ["--bptt.unroll=8", "--bptt.real_batch=60", "--init=noise"]
+    untaught = distill.run(
+        config(dataset, tmp_path / "a", *more, "--steps=1", "--bptt.image_lr=1e-9")
+    )
+    taught = distill.run(
+        config(dataset, tmp_path / "b", *more, "--steps=60", "--whole_epochs=60")
+    )
+    assert untaught["accuracy"]["distilled"]["mean"] < 0.6
+    assert taught["accuracy"]["distilled"]["mean"] > 0.9
+    assert taught["accuracy"]["whole"]["mean"] > 0.9
+
+
+def start_process(argv):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.distill", *argv],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_resumed_is_the_same_run_bit_for_bit(finished, dataset, tmp_path, how):
+    argv = flags(dataset, tmp_path, *BPTT)
+    checkpoints = tmp_path / "checkpoints"
+    process = start_process(argv)
+    deadline = time.monotonic() + 120
+    while not any(path.name.isdigit() for path in checkpoints.glob("*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (-how if how == signal.SIGKILL else 130), stderr
+    assert not (tmp_path / "summary.json").exists()
+
+    process = start_process(argv)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "resuming at step" in stdout
+    workdir, _ = finished
+    np.testing.assert_array_equal(images_of(tmp_path), images_of(workdir))
+    assert records.read(tmp_path / "metrics.jsonl") == records.read(
+        workdir / "metrics.jsonl"
+    )
+    accuracy = json.loads((tmp_path / "summary.json").read_text())["accuracy"]
+    assert accuracy == finished[1]["accuracy"]
+
+
+def test_continues_from_an_artefact(finished, dataset, tmp_path):
+    source = finished[0] / "distilled.npz"
+    more = [*BPTT, f"--init_from={source}", "--steps=1", "--bptt.image_lr=1e-12"]
+    distill.run(config(dataset, tmp_path, *more))
+    np.testing.assert_allclose(
+        images_of(tmp_path), images_of(finished[0]), rtol=0, atol=1e-6
+    )
+
+
+def test_evaluates_an_artefact(finished, dataset, tmp_path):
+    source = finished[0] / "distilled.npz"
+    argv = [f"--artefact={source}", f"--workdir={tmp_path}", "--seeds=3"]
+    summary = evaluate.run(launch.parse(evaluate.Config, argv))
+    assert summary["accuracy"]["distilled"]["seeds"] == 3
+    assert summary["dataset"]["same_as_distilled"]
+    assert (tmp_path / "grid.png").exists()
+    protocol = evaluate.run(
+        launch.parse(
+            evaluate.Config,
+            [
+                f"--artefact={source}",
+                f"--workdir={tmp_path / 'dc'}",
+                "--protocol=dc",
+                "--model=convnet",
+                "--convnet.width=4",
+                "--convnet.depth=2",
+                "--seeds=2",
+            ],
+        )
+    )["protocol"]
+    assert (protocol["name"], protocol["epochs"]) == ("dc", 300)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--ipc=36"], "ipc=36: the smallest class has 40 training images"),
+        (["--held_out=40"], "held_out=40: the smallest class has 40"),
+        (["--init_from=absent.npz"], "absent.npz: no such file"),
+        (["--bptt.real_batch=106"], "a batch of 106 was asked of a data set of 105"),
+        (["--dataset=absent.npz"], "absent.npz"),
+    ],
+)
+def test_what_the_data_cannot_give_is_refused(dataset, tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        distill.run(config(dataset, tmp_path / "run", *more))
+    assert message in str(caught.value)
+
+
+def test_a_convnet_too_deep_for_the_images_is_refused(dataset, tmp_path):
+    argv = [f"--dataset={dataset}", f"--workdir={tmp_path}", "--held_out=5"]
+    with pytest.raises(FieldError, match=r"model=.*cannot halve a 1x1"):
+        distill.run(launch.parse(distill.Config, [*argv, "--convnet.depth=4"]))
+
+
+def test_a_workdir_of_another_run_is_refused(finished, dataset):
+    with pytest.raises(InputError, match=r"different run \(bptt.unroll is 4 there, 5 here"):
+        distill.run(config(dataset, finished[0], "--bptt.unroll=5", BPTT[1]))
+    assert {path.name for path in finished[0].iterdir()} >= FILES
+
+
+def test_a_workdir_of_something_else_is_refused(dataset, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds files of something else"):
+        distill.run(config(dataset, tmp_path))
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["thesis.tex"]
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(dataset, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to workdir"):
+        distill.run(config(dataset, tmp_path / "file" / "run"))
+
+
+def test_a_workdir_in_use_is_refused(dataset, tmp_path):
+    chosen = config(dataset, tmp_path, *BPTT)
+    with (
+        runs.opened(tmp_path, "experiments.distill", chosen),
+        pytest.raises(InputError, match="in use by another process"),
+    ):
+        distill.run(chosen)
+
+
+def test_divergence_keeps_the_last_good_set_and_says_what_to_lower(dataset, tmp_path):
+    with pytest.raises(InputError) as caught:
+        distill.run(config(dataset, tmp_path, *BPTT, "--bptt.image_lr=1e30"))
+    assert "--bptt.image_lr=1e+30" in str(caught.value)
+    assert "last_good.npz" in str(caught.value)
+    assert np.isfinite(io.load(tmp_path / "last_good.npz").distilled.images).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "artefact="),
+        (["--artefact=absent.npz"], "absent.npz: no such file"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_read(tmp_path, more, message):
+    with pytest.raises(InputError, match=message):
+        evaluate.run(launch.parse(evaluate.Config, [f"--workdir={tmp_path}", *more]))
+
+
+def test_evaluate_refuses_other_data(finished, tmp_path):
+    argv = [f"--artefact={finished[0] / 'distilled.npz'}", f"--workdir={tmp_path}"]
+    with pytest.raises(InputError, match="choose the --dataset it was made of"):
+        evaluate.run(launch.parse(evaluate.Config, [*argv, "--dataset=embedded"]))

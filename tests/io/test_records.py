@@ -1,0 +1,89 @@
+"""Records: what is appended is read, whatever a kill left at the end."""
+
+import json
+import math
+
+import pytest
+
+from distilljax.io import records
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def rows(*steps):
+    return [{"step": step, "loss": 1 / step} for step in steps]
+
+
+def test_appended_records_are_read_in_order(path):
+    records.append(path, rows(1, 2))
+    records.append(path, [])
+    records.append(path, iter(rows(3)))
+    assert records.read(path) == rows(1, 2, 3)
+    assert path.read_text().count("\n") == 3
+
+
+def test_values_come_back_to_the_bit(path):
+    row = {"step": 1, "a": 0.1 + 0.2, "b": 5e-324, "c": True, "d": None, "e": "é\n\u2028"}
+    records.append(path, [row])
+    assert records.read(path) == [row]
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_no_file_is_no_records(path):
+    assert records.read(path) == []
+    records.keep_until(path, 5)
+    assert records.read(path) == []
+
+
+def test_numbers_that_are_not_finite_become_null(path):
+    records.append(
+        path, [{"step": 1, "a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.0}]
+    )
+    assert records.read(path) == [{"step": 1, "a": None, "b": None, "c": None, "d": 0.0}]
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_a_torn_last_line_is_left_out(path):
+    records.append(path, rows(1, 2))
+    whole = path.read_text()
+    records.append(path, rows(3))
+    text = path.read_text()
+    for end in range(len(whole), len(text)):
+        path.write_text(text[:end])
+        assert records.read(path) == rows(1, 2)
+    path.write_text(text)
+    assert records.read(path) == rows(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"), [(0, ()), (2, (1, 2)), (3, (1, 2, 3)), (9, (1, 2, 3))]
+)
+def test_keep_until(path, step, kept):
+    records.append(path, rows(1, 2, 3))
+    records.keep_until(path, step)
+    assert records.read(path) == rows(*kept)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_resumed_run_goes_on_after_a_torn_line(path):
+    """The torn line is dropped from the file, so that the next one starts fresh."""
+    records.append(path, [{"step": 1, "loss": math.nan}, *rows(2, 3)])
+    path.write_text(path.read_text()[:-4])
+    records.keep_until(path, 2)
+    records.append(path, rows(3, 4))
+    assert records.read(path) == [{"step": 1, "loss": None}, *rows(2, 3, 4)]
+
+
+def test_keep_until_that_fails_leaves_the_file(path):
+    records.append(path, [*rows(1, 2), {"loss": 1.0}])  # no step
+    before = path.read_text()
+    with pytest.raises(KeyError):
+        records.keep_until(path, 1)
+    assert path.read_text() == before
