@@ -28,10 +28,9 @@ from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment, parse
-from distilljax.core.evaluate import Protocol
 from distilljax.core.outer import Method, from_outer_loss, per_field
 from distilljax.core.scan import Remat
-from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
+from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 ADAM_EPS_ROOT = 1e-16
 
@@ -76,18 +75,6 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
         return optax.adam(learning_rate, eps_root=ADAM_EPS_ROOT)
     momentum = config.inner_momentum if config.inner == "momentum" else None
     return optax.sgd(learning_rate, momentum=momentum)
-
-
-def protocol(config: Config) -> Protocol:
-    """Evaluation as in the inner loop.
-
-    Raises:
-      InputError: the inner loop uses Adam, and protocols are SGD.
-    """
-    if config.inner == "adam":
-        raise InputError("inner=adam has no matching protocol; evaluate with study or dsa")
-    momentum = config.inner_momentum if config.inner == "momentum" else 0.0
-    return Protocol(steps=config.unroll, lr=None, momentum=momentum)
 
 
 def make(config: Config, model: Model) -> Method:

@@ -1,6 +1,7 @@
 """Augmentation: each operation against plain numpy, then how operations are drawn."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -140,9 +141,7 @@ def grid_sample(image, matrix, align_corners):
             else:
                 x, y = ((x + 1) * w - 1) / 2, ((y + 1) * h - 1) / 2
             left, top = int(np.floor(x)), int(np.floor(y))
-            for row, column in ((top, left), (top, left + 1), (top + 1, left)) + (
-                (top + 1, left + 1),
-            ):
+            for row, column in itertools.product((top, top + 1), (left, left + 1)):
                 if 0 <= row < h and 0 <= column < w:
                     weight = (1 - abs(y - row)) * (1 - abs(x - column))
                     out[i, j] += weight * image[row, column]
@@ -290,7 +289,8 @@ def test_draws_are_uniform_and_apart_from_the_choice(monkeypatch):
     images, num = jnp.zeros((2, 2, 2, 1)), 3000
     keys = jax.random.split(jax.random.key(0), num)
     for siamese in (True, False):
-        out = jax.jit(jax.vmap(lambda key: augment(key, images, siamese=siamese)))(keys)
+        draw = functools.partial(augment, images=images, siamese=siamese)
+        out = jax.jit(jax.vmap(draw))(keys)
         told = np.asarray(out).reshape(num, 2, 3)
         chosen = np.floor(told).astype(int)
         assert (chosen == chosen[:, :1, :1]).all()  # one operation for the batch

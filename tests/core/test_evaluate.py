@@ -45,8 +45,16 @@ def test_a_protocol_with_an_unknown_augmentation_is_refused():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"momentum": 1.5}]
-    + [{"weight_decay": -1e-4}, {"decay_at": 1.5}, {"lr": float("nan")}],
+    [
+        {"steps": 0},
+        {"epochs": 0},
+        {"batch": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"momentum": 1.5},
+        {"weight_decay": -1e-4},
+        {"decay_at": 1.5},
+    ],
 )
 def test_values_out_of_range_are_refused(settings):
     with pytest.raises(FieldError, match=next(iter(settings))):
@@ -285,25 +293,20 @@ def test_fresh_accuracy_is_training_and_testing_one_by_one(problem):
     within = {"atol": 1.01 / 60}
     expected = [one(key, first) for key in keys]
     assert len(np.unique(expected)) > 2
-    np.testing.assert_allclose(fresh(first), expected, **within)
     np.testing.assert_allclose(fresh(first, together=2), expected, **within)
 
     sets = [first, second, second, first, second]
     expected = [one(key, given) for key, given in zip(keys, sets, strict=True)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *sets)
-    for together in (1, 2):
-        ours = fresh(stacked, stacked=True, together=together)
-        np.testing.assert_allclose(ours, expected, **within)
-    assert np.abs(fresh(first) - np.array(expected)).max() > 2.5 / 60
+    np.testing.assert_allclose(fresh(stacked, stacked=True), expected, **within)
+    assert np.abs(fresh(first, together=2) - np.array(expected)).max() > 2.5 / 60
 
 
 def test_fresh_accuracy_learns(problem):
-    """From 20 real images a class, stripes are easy; with shuffled labels they are not."""
+    """The stripes are easy; where the test's labels are exchanged nothing is right."""
     protocol = Protocol(steps=60, lr=0.1)
     keys = jax.random.split(jax.random.key(0), 2)
-    run = jax.jit(
-        lambda given, test: fresh_accuracy(keys, problem.model, given, test, protocol)
-    )
+    run = jax.jit(lambda given, test: fresh_accuracy(keys, RANDOM, given, test, protocol))
     assert (run(problem.real, problem.real) > 0.95).all()
     rolled = problem.real._replace(labels=(problem.real.labels + 1) % 3)
     assert (run(problem.real, rolled) < 0.05).all()

@@ -156,11 +156,12 @@ def test_a_damaged_byte_is_refused_or_harmless(path):
         damaged[position] ^= 0xFF
         path.write_bytes(damaged)
         try:
-            assert_same(load(path), saved)
-        except InputError as error:
+            back = load(path)
+        except InputError:
             num_refused += 1
-            assert "\n" not in str(error)
-            assert str(path) in str(error)
+            refused(path)
+        else:
+            assert_same(back, saved)
     assert num_refused > len(whole) / 5 / 2
 
 

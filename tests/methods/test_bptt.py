@@ -92,19 +92,13 @@ def test_random_windows_end_anywhere_and_fixed_ones_at_the_end(problem):
 
 
 @pytest.mark.parametrize("inner", ["sgd", "momentum", "adam"])
-def test_inner_optimizers_run_and_have_a_protocol_where_one_exists(problem, inner):
+def test_every_inner_optimizer_has_a_finite_meta_gradient(problem, inner):
     config = bptt.Config(unroll=3, real_batch=12, inner=inner, inner_lr=0.02)
     method = bptt.make(config, problem.model)
     state = method.init(jax.random.key(0), problem.distilled)
     _, info = jax.jit(method.step)(jax.random.key(1), state, problem.real)
     assert np.isfinite(info.grad_norm)
     assert info.grad_norm > 0
-    if inner == "adam":
-        with pytest.raises(InputError, match="inner=adam"):
-            bptt.protocol(config)
-    else:
-        assert bptt.protocol(config).steps == 3
-        assert bptt.protocol(config).momentum == (0.9 if inner == "momentum" else 0.0)
 
 
 @pytest.mark.parametrize(

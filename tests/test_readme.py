@@ -1,0 +1,54 @@
+"""The README keeps its word: example, commands, links."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(marker):
+    (found,) = re.findall(rf"<!-- {marker} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    return found.strip()
+
+
+def test_the_example_gives_the_meta_gradient(float64):
+    code = block("example")
+    assert len([line for line in code.splitlines() if line]) <= 12
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    data = jax.random.normal(jax.random.key(0), (4, 3)), jnp.arange(4.0)
+    real = jax.random.normal(jax.random.key(1), (6, 3)), jnp.linspace(-1.0, 1.0, 6)
+    grads, eps = names["meta_gradient"](data, real), 1e-6
+    for i in range(2):
+        direction = jax.random.normal(jax.random.key(2 + i), data[i].shape)
+
+        def moved(sign, i=i, direction=direction):
+            point = list(data)
+            point[i] = data[i] + sign * eps * direction
+            return names["outer_loss"](point, real)
+
+        numeric = (moved(1) - moved(-1)) / (2 * eps)
+        np.testing.assert_allclose(jnp.vdot(grads[i], direction), numeric, rtol=1e-6)
+        assert abs(numeric) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["main", "test"])
+def test_each_command_is_one_line(name):
+    assert len(block(f"command: {name}").splitlines()) == 1
+
+
+def test_local_links_and_modules_exist():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+    for module in re.findall(r"python -m (experiments\.[a-z_]+)", README):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    for row in re.findall(r"^\| `(\w+)` \| What", README, re.MULTILINE):
+        assert (ROOT / "experiments" / f"{row}.py").exists(), row
