@@ -46,7 +46,7 @@ def crop(image: Array, u: Array) -> Array:
     shift_y = jnp.floor(u[0] * (2 * most_y + 1)).astype(jnp.int32)
     shift_x = jnp.floor(u[1] * (2 * most_x + 1)).astype(jnp.int32)
     padded = jnp.pad(image, ((most_y, most_y), (most_x, most_x), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (shift_y, shift_x, 0), image.shape)
+    return jax.lax.dynamic_slice(padded, (shift_y, shift_x, jnp.int32(0)), image.shape)
 
 
 def cutout(image: Array, u: Array) -> Array:

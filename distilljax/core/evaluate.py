@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax.config import Config, option
+from distilljax.config import Config, FieldError, option
 from distilljax.core import inner, losses, sampling
-from distilljax.core.augment import augment
+from distilljax.core.augment import DSA, augment, parse
 from distilljax.types import Array, Batch, Key, Model, Params, RealSet
 
 
@@ -30,14 +30,18 @@ class Protocol(Config):
     )
     augment: str = option("", "Augmentation of each batch, such as color_crop_flip.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+        if self.steps is None and self.epochs is None:
+            raise FieldError("steps", None, "give a number of steps or of epochs")
+
     def num_steps(self, num_images: int) -> int:
         """Steps on a set of `num_images`; an epoch is ceil(num_images / batch)."""
         if self.epochs is None:
             return self.steps or 0
         return self.epochs * math.ceil(num_images / (self.batch or num_images))
 
-
-_DSA = "color_crop_cutout_flip_scale_rotate"
 
 PROTOCOLS = {
     # Yang et al. 2024, section 2: the study's standard evaluation.
@@ -53,7 +57,7 @@ PROTOCOLS = {
         lr=0.01,
         weight_decay=5e-4,
         decay_at=0.5,
-        augment=_DSA,
+        augment=DSA,
     ),
     "mtt": Protocol(
         steps=None,
@@ -62,7 +66,7 @@ PROTOCOLS = {
         lr=None,
         weight_decay=5e-4,
         decay_at=0.5,
-        augment=_DSA,
+        augment=DSA,
     ),
 }
 
@@ -107,12 +111,13 @@ def train(
     init_key, order_key, augment_key = jax.random.split(key, 3)
     num = data.labels.shape[0]
     num_steps = protocol.num_steps(num)
-    size = num // math.ceil(num / min(protocol.batch or num, num))
+    per_epoch = math.ceil(num / min(protocol.batch or num, num))
+    size = num // per_epoch
 
     if size == num:
         positions = jnp.zeros((num_steps, 0), jnp.int32)
     else:
-        positions = sampling.epochs(order_key, num, size, num_steps)
+        positions = sampling.epochs(order_key, num, size, num_steps, per_epoch)
 
     def sample_batch(given: tuple[Array, Key]) -> Batch:
         where, key = given
@@ -167,7 +172,7 @@ def fresh_accuracy(
       data: what to train on, see `train`.
       test: what to test on.
       protocol: how to train.
-      learning_rate: see `train`.
+      learning_rate: see `train`; one for all networks.
       stacked: `data` has a leading axis s, one set for each network.
       together: how many networks train side by side; the others wait their turn.
 

@@ -38,23 +38,70 @@ class Method(NamedTuple):
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
 
 
+class FieldRules(NamedTuple):
+    """An optax transformation of `DistilledSet`s, and the fields that it learns."""
+
+    init: Callable[[Any], optax.OptState]
+    update: Callable[..., tuple[Any, optax.OptState]]
+    learned: tuple[str, ...]
+
+
+def per_field(
+    images: optax.GradientTransformation | None = None,
+    label_logits: optax.GradientTransformation | None = None,
+    log_lr: optax.GradientTransformation | None = None,
+    *,
+    clip: float | None = None,
+) -> FieldRules:
+    """An optimizer with its own rule for each field of a `DistilledSet`.
+
+    A field without a rule is not learned: its gradient is neither taken nor counted.
+
+    Args:
+      images: the rule of the images.
+      label_logits: the rule of the label logits.
+      log_lr: the rule of the log of the inner learning rate.
+      clip: largest norm of the gradient over all that is learned; None for no limit.
+    """
+    given = dict(zip(DistilledSet._fields, (images, label_logits, log_lr), strict=True))
+    fields: Any = DistilledSet._fields
+    rules = optax.partition(
+        {name: rule or optax.set_to_zero() for name, rule in given.items()},
+        DistilledSet(*fields),
+    )
+    if clip is not None:
+        rules = optax.chain(optax.clip_by_global_norm(clip), rules)
+    return FieldRules(rules.init, rules.update, tuple(n for n in given if given[n]))
+
+
 def from_outer_loss(
     outer_loss: OuterLoss,
-    optimizer: optax.GradientTransformation,
+    optimizer: FieldRules | optax.GradientTransformation,
     init_aux: Callable[[Key], Any] = lambda key: (),
 ) -> Method:
     """A method that descends an outer loss with respect to the distilled set.
 
     Args:
       outer_loss: (distilled, key, aux, source) -> (f32[], aux); the loss is
-        differentiated with respect to `distilled`, and the new aux is carried on.
-      optimizer: an optax transformation of `DistilledSet`s, see `per_field`.
+        differentiated with respect to what is learned, and the new aux is carried on.
+      optimizer: `per_field` rules, or an optax transformation that learns everything.
       init_aux: key -> aux before the first step.
 
     Returns:
       A `Method` whose step needs no host input but a key: one jit serves a Python
       loop, a `lax.scan` over many outer steps and a `vmap` over many sets.
     """
+    learned = getattr(optimizer, "learned", DistilledSet._fields)
+
+    def only_learned(
+        distilled: DistilledSet, key: Key, aux: Any, source: Source
+    ) -> tuple[Array, Any]:
+        constant = {
+            name: jax.lax.stop_gradient(value)
+            for name, value in distilled._asdict().items()
+            if name not in learned
+        }
+        return outer_loss(distilled._replace(**constant), key, aux, source)
 
     def init(key: Key, distilled: DistilledSet) -> OuterState:
         state = OuterState(
@@ -63,7 +110,7 @@ def from_outer_loss(
         return jax.tree.map(_strong, state)
 
     def step(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
-        (loss, aux), grads = jax.value_and_grad(outer_loss, has_aux=True)(
+        (loss, aux), grads = jax.value_and_grad(only_learned, has_aux=True)(
             state.distilled, key, state.aux, source
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
@@ -78,21 +125,3 @@ def _strong(x: Any) -> Array:
     """A weakly typed leaf would change type after one step and compile it twice."""
     x = jnp.asarray(x)
     return jax.lax.convert_element_type(x, x.dtype)
-
-
-def per_field(
-    images: optax.GradientTransformation,
-    label_logits: optax.GradientTransformation | None = None,
-    log_lr: optax.GradientTransformation | None = None,
-) -> optax.GradientTransformation:
-    """An optimizer with its own rule for each field of a `DistilledSet`.
-
-    A field without a rule is not learned.
-    """
-    labels: Any = DistilledSet._fields
-    rules = {
-        "images": images,
-        "label_logits": label_logits or optax.set_to_zero(),
-        "log_lr": log_lr or optax.set_to_zero(),
-    }
-    return optax.partition(rules, DistilledSet(*labels))

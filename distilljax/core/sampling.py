@@ -44,20 +44,29 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
     return images.reshape(k, per_class, *images.shape[1:])
 
 
-def epochs(key: Key, num: int, size: int, num_steps: int) -> Array:
+def epochs(
+    key: Key, num: int, size: int, num_steps: int, per_epoch: int | None = None
+) -> Array:
     """Positions of minibatches: permutations of 0..num-1, each used up in turn.
 
-    Every epoch holds num // size batches; what is left of its permutation is dropped.
+    Args:
+      key: settles the permutations.
+      num: number of images.
+      size: images in a batch.
+      num_steps: number of batches.
+      per_epoch: batches taken from a permutation; num // size if None. What is left of
+        the permutation is dropped.
 
     Returns:
       i32[num_steps, size].
 
     Raises:
-      InputError: `size` is more than `num`.
+      InputError: a permutation is too short for that.
     """
-    if size > num:
-        raise InputError(f"a batch of {size} was asked of a data set of {num} images")
-    per_epoch = num // size
+    per_epoch = per_epoch or max(1, num // size)
+    if per_epoch * size > num:
+        which = "a batch" if per_epoch == 1 else f"{per_epoch} batches"
+        raise InputError(f"{which} of {size} was asked of a data set of {num} images")
     num_epochs = -(-num_steps // per_epoch)
 
     def permutation(key: Key) -> Array:

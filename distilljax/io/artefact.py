@@ -7,9 +7,11 @@ pickled objects are refused.
 import json
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,32 +38,59 @@ class Artefact(NamedTuple):
 
 
 _SET = DistilledSet._fields
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _META = ("class_names", "dataset", "method", "config", "version", "notes")
 
 
 def save(path: pathlib.Path | str, artefact: Artefact) -> None:
-    """Writes the artefact; an existing file is replaced only by a whole one."""
+    """Writes the artefact; an existing file is replaced only by a whole one.
+
+    Raises:
+      InputError: what `load` would refuse (NaN, shapes that do not fit).
+    """
+    _check(pathlib.Path(path), artefact)
     kind, arrays = preprocess.to_arrays(artefact.transform)
     meta = {name: getattr(artefact, name) for name in _META}
     meta |= {"format": FORMAT, "transform": kind, "protocol": artefact.protocol.to_dict()}
     held: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
     held |= {name: np.asarray(getattr(artefact.distilled, name)) for name in _SET}
     held |= {f"transform.{name}": array for name, array in arrays.items()}
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, **held)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **held)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    def unreadable(why: object) -> InputError:
+        return InputError(
+            f"{path}: not a readable distilled set ({why}); it may be truncated, or made "
+            "by another program"
+        )
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                raise unreadable("it is no .npz archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as held:
+                return {name: held[name] for name in held.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(
-            f"{path}: not a readable distilled set ({error}); it may be truncated, or "
-            "made by another program"
-        ) from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        # numpy refuses an array of objects in words that advise to allow them.
+        pickled = "allow_pickle" in str(error)
+        raise unreadable("it holds pickled objects" if pickled else error) from None
+    except _UNREADABLE as error:
+        raise unreadable(error) from None
 
 
 def load(path: pathlib.Path | str) -> Artefact:
@@ -81,7 +110,7 @@ def load(path: pathlib.Path | str) -> Artefact:
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] > FORMAT:
             raise InputError(
-                f"{path}: format {meta['format']} is newer than this library reads "
+                f"format {meta['format']} is newer than this library reads "
                 f"({FORMAT}); upgrade distilljax"
             )
         transform = preprocess.from_arrays(
@@ -104,7 +133,9 @@ def load(path: pathlib.Path | str) -> Artefact:
             meta["version"],
             meta["notes"],
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its description is damaged ({error!r})") from None
     _check(path, artefact)
     return artefact
@@ -121,3 +152,11 @@ def _check(path: pathlib.Path, artefact: Artefact) -> None:
     for name, array in zip(_SET, artefact.distilled, strict=True):
         if not bool(jnp.isfinite(array).all()):
             raise InputError(f"{path}: {name} holds NaN or infinite values")
+    try:
+        shown = jax.eval_shape(artefact.transform.inverse, images[:1]).shape
+    except (TypeError, ValueError):
+        shown = None
+    if shown != images[:1].shape:
+        raise InputError(
+            f"{path}: its preprocessing is not one of {images.shape[1:]} images"
+        )

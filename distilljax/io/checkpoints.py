@@ -1,10 +1,12 @@
 """Checkpoints of a pytree, by Orbax: asynchronous, complete or absent, a few kept."""
 
+import hashlib
 import pathlib
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 
 from distilljax.types import InputError
 
@@ -15,6 +17,14 @@ def _is_key(x: Any) -> bool:
 
 def _unwrap(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _digest(state: Any) -> np.ndarray:
+    """SHA-256 of types, shapes and bytes, u8[32]: Orbax keeps no checksum of arrays."""
+    digest = hashlib.sha256()
+    for leaf in map(np.asarray, jax.tree.leaves(state)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 class Checkpoints:
@@ -44,7 +54,8 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts writing `state`; waits only for the device and an earlier save."""
         packed = jax.tree.map(_unwrap, state)
-        self._manager.save(step, args=self._args.StandardSave(packed), force=True)
+        held = {"state": packed, "digest": _digest(packed)}
+        self._manager.save(step, args=self._args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state saved at `step`, with the structure and types of `like`.
@@ -52,12 +63,18 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint cannot be read, or holds something else.
         """
+        packed = jax.tree.map(_unwrap, like)
+        held = {"state": packed, "digest": _digest(packed)}
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            jax.tree.map(_unwrap, like),
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=getattr(x, "sharding", None)
+            ),
+            held,
         )
         try:
-            packed = self._manager.restore(step, args=self._args.StandardRestore(abstract))
+            held = self._manager.restore(step, args=self._args.StandardRestore(abstract))
+            if not np.array_equal(held["digest"], _digest(held["state"])):
+                raise ValueError("its checksum does not fit")
         except Exception as error:
             raise InputError(
                 f"checkpoint {self._directory / str(step)} cannot be restored "
@@ -70,7 +87,7 @@ class Checkpoints:
                 if _is_key(template)
                 else x
             ),
-            packed,
+            held["state"],
             like,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distilljax.io.files import replacing
+from distilljax.types import InputError
 
 Record = Mapping[str, Any]
 
@@ -26,11 +27,20 @@ def append(path: pathlib.Path, records: Iterable[Record]) -> None:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """All records; a last line torn by a kill is left out, no file is no records."""
+    """All records; a last line torn by a kill is left out, no file is no records.
+
+    Raises:
+      InputError: a line before the last is no JSON.
+    """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} has a damaged line ({error}); delete it, or choose another workdir"
+        ) from None
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:

@@ -117,11 +117,9 @@ def make(config: Config, model: Model) -> Method:
         images = augment(augment_key, batch.images, strategy=config.augment)
         return loss_fn(state.params, batch._replace(images=images)), aux
 
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        per_field(
-            images=optax.adam(config.image_lr),
-            log_lr=optax.adam(config.lr_lr) if config.lr_lr else None,
-        ),
+    rules = per_field(
+        images=optax.adam(config.image_lr),
+        log_lr=optax.adam(config.lr_lr) if config.lr_lr else None,
+        clip=config.clip,
     )
-    return from_outer_loss(outer_loss, optimizer)
+    return from_outer_loss(outer_loss, rules)

@@ -199,6 +199,7 @@ def test_each_step_is_augmented_with_its_own_key(monkeypatch):
         (257, 256, (128, 20)),
         (1000, 256, (250, 40)),
         (512, 256, (256, 20)),
+        (300, 16, (15, 190)),  # 19 batches, though 20 of 15 would fit
         (256, 256, None),  # the whole set: nothing to draw
         (100, 256, None),
         (100, None, None),
@@ -208,9 +209,10 @@ def test_batches_split_the_set_evenly(num, size, expected, monkeypatch):
     asked = []
     epochs = sampling.epochs
 
-    def recorded(key, num, size, num_steps):
+    def recorded(key, num, size, num_steps, per_epoch):
         asked.append((num, size, num_steps))
-        return epochs(key, num, size, num_steps)
+        assert num_steps == 10 * per_epoch
+        return epochs(key, num, size, num_steps, per_epoch)
 
     monkeypatch.setattr(sampling, "epochs", recorded)
     seen = set()
