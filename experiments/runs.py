@@ -8,6 +8,7 @@ import json
 import pathlib
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -53,6 +54,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def opened(path: pathlib.Path, module: str, config: Config) -> Iterator[None]:
     """Claims `path` for this run, writing `config.json` if it is new.
 
+    A new run that ends with the user's mistake before it computed anything leaves the
+    place as it was, so that the corrected command can use it.
+
     Raises:
       InputError: the place cannot be written, holds a different run, or is in use.
     """
@@ -71,11 +75,24 @@ def opened(path: pathlib.Path, module: str, config: Config) -> Iterator[None]:
                 f"workdir {path} is in use by another process; wait for it, or choose "
                 "another --workdir"
             ) from None
-        _check_identity(path, module, config)
-        yield
+        new = _check_identity(path, module, config)
+        try:
+            yield
+        except InputError:
+            if new and not _holds_results(path):
+                shutil.rmtree(path)
+            raise
 
 
-def _check_identity(path: pathlib.Path, module: str, config: Config) -> None:
+def _holds_results(path: pathlib.Path) -> bool:
+    return any(
+        entry.is_file() and entry.stat().st_size and entry.name != "config.json"
+        for entry in path.rglob("*")
+    )
+
+
+def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
+    """Whether the run is new here."""
     described = path / "config.json"
     if not described.exists():
         if any(entry.name != ".lock" for entry in path.iterdir()):
@@ -90,7 +107,7 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> None:
                 "command": launch.command_line(module, config),
             },
         )
-        return
+        return True
     try:
         held = json.loads(described.read_text(encoding="utf-8"))
         theirs = _flat(held["config"]) | {"experiment": held["experiment"]}
@@ -108,6 +125,7 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> None:
             f"workdir {path} holds a different run ({shown}); choose another --workdir, "
             "or give the same settings to resume that one"
         )
+    return False
 
 
 def environment() -> dict[str, Any]:

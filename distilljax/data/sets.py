@@ -80,7 +80,7 @@ def _load_embedded() -> Dataset:
     where = "the embedded data set"
     with resource.open("rb") as file:
         arrays, class_names = _read_npz(file, where)
-    data = _dataset("embedded", "embedded", where, arrays, class_names)
+    data = _dataset("embedded Fashion-MNIST", "embedded", where, arrays, class_names)
     if data.fingerprint != _EMBEDDED_FINGERPRINT:
         raise InputError(
             f"{where} has SHA-256 {data.fingerprint}, expected {_EMBEDDED_FINGERPRINT}: "

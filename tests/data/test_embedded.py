@@ -20,7 +20,7 @@ def data():
 
 
 def test_facts(data):
-    assert (data.name, data.source) == ("embedded", "embedded")
+    assert (data.name, data.source) == ("embedded Fashion-MNIST", "embedded")
     assert data.image_shape == (28, 28, 1)
     assert data.class_names == make.CLASS_NAMES
     assert np.bincount(data.train.labels).tolist() == [800] * 10

@@ -232,6 +232,7 @@ def test_what_the_data_cannot_give_is_refused(dataset, tmp_path, more, message):
     with pytest.raises(InputError) as caught:
         distill.run(config(dataset, tmp_path / "run", *more))
     assert message in str(caught.value)
+    assert not (tmp_path / "run").exists(), "a mistake must not claim the place"
 
 
 def test_a_convnet_too_deep_for_the_images_is_refused(dataset, tmp_path):
