@@ -85,7 +85,7 @@ def image_grid(
         figure, grid = plt.subplots(
             len(rows) * blocks,
             columns,
-            figsize=(0.95 * columns, 1.12 * len(rows) * blocks + 0.3),
+            figsize=(0.95 * columns, (0.9 * len(rows) + 0.3) * blocks),
             squeeze=False,
         )
         for axes in grid.flat:
@@ -100,7 +100,7 @@ def image_grid(
                     axes.set_title(class_names[i], fontsize=8)
                 if column == 0:
                     axes.set_ylabel(name, fontsize=8)
-        figure.subplots_adjust(hspace=0.1, wspace=0.1)
+        figure.subplots_adjust(hspace=0.1 if blocks == 1 else 0.35, wspace=0.1)
     else:
         columns = min(per_class, MOST_IMAGES_PER_CLASS)
         figure, grid = plt.subplots(
