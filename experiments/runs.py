@@ -23,6 +23,7 @@ from distilljax.types import InputError
 from experiments import launch
 
 ROOT = pathlib.Path("runs")
+PLACES = ("workdir", "data_dir")  # options that name a folder of this machine
 
 
 def directory(module: str, config: Config, label: str) -> pathlib.Path:
@@ -36,8 +37,15 @@ def directory(module: str, config: Config, label: str) -> pathlib.Path:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The settings that make two runs the same one: all but the place."""
-    return {name: value for name, value in config.to_dict().items() if name != "workdir"}
+    """The settings that make two runs the same one: all but where things lie."""
+    return {n: value for n, value in config.to_dict().items() if n not in PLACES}
+
+
+def command(module: str, config: Config) -> str:
+    """The command that repeats the run, but for where things lie."""
+    return launch.command_line(
+        module, config.replace({n: None for n in PLACES if hasattr(config, n)})
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,7 +112,7 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
             {
                 "experiment": module,
                 "config": identity(config),
-                "command": launch.command_line(module, config),
+                "command": command(module, config),
             },
         )
         return True
