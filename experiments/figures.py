@@ -113,7 +113,9 @@ def image_grid(
         if columns < per_class:
             title += f" (the first {columns} of {per_class})"
         figure.subplots_adjust(hspace=0.06, wspace=0.06)
-    figure.suptitle(title, fontsize=10, y=1.0, va="bottom")
+    names = 0.22 if per_class == 1 else 0.06  # inches that class names take above
+    top = figure.subplotpars.top + names / figure.get_figheight()
+    figure.suptitle(title, fontsize=10, y=top, va="bottom")
     _save(figure, path)
 
 
