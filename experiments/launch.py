@@ -56,7 +56,7 @@ def main(
       argv: the arguments after the program's name; those of the process if absent.
 
     Raises:
-      SystemExit: after a mistake or an interruption.
+      SystemExit: after a mistake. An interruption ends the process itself.
     """
     argv = sys.argv[1:] if argv is None else argv
     # A scheduler's notice ends a run as Ctrl-C does: after a checkpoint.
@@ -84,7 +84,10 @@ def main(
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A program that XLA still compiles or runs does not survive an orderly exit.
+        os._exit(130)
 
 
 def parse(
