@@ -212,7 +212,7 @@ def run(
     def read() -> None:
         """Takes the oldest dispatch from the device and reports it."""
         nonlocal last_read, rate, last_score
-        dispatch = waiting.popleft()
+        dispatch = waiting[0]  # stays until it is recorded: waiting can be interrupted
         taken, infos, value, healthy = jax.device_get(
             (dispatch.taken, dispatch.infos, dispatch.score, dispatch.state.healthy)
         )
@@ -228,6 +228,7 @@ def run(
         if value is not None and healthy:
             last_score = records[-1]["score"] = float(value)
         on_records(records)
+        waiting.popleft()
         if not healthy:
             raise _diverged(dispatch, records[-1])
         done = records[-1]["step"]
@@ -254,14 +255,15 @@ def run(
             ahead = score_every - step % score_every if select else num_steps
             wanted = max(1, math.floor(rate * seconds_per_dispatch))
             count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
-            state, infos, taken = advance(
+            after, infos, taken = advance(
                 step_key, state, source, jnp.asarray(count, jnp.int32)
             )
             value = None
             if select and (step + count == num_steps or (step + count) % score_every == 0):
-                state, value = select(score_key, state, score_source)
-            waiting.append(_Dispatch(step, count, infos, state, taken, value))
-            step += count
+                after, value = select(score_key, after, score_source)
+            waiting.append(_Dispatch(step, count, infos, after, taken, value))
+            # Together and last: an interruption saves a state with its own step.
+            state, step = after, step + count
             while len(waiting) > 1:
                 read()
             if time.perf_counter() - last_save > checkpoint_seconds:

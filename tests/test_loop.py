@@ -165,6 +165,28 @@ def test_a_finished_run_resumes_to_its_end(start, tmp_path):
     assert_same(result.last, run(start)[0].last)
 
 
+def test_an_interruption_while_waiting_loses_no_record(start, tmp_path, monkeypatch):
+    """Most of the time a run waits for the device: there Ctrl-C arrives."""
+    checkpoints, history, waits = Checkpoints(tmp_path), [], itertools.count(1)
+    device_get = jax.device_get
+
+    def interrupted(values):
+        if next(waits) == 4:
+            raise KeyboardInterrupt
+        return device_get(values)
+
+    monkeypatch.setattr(jax, "device_get", interrupted)
+    options = {"seconds_per_dispatch": 1e-9, "on_records": history.extend}
+    with pytest.raises(KeyboardInterrupt):
+        run(start, checkpoints=checkpoints, **options)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert [record["step"] for record in history] == list(range(1, again.latest_step() + 1))
+    run(start, checkpoints=again, **options)
+    again.close()
+    assert history == run(start)[1]
+
+
 def test_an_interruption_saves_first(start, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     steps = itertools.count(1)
