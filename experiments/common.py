@@ -11,10 +11,11 @@ from rich.table import Table
 
 from distilljax import data
 from distilljax.config import Config, FieldError
+from distilljax.core import distilled as distilled_set
 from distilljax.core import evaluate
 from distilljax.core.evaluate import Protocol
 from distilljax.models import MODELS
-from distilljax.types import Array, Batch, Key, Model, RealSet, Transform
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet, Transform
 from experiments.runs import spread
 
 Preprocess = Literal["normalise", "zca", "zca_normed", "none"]
@@ -93,14 +94,43 @@ def accuracies(
     return spread(compute(jax.random.split(key, seeds), train_on, test, rate))
 
 
+def against_random(
+    key: Key,
+    seeds: int,
+    model: Model,
+    distilled: DistilledSet,
+    train: data.Split,
+    test: RealSet,
+    protocol: Protocol,
+) -> dict[str, dict[str, Any]]:
+    """Accuracies `distilled` and `random`, as many random real images of `train`."""
+    ipc = distilled.images.shape[0] // distilled.label_logits.shape[1]
+    sets = {
+        "distilled": repeated(distilled_set.as_batch(distilled), seeds),
+        "random": random_subsets(train, ipc, seeds, test.transform),
+    }
+    rate = jnp.exp(distilled.log_lr)
+    return {
+        name: accuracies(key, seeds, model, stack, test, protocol, learning_rate=rate)
+        for name, stack in sets.items()
+    }
+
+
+TRAINED_ON = {
+    "distilled": "the distilled set",
+    "random": "as many random real images",
+    "whole": "the whole training set",
+}
+
+
 def accuracy_table(rows: dict[str, dict[str, Any]], title: str) -> None:
-    """Prints accuracies, one row a training set."""
+    """Prints accuracies, one row a training set, by the names of `TRAINED_ON`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("trained on", "accuracy", "std", "seeds"):
         table.add_column(column, justify="left" if column == "trained on" else "right")
     for name, row in rows.items():
         std = "-" if row["std"] is None else f"{row['std']:.2%}"
-        table.add_row(name, f"{row['mean']:.2%}", std, str(row["seeds"]))
+        table.add_row(TRAINED_ON[name], f"{row['mean']:.2%}", std, str(row["seeds"]))
     Console().print(table)
 
 

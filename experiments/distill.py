@@ -290,19 +290,10 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
     k = setting.data.num_classes
     test = data.on_device(setting.data.test, setting.transform, k)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    rate = jnp.exp(best.log_lr)
     train = setting.data.train
-    seeds = config.eval_seeds
-    sets = {
-        "distilled": common.repeated(distilled_set.as_batch(best), seeds),
-        "random": common.random_subsets(train, config.ipc, seeds, setting.transform),
-    }
-    accuracy = {
-        name: common.accuracies(
-            key, seeds, setting.model, stack, test, setting.protocol, learning_rate=rate
-        )
-        for name, stack in sets.items()
-    }
+    accuracy = common.against_random(
+        key, config.eval_seeds, setting.model, best, train, test, setting.protocol
+    )
     if config.whole_epochs:
         accuracy["whole"] = common.accuracies(
             key,
@@ -316,13 +307,8 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
 
 
 def _show(summary: dict[str, Any], workdir: pathlib.Path) -> None:
-    names = {
-        "distilled": "the distilled set",
-        "random": "as many random real images",
-        "whole": "the whole training set",
-    }
-    rows = {names[name]: row for name, row in summary["accuracy"].items()}
-    common.accuracy_table(rows, f"Test accuracy on {summary['dataset']['name']}")
+    title = f"Test accuracy on {summary['dataset']['name']}"
+    common.accuracy_table(summary["accuracy"], title)
     seconds = summary["seconds"]["total"]
     memory = summary["peak_memory_bytes"] / 2**30
     print(f"{duration(seconds)} in all, {memory:.1f} GiB at most. In {workdir}:")

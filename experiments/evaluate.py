@@ -15,12 +15,10 @@ import time
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
 from distilljax import data, io
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
-from distilljax.core import distilled as distilled_set
 from distilljax.core.evaluate import PROTOCOLS
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
@@ -102,12 +100,8 @@ def run(config: Any) -> dict[str, Any]:
     workdir = runs.directory("experiments.evaluate", config, label)
     with runs.opened(workdir, "experiments.evaluate", config):
         summary = _evaluate(config, artefact, workdir)
-    rows = {
-        "the distilled set": summary["accuracy"]["distilled"],
-        "as many random real images": summary["accuracy"]["random"],
-    }
     title = f"Test accuracy on {summary['dataset']['name']}, protocol {config.protocol}"
-    common.accuracy_table(rows, title)
+    common.accuracy_table(summary["accuracy"], title)
     print(f"{duration(summary['seconds'])}. summary.json and grid.png lie in {workdir}")
     return summary
 
@@ -120,26 +114,15 @@ def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict
     k = loaded.num_classes
     test = data.on_device(loaded.test, artefact.transform, k)
     num = artefact.distilled.images.shape[0]
-    sets = {
-        "distilled": common.repeated(
-            distilled_set.as_batch(artefact.distilled), config.seeds
-        ),
-        "random": common.random_subsets(
-            loaded.train, num // k, config.seeds, artefact.transform
-        ),
-    }
-    accuracy = {
-        name: common.accuracies(
-            jax.random.key(config.seed),
-            config.seeds,
-            model,
-            stack,
-            test,
-            protocol,
-            learning_rate=jnp.exp(artefact.distilled.log_lr),
-        )
-        for name, stack in sets.items()
-    }
+    accuracy = common.against_random(
+        jax.random.key(config.seed),
+        config.seeds,
+        model,
+        artefact.distilled,
+        loaded.train,
+        test,
+        protocol,
+    )
     figures.image_grid(
         workdir / "grid.png",
         common.displayable(artefact.transform, artefact.distilled.images),

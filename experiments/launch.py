@@ -124,7 +124,7 @@ def parse(
     preset: dict[str, Any] = {}
     if presets and parsed["preset"].present:
         name = str(parsed["preset"].value)
-        preset = dict(_flatten(presets[name]))
+        preset = dict(flatten(presets[name]))
         if unknown := sorted(preset.keys() - options.keys()):
             raise ValueError(f"preset {name!r}: there is no option {', '.join(unknown)}")
     changes = preset | given
@@ -393,10 +393,11 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
         raise InputError(f"unexpected argument {positional[0]!r}; write --name=value")
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of nested mappings under dotted names: ("bptt.window", 40)."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

@@ -10,7 +10,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -46,16 +46,6 @@ def command(module: str, config: Config) -> str:
     return launch.command_line(
         module, config.replace({n: None for n in PLACES if hasattr(config, n)})
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 @contextlib.contextmanager
@@ -118,12 +108,12 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
         return True
     try:
         held = json.loads(described.read_text(encoding="utf-8"))
-        theirs = _flat(held["config"]) | {"experiment": held["experiment"]}
+        theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{described} is damaged; choose another --workdir, or delete {path}"
         ) from None
-    ours = _flat(identity(config)) | {"experiment": module}
+    ours = dict(launch.flatten(identity(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
     if differing:
         shown = ", ".join(
