@@ -30,7 +30,7 @@ class LoopState(NamedTuple):
     """What a resumed run needs."""
 
     outer: OuterState
-    best: DistilledSet  # of the highest score so far
+    best: DistilledSet  # of the highest score so far, as it is learned
     best_score: Array  # f32[], -inf before the first
     best_step: Array  # i32[], outer steps it had taken
     first_loss: Array  # f32[]
@@ -81,9 +81,10 @@ class _Dispatch(NamedTuple):
 def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
     """The state before the first step."""
     # A copy: what the optimizer updates and what is kept must not share a buffer.
-    best = jax.tree.map(jnp.copy, distilled)
+    outer = method.init(key, distilled)
+    best = jax.tree.map(jnp.copy, outer.distilled)
     return LoopState(
-        method.init(key, distilled),
+        outer,
         best,
         jnp.asarray(-jnp.inf, jnp.float32),
         jnp.asarray(0, jnp.int32),
@@ -109,7 +110,7 @@ def _advance(
         step_key = jax.random.fold_in(key, state.outer.step)
         outer, info = method.step(step_key, state.outer, source)
         first = jnp.where(state.outer.step == 0, info.loss, state.first_loss)
-        finite = [jnp.isfinite(leaf).all() for leaf in outer.distilled]
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(outer.distilled)]
         healthy = jnp.isfinite(info.loss) & (info.loss <= EXPLOSION * jnp.abs(first))
         healthy &= jnp.stack(finite).all()
         outer = jax.tree.map(
@@ -126,11 +127,11 @@ def _advance(
 
 
 def _select(
-    score: Score, key: Key, state: LoopState, source: Any
+    method: Method, score: Score, key: Key, state: LoopState, source: Any
 ) -> tuple[LoopState, Array]:
     """Scores the distilled set and keeps it if it is the best so far."""
     distilled = state.outer.distilled
-    value = score(key, distilled, source)
+    value = score(key, method.decode(distilled), source)
     better = value > state.best_score
     keep = jax.tree.map(lambda new, old: jnp.where(better, new, old), distilled, state.best)
     return state._replace(
@@ -199,7 +200,7 @@ def run(
     select = None
     if score is not None:
         select = (
-            jax.jit(lambda *args: _select(score, *args))
+            jax.jit(lambda *args: _select(method, score, *args))
             .lower(score_key, state, score_source)
             .compile()
         )
@@ -230,7 +231,7 @@ def run(
         on_records(records)
         waiting.popleft()
         if not healthy:
-            raise _diverged(dispatch, records[-1])
+            raise _diverged(method, dispatch, records[-1])
         done = records[-1]["step"]
         speed = (done - first_step) / (now - started)
         on_progress(
@@ -275,9 +276,9 @@ def run(
         raise
 
     scored = select is not None and math.isfinite(float(state.best_score))
-    last = state.outer.distilled
+    last = method.decode(state.outer.distilled)
     return Result(
-        state.best if scored else last,
+        method.decode(state.best) if scored else last,
         int(state.best_step) if scored else step,
         float(state.best_score) if scored else None,
         last,
@@ -285,7 +286,9 @@ def run(
     )
 
 
-def _diverged(dispatch: _Dispatch, record: Mapping[str, Any]) -> DivergedError:
+def _diverged(
+    method: Method, dispatch: _Dispatch, record: Mapping[str, Any]
+) -> DivergedError:
     state = dispatch.state
     loss, first = record["loss"], float(state.first_loss)
     if not math.isfinite(loss):
@@ -297,5 +300,5 @@ def _diverged(dispatch: _Dispatch, record: Mapping[str, Any]) -> DivergedError:
     return DivergedError(
         f"the outer loss {what} at outer step {record['step']}",
         record["step"],
-        state.outer.distilled,
+        method.decode(state.outer.distilled),
     )

@@ -1,6 +1,8 @@
-"""What experiments share: the model a configuration asks for, accuracies over seeds."""
+"""What experiments share: data and model of a configuration, accuracies over seeds."""
 
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
-from distilljax.config import Config, FieldError
+from distilljax import data, io
+from distilljax.config import Config, FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import evaluate
 from distilljax.core.evaluate import Protocol
@@ -18,7 +20,56 @@ from distilljax.models import MODELS
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet, Transform
 from experiments.runs import spread
 
-Preprocess = Literal["normalise", "zca", "zca_normed", "none"]
+Preprocess = Literal["normalise", "published", "zca", "zca_normed", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(Config):
+    """Which data, what they go through, and what of them is held out."""
+
+    dataset: str = option(
+        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
+    )
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+    preprocess: Preprocess = option("normalise", "What images go through first.")
+    held_out: int = option(
+        50, "Training images of each class held out, to choose the best set.", low=1
+    )
+    split_seed: int = option(0, "Settles which images are held out.", low=0, high=2**31 - 1)
+
+
+class Prepared(NamedTuple):
+    """Real data, divided, on the device."""
+
+    data: data.Dataset
+    rest: data.Split  # training images that are not held out
+    transform: Transform  # fitted on `rest`
+    real: RealSet  # `rest` on the device
+    held_out: RealSet
+
+
+def prepare(config: DataOptions) -> Prepared:
+    """The data that the options ask for.
+
+    Raises:
+      InputError: data that cannot be had.
+      FieldError: more images are held out than a class has.
+    """
+    loaded = data.load(config.dataset, config.data_dir)
+    k, labels = loaded.num_classes, loaded.train.labels
+    smallest = min(int((labels == j).sum()) for j in range(k))
+    if config.held_out >= smallest:
+        reason = f"the smallest class has {smallest} training images; hold out fewer"
+        raise FieldError("held_out", config.held_out, reason)
+    rest, held_out = data.hold_out(loaded.train, config.held_out, config.split_seed)
+    transform = data.fit(config.preprocess, rest.images, config.dataset)
+    return Prepared(
+        loaded,
+        rest,
+        transform,
+        data.on_device(rest, transform, k),
+        data.on_device(held_out, transform, k),
+    )
 
 
 def model_of(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
@@ -94,21 +145,27 @@ def accuracies(
     return spread(compute(jax.random.split(key, seeds), train_on, test, rate))
 
 
-def against_random(
+def against(
     key: Key,
     seeds: int,
     model: Model,
     distilled: DistilledSet,
-    train: data.Split,
+    baselines: Mapping[str, Batch],
     test: RealSet,
     protocol: Protocol,
 ) -> dict[str, dict[str, Any]]:
-    """Accuracies `distilled` and `random`, as many random real images of `train`."""
-    ipc = distilled.images.shape[0] // distilled.label_logits.shape[1]
-    sets = {
-        "distilled": repeated(distilled_set.as_batch(distilled), seeds),
-        "random": random_subsets(train, ipc, seeds, test.transform),
-    }
+    """Accuracies of `distilled` and of each baseline, sets of real images.
+
+    Args:
+      key: settles everything random.
+      seeds: number of networks.
+      model: the network.
+      distilled: the set, decoded.
+      baselines: name -> stacked sets, one for each network, see `random_subsets`.
+      test: what to test on.
+      protocol: how to train.
+    """
+    sets = {"distilled": repeated(distilled_set.as_batch(distilled), seeds), **baselines}
     rate = jnp.exp(distilled.log_lr)
     return {
         name: accuracies(key, seeds, model, stack, test, protocol, learning_rate=rate)
@@ -119,6 +176,8 @@ def against_random(
 TRAINED_ON = {
     "distilled": "the distilled set",
     "random": "as many random real images",
+    "herding": "as many by herding",
+    "k_centre": "as many by k-centre",
     "whole": "the whole training set",
 }
 
@@ -132,6 +191,12 @@ def accuracy_table(rows: dict[str, dict[str, Any]], title: str) -> None:
         std = "-" if row["std"] is None else f"{row['std']:.2%}"
         table.add_row(TRAINED_ON[name], f"{row['mean']:.2%}", std, str(row["seeds"]))
     Console().print(table)
+
+
+def stored_ipc(artefact: io.Artefact) -> int:
+    """Images a class whose storage the set takes; a parametrised one decodes to more."""
+    num, k = artefact.distilled.label_logits.shape
+    return int(artefact.config.get("ipc", num // k))
 
 
 def displayable(transform: Transform, images: Array) -> np.ndarray:

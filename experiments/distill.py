@@ -15,6 +15,7 @@ test set is read once, at the end.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import time
@@ -22,19 +23,24 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distilljax import __version__, data, io, loop
-from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import evaluate
+from distilljax.core import evaluate, expert
 from distilljax.core.evaluate import PROTOCOLS, Protocol
+from distilljax.core.expert import Trajectories
+from distilljax.core.outer import Source
+from distilljax.core.parametrisations import PARAMETRISATIONS, stored_numbers
 from distilljax.io import records
 from distilljax.io.files import write_json
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet, Transform
-from experiments import common, figures, launch, runs
+from experiments import common, coresets, figures, launch, runs, train_experts
+from experiments.coresets import BASELINES
+from experiments.presets import PRESETS
 from experiments.progress import Display, duration
 
 
@@ -46,21 +52,28 @@ from experiments.progress import Display, duration
     changed={"convnet": {"width": 32}},
 )
 @chooses("method", METHODS, "bptt", "How the set is learned.")
+@chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
 @dataclasses.dataclass(frozen=True)
-class Config(Base):
+class Config(common.DataOptions):
     """Options of the experiment."""
 
-    dataset: str = option(
-        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
-    )
-    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
-    preprocess: common.Preprocess = option("normalise", "What images go through first.")
     ipc: int = option(1, "Distilled images per class.", low=1)
     steps: int = option(80, "Outer steps.", low=1)
     init: Literal["real", "noise"] = option("real", "Images at the start.")
     init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
-    held_out: int = option(
-        50, "Training images of each class held out, to choose the best set.", low=1
+    labels: Literal["hard", "soft", "expert"] = option(
+        "hard",
+        "One class each; or labels to be learned, which begin soft or as the experts see "
+        "the images.",
+    )
+    confidence: float = option(
+        0.9, "Share of its own class in a label of labels=soft at the start.", above=0
+    )
+    experts_dir: str | None = option(
+        None, "Folder of expert trajectories, made by experiments.train_experts."
+    )
+    num_experts: int | None = option(
+        None, "How many of the experts are loaded; none: all.", low=1
     )
     score_every: int = option(20, "Outer steps between looks at held-out data.", low=1)
     score_seeds: int = option(1, "Networks trained at each such look.", low=1)
@@ -68,6 +81,9 @@ class Config(Base):
         "study", "How networks are trained on the set, to choose it and to test it."
     )
     eval_seeds: int = option(5, "Networks trained for the final accuracy.", low=2)
+    baselines: str = option(
+        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
+    )
     whole_epochs: int = option(
         3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0
     )
@@ -87,45 +103,121 @@ class _Setting:
     """Everything a run needs, made from its configuration."""
 
     def __init__(self, config: Any):
-        self.data = data.load(config.dataset, config.data_dir)
-        rest, held_out = self._divide(config)
-        self.transform = data.fit(config.preprocess, rest.images)
-        k = self.data.num_classes
-        self.real = data.on_device(rest, self.transform, k)
-        self.held_out = data.on_device(held_out, self.transform, k)
-        self.model = common.model_of(config, self.data.image_shape, k)
+        prepared = common.prepare(config)
+        self.data, rest, self.transform, self.real, self.held_out = prepared
+        coresets.baseline_names(config.baselines)
+        k, shape = self.data.num_classes, self.data.image_shape
+        self.model = common.model_of(config, shape, k)
         self.group = getattr(config, config.method)
-        self.method = METHODS[config.method].make(self.group, self.model)
+        stored = getattr(config, config.parametrisation)
+        self.parametrisation = PARAMETRISATIONS[config.parametrisation].make(
+            stored, shape, k, config.ipc
+        )
+        self.method = METHODS[config.method].make(
+            self.group, self.model, self.parametrisation
+        )
         self.protocol: Protocol = PROTOCOLS[config.protocol]
+        self._check_labels(config)
+        self.experts = self._load_experts(config, prepared)
+        matched = METHODS[config.method].SOURCE == "experts"
+        self.source: Source = self.experts if matched else self.real
         self.start = self._start(config, rest)
 
-    def _divide(self, config: Any) -> tuple[data.Split, data.Split]:
-        labels = self.data.train.labels
-        smallest = min(int((labels == j).sum()) for j in range(self.data.num_classes))
-        if config.held_out >= smallest:
-            reason = f"the smallest class has {smallest} training images; hold out fewer"
-            raise FieldError("held_out", config.held_out, reason)
-        if config.ipc > smallest - config.held_out:
+    def _check_labels(self, config: Any) -> None:
+        learned = getattr(self.group, "label_lr", 0.0)
+        if learned and config.labels == "hard":
+            reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
+            raise FieldError(f"{config.method}.label_lr", learned, reason)
+        if config.labels == "soft" and not learned:
+            reason = f"{config.method} does not learn them here"
+            if hasattr(self.group, "label_lr"):
+                reason += f"; give --{config.method}.label_lr"
+            raise FieldError("labels", "soft", reason)
+        if config.labels == "soft" and config.confidence * self.data.num_classes <= 1:
+            reason = f"must be more than chance, 1/{self.data.num_classes}"
+            raise FieldError("confidence", config.confidence, reason)
+
+    def _load_experts(self, config: Any, prepared: common.Prepared) -> Trajectories | None:
+        """What the method, or the labels at the start, need of the experts."""
+        self.experts_described: dict[str, Any] | None = None
+        matched = METHODS[config.method].SOURCE == "experts"
+        if not matched and config.labels != "expert":
+            if config.experts_dir:
+                reason = f"--method={config.method} --labels={config.labels} uses none"
+                raise FieldError("experts_dir", config.experts_dir, reason)
+            return None
+        if not config.experts_dir:
             reason = (
-                f"the smallest class has {smallest} training images, "
-                f"{config.held_out} of them held out; lower --ipc or --held_out"
+                "a folder of expert trajectories is needed; make one with "
+                "python -m experiments.train_experts"
             )
-            raise FieldError("ipc", config.ipc, reason)
-        return data.hold_out(self.data.train, config.held_out, config.seed)
+            raise FieldError("experts_dir", None, reason)
+        store = io.trajectories.open(config.experts_dir)
+        store.check(train_experts.identify(config, prepared))
+        self.experts_described = store.description._asdict()
+        last = self.group.last_epoch if matched else store.description.num_epochs
+        first = self.group.min_start if matched else last
+        return store.read(config.num_experts or len(store.complete), first, last)
 
     def _start(self, config: Any, rest: data.Split) -> DistilledSet:
-        rate = getattr(self.group, "inner_lr", 0.01)
-        k = self.data.num_classes
         if config.init_from:
+            if config.parametrisation != "direct" or config.labels != "hard":
+                reason = "goes with --parametrisation=direct and --labels=hard alone"
+                raise FieldError("init_from", config.init_from, reason)
             return self._continued(config)
-        chosen = data.subset(rest, config.ipc, config.seed)
+        per_class = self.parametrisation.images_per_class or config.ipc
+        smallest = int(self.real.class_sizes.min())
+        if per_class > smallest:
+            reason = (
+                f"{per_class} images of each class are wanted, the smallest has {smallest} "
+                "training images besides those held out; lower --ipc or --held_out"
+            )
+            raise FieldError("ipc", config.ipc, reason)
+        trusted = rest
+        if config.labels == "expert" and config.init == "real":
+            trusted = self._classified_right(rest, per_class, config)
+        chosen = data.subset(trusted, per_class, config.seed)
         images = self.transform(jnp.asarray(chosen.images))
         if config.init == "noise":
             key = jax.random.fold_in(jax.random.key(config.seed), 1)
             images = jax.random.normal(key, images.shape)
-        return distilled_set.create(
-            images, jnp.asarray(chosen.labels), k, learning_rate=rate
+        start = distilled_set.create(
+            images,
+            jnp.asarray(chosen.labels),
+            self.data.num_classes,
+            learning_rate=getattr(self.group, "inner_lr", 0.01),
+            confidence=config.confidence if config.labels == "soft" else 1.0,
         )
+        if config.labels == "expert":
+            start = start._replace(label_logits=self._expert_logits(images))
+        return start
+
+    def _classified_right(
+        self, rest: data.Split, per_class: int, config: Any
+    ) -> data.Split:
+        """The images whose class the experts, by their mean logits, see (DATM)."""
+        chunks = np.array_split(rest.images, -(-len(rest.images) // 500))
+        seen = np.concatenate(
+            [
+                np.argmax(self._expert_logits(self.transform(jnp.asarray(chunk))), axis=-1)
+                for chunk in chunks
+            ]
+        )
+        right = seen == rest.labels
+        fewest = min(
+            int(right[rest.labels == j].sum()) for j in range(self.data.num_classes)
+        )
+        if fewest < per_class:
+            reason = (
+                f"the experts classify only {fewest} images of some class right, "
+                f"{per_class} of each are wanted; train them longer, or start from noise"
+            )
+            raise FieldError("experts_dir", config.experts_dir, reason)
+        return data.Split(rest.images[right], rest.labels[right])
+
+    def _expert_logits(self, images: Array) -> Array:
+        assert self.experts is not None
+        return _mean_logits(self.model, self.experts, images)
 
     def _continued(self, config: Any) -> DistilledSet:
         before = io.load(config.init_from)
@@ -140,7 +232,7 @@ class _Setting:
         if not _same(before.transform, self.transform):
             reason = (
                 "was made with another preprocessing; give the --preprocess, --held_out "
-                "and --seed of the run that made it"
+                "and --split_seed of the run that made it"
             )
             raise FieldError("init_from", config.init_from, reason)
         return before.distilled
@@ -151,6 +243,17 @@ def _same(a: Transform, b: Transform) -> bool:
     return kind_a == kind_b and all(
         bool(jnp.allclose(arrays_a[name], arrays_b[name], atol=1e-6)) for name in arrays_a
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
+    """Logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
+    restore = expert.unflatten(model)
+
+    def logits(vector: Array) -> Array:
+        return model.apply(restore(vector.astype(jnp.float32)), images)
+
+    return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
 
 
 def score_function(model: Model, protocol: Protocol, seeds: int) -> loop.Score:
@@ -193,6 +296,7 @@ def run(config: Any) -> dict[str, Any]:
 def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
     setting = _Setting(config)
+    _keep_experts(workdir, setting.experts_described)
     metrics = workdir / "metrics.jsonl"
     checkpoints = io.Checkpoints(workdir / "checkpoints")
     records.keep_until(metrics, checkpoints.latest_step() or 0)
@@ -202,7 +306,7 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
             result = loop.run(
                 setting.method,
                 setting.start,
-                setting.real,
+                setting.source,
                 jax.random.key(config.seed),
                 num_steps=config.steps,
                 score=score_function(setting.model, setting.protocol, config.score_seeds),
@@ -229,7 +333,15 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
             checkpoints.close()
     distilled_at = time.perf_counter()
 
-    notes = {"best_step": result.best_step, "held_out_accuracy": result.best_score}
+    notes = {
+        "best_step": result.best_step,
+        "held_out_accuracy": result.best_score,
+        "inner_learning_rate": float(jnp.exp(result.best.log_lr)),
+        "stored_numbers": stored_numbers(
+            jax.eval_shape(setting.parametrisation.encode, setting.start)
+        ),
+        "experts": setting.experts_described,
+    }
     io.save(workdir / "distilled.npz", _artefact(config, setting, result.best, notes))
     history = records.read(metrics)
     figures.loss_curve(workdir / "loss.png", history, title, result.best_step)
@@ -265,6 +377,19 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     return summary
 
 
+def _keep_experts(workdir: pathlib.Path, described: dict[str, Any] | None) -> None:
+    """Writes down which experts the run uses; a resumed run must use the same."""
+    if described is None:
+        return
+    path = workdir / "experts.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != described:
+        raise InputError(
+            f"workdir {workdir} holds a run with other experts; give the --experts_dir it "
+            "had, or choose another --workdir"
+        )
+    write_json(path, described)
+
+
 def _artefact(
     config: Any, setting: _Setting, distilled: DistilledSet, notes: dict[str, Any]
 ) -> io.Artefact:
@@ -291,8 +416,15 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
     test = data.on_device(setting.data.test, setting.transform, k)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     train = setting.data.train
-    accuracy = common.against_random(
-        key, config.eval_seeds, setting.model, best, train, test, setting.protocol
+    baselines = coresets.baseline_sets(
+        coresets.baseline_names(config.baselines),
+        train,
+        setting.real,
+        config.ipc,
+        config.eval_seeds,
+    )
+    accuracy = common.against(
+        key, config.eval_seeds, setting.model, best, baselines, test, setting.protocol
     )
     if config.whole_epochs:
         accuracy["whole"] = common.accuracies(
@@ -329,4 +461,4 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    launch.main(Config, main)
+    launch.main(Config, main, presets=PRESETS)

@@ -4,8 +4,8 @@
     python -m experiments.evaluate --artefact=set.npz --protocol=dsa --model=mlp --seeds=10
 
 The data, the preprocessing and, without flags, the protocol and the network are those
-that the artefact names. `summary.json` holds the accuracy of the set and of as many
-random real images, each with its number of seeds and its spread; `grid.png` shows it.
+that the artefact names. `summary.json` holds the accuracy of the set and of as many real
+images (`--baselines`), each with its number of seeds and its spread; `grid.png` shows it.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ from distilljax.core.evaluate import PROTOCOLS
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
 from distilljax.types import InputError, Model
-from experiments import common, figures, launch, runs
+from experiments import common, coresets, figures, launch, runs
+from experiments.coresets import BASELINES
 from experiments.progress import duration
 
 
@@ -45,6 +46,9 @@ class Config(Base):
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
         "own", "How networks are trained on the set; own: as it was made for."
+    )
+    baselines: str = option(
+        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
     )
     seeds: int = option(5, "Networks trained.", low=2)
     seed: int = option(0, "Settles everything random.", low=0, high=2**31 - 1)
@@ -108,18 +112,26 @@ def run(config: Any) -> dict[str, Any]:
 
 def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
+    names = coresets.baseline_names(config.baselines)
     loaded = _data(config, artefact)
     model = _model(config, artefact, loaded)
     protocol = artefact.protocol if config.protocol == "own" else PROTOCOLS[config.protocol]
     k = loaded.num_classes
     test = data.on_device(loaded.test, artefact.transform, k)
     num = artefact.distilled.images.shape[0]
-    accuracy = common.against_random(
+    baselines = coresets.baseline_sets(
+        names,
+        loaded.train,
+        data.on_device(loaded.train, artefact.transform, k),
+        common.stored_ipc(artefact),
+        config.seeds,
+    )
+    accuracy = common.against(
         jax.random.key(config.seed),
         config.seeds,
         model,
         artefact.distilled,
-        loaded.train,
+        baselines,
         test,
         protocol,
     )

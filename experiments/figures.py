@@ -10,12 +10,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from distilljax.io.files import replacing
 
 MOST_IMAGES_PER_CLASS = 10
 INK, SOFT, ACCENT = "#1f2933", "#9aa5b1", "#c2410c"
+COLOURS = [ACCENT, "#1d4ed8", "#15803d", "#7e22ce", "#a16207", INK]
 
 plt.rcParams.update(
     {
@@ -158,4 +159,134 @@ def loss_curve(
         right.spines["right"].set_visible(True)
         right.spines["right"].set_color(ACCENT)
     axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def expert_curves(
+    path: pathlib.Path, records: Sequence[Mapping[str, Any]], title: str
+) -> None:
+    """Draws training loss and held-out accuracy of experts over their epochs.
+
+    The mean, one standard deviation about it, and each expert as a thin line.
+
+    Args:
+      path: the PNG to write.
+      records: one an expert and epoch: `expert`, `epoch`, `accuracy`, and `loss`, which
+        is absent or None at epoch 0.
+      title: of the figure.
+    """
+    figure, both = plt.subplots(1, 2, figsize=(6.6, 2.7))
+    shown = (("loss", "training loss", INK), ("accuracy", "held-out accuracy", ACCENT))
+    num_experts = len({record["expert"] for record in records})
+    for axes, (field, label, colour) in zip(both, shown, strict=True):
+        known = [record for record in records if record.get(field) is not None]
+        epochs = sorted({record["epoch"] for record in known})
+        curves = np.full((num_experts, len(epochs)), np.nan)
+        rows = {e: i for i, e in enumerate(sorted({r["expert"] for r in records}))}
+        for record in known:
+            curves[rows[record["expert"]], epochs.index(record["epoch"])] = record[field]
+        mean, std = curves.mean(axis=0), curves.std(axis=0, ddof=num_experts > 1)
+        axes.plot(epochs, curves.T, color=SOFT, lw=0.5, alpha=0.5)
+        axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
+        axes.plot(epochs, mean, color=colour, lw=1.6, marker="o", ms=2.5)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    both[1].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def accuracy_dots(
+    path: pathlib.Path,
+    accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    title: str,
+    *,
+    soft: Sequence[str] = (),
+    chance: float | None = None,
+) -> None:
+    """Draws accuracies in groups: mean, standard deviation, and each network as a speck.
+
+    Args:
+      path: the PNG to write.
+      accuracy: row -> group -> `mean`, `std`, `values`; every row has the same groups.
+        A row is one colour, named in the legend; a group is one place on the axis.
+      title: of the figure.
+      soft: rows to compare with, drawn hollow and grey.
+      chance: accuracy of guessing, drawn as a dotted line.
+    """
+    groups = list(next(iter(accuracy.values())))
+    step = min(0.16, 0.72 / len(accuracy))
+    figure, axes = plt.subplots(figsize=(1.6 + 1.1 * len(groups), 3.2))
+    colours = iter(COLOURS * len(accuracy))
+    markers = iter("osD^vP" * len(accuracy))
+    for i, (name, row) in enumerate(accuracy.items()):
+        colour = SOFT if name in soft else next(colours)
+        places = np.arange(len(groups)) + (i - (len(accuracy) - 1) / 2) * step
+        axes.errorbar(
+            places,
+            [row[group]["mean"] for group in groups],
+            [row[group]["std"] for group in groups],
+            label=name,
+            color=colour,
+            marker=next(markers),
+            mfc="white" if name in soft else colour,
+            ms=5,
+            lw=1.2,
+            capsize=2.5,
+            ls="none",
+        )
+        for place, group in zip(places, groups, strict=True):
+            values = row[group]["values"]
+            beside = np.full(len(values), place + 0.35 * step)
+            axes.scatter(beside, values, s=5, color=colour, alpha=0.6, lw=0)
+    if chance is not None:
+        axes.axhline(chance, color=SOFT, lw=0.8, ls=":", zorder=0)
+        axes.annotate(
+            "chance",
+            (1, chance),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+            color=SOFT,
+        )
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("test accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set_title(title, fontsize=10, loc="left")
+    _save(figure, path)
+
+
+def memory_curves(
+    path: pathlib.Path, lines: Mapping[tuple[str, str], Sequence[tuple[int, float]]]
+) -> None:
+    """Temporary memory against the length of the unroll.
+
+    Args:
+      path: of the picture.
+      lines: (method, policy) -> (inner steps, MiB) pairs.
+    """
+    methods = list(dict.fromkeys(method for method, _ in lines))
+    figure, rows = plt.subplots(1, len(methods), figsize=(7.2, 3.2), sharey=True)
+    for axes, method in zip(np.atleast_1d(rows), methods, strict=True):
+        policies = [policy for m, policy in lines if m == method]
+        for policy, colour in zip(policies, COLOURS, strict=False):
+            x, y = zip(*lines[method, policy], strict=True)
+            axes.plot(x, y, "o-", color=colour, markersize=3.5, label=f"remat={policy}")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(x, map(str, x))
+        axes.minorticks_off()
+        axes.set_title(method, loc="left", fontweight="bold")
+        axes.set_xlabel("inner steps")
+        axes.grid(axis="y", color=SOFT, alpha=0.3)
+    np.atleast_1d(rows)[0].set_ylabel("temporary memory, MiB")
+    np.atleast_1d(rows)[0].legend(frameon=False)
     _save(figure, path)

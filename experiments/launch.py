@@ -33,7 +33,10 @@ from distilljax.config import Config, FieldError, alternatives, describe
 from distilljax.types import InputError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-Presets = Mapping[str, Mapping[str, Any]]
+# Name -> values, or what makes them of the flags given.
+Presets = Mapping[
+    str, Mapping[str, Any] | Callable[[Mapping[str, object]], Mapping[str, Any]]
+]
 
 
 def main(
@@ -104,7 +107,8 @@ def parse(
       argv: the arguments after the program's name.
       presets: name -> values, with nested mappings or dotted names; `--preset=NAME`
         puts them between the defaults and the flags given. A preset may hold values
-        for groups that are not selected; they keep their defaults.
+        for groups that are not selected; they keep their defaults. A preset that depends
+        on the flags given is a function of them: dotted name -> value.
 
     Raises:
       InputError: an unknown flag, a value that is refused, or a flag that the other
@@ -124,7 +128,10 @@ def parse(
     preset: dict[str, Any] = {}
     if presets and parsed["preset"].present:
         name = str(parsed["preset"].value)
-        preset = dict(flatten(presets[name]))
+        chosen = presets[name]
+        if callable(chosen):
+            chosen = chosen(given)
+        preset = dict(flatten(chosen))
         if unknown := sorted(preset.keys() - options.keys()):
             raise ValueError(f"preset {name!r}: there is no option {', '.join(unknown)}")
     changes = preset | given

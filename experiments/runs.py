@@ -23,7 +23,8 @@ from distilljax.types import InputError
 from experiments import launch
 
 ROOT = pathlib.Path("runs")
-PLACES = ("workdir", "data_dir")  # options that name a folder of this machine
+# Options that name a folder of this machine.
+PLACES = ("workdir", "data_dir", "experts_dir")
 
 
 def directory(module: str, config: Config, label: str) -> pathlib.Path:

@@ -187,6 +187,15 @@ def test_an_interruption_while_waiting_loses_no_record(start, tmp_path, monkeypa
     assert history == run(start)[1]
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt; a shell has its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interruption_saves_first(start, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     steps = itertools.count(1)

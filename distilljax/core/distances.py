@@ -1,8 +1,15 @@
 """Distances that outer losses descend."""
 
+from typing import Any, Literal, get_args
+
+import jax
 import jax.numpy as jnp
 
-from distilljax.types import Array
+from distilljax.types import Array, InputError
+
+GradientDistance = Literal["rows", "cosine", "mse"]
+
+_EPS = 1e-6  # added to a product of norms
 
 
 def class_mean_gap(ours: Array, theirs: Array) -> Array:
@@ -16,3 +23,66 @@ def class_mean_gap(ours: Array, theirs: Array) -> Array:
       f32[].
     """
     return jnp.square(ours.mean(axis=1) - theirs.mean(axis=1)).sum()
+
+
+def parameter_distance(ours: Array, start: Array, target: Array) -> Array:
+    """|| ours - target ||^2 / || start - target ||^2 of flattened parameters, f32[p].
+
+    One where nothing was learned, zero where the target was reached (Cazenavette et al.
+    2022, eq. 2). NaN if start and target are the same.
+    """
+    return jnp.square(ours - target).sum() / jnp.square(start - target).sum()
+
+
+def _norm(x: Array, axis: int) -> Array:
+    """A norm whose derivative at zero is zero, not NaN."""
+    square = jnp.square(x).sum(axis)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def _cosine_gap(a: Array, b: Array) -> Array:
+    """1 - cosine of the columns of f32[m, d]; f32[d]. One where either is zero."""
+    return 1 - (a * b).sum(0) / (_norm(a, 0) * _norm(b, 0) + _EPS)
+
+
+def gradient_distance(ours: Any, theirs: Any, kind: GradientDistance = "rows") -> Array:
+    """How far two gradients with respect to the same parameters are apart, f32[].
+
+    Args:
+      ours: a pytree of arrays; the last axis of a weight is its output channels.
+      theirs: the same structure.
+      kind: `rows` sums 1 - cosine over the output channels of every weight; leaves with
+        one axis, biases and the parameters of norms, do not count (Zhao et al. 2021, arXiv
+        2006.05929, eq. 10). `cosine` is 1 - cosine of everything concatenated, `mse` the
+        sum of all squared differences.
+
+    A row of zeros, such as that of a unit that is never active, has distance one to any
+    other, and the derivative is finite there too.
+
+    Raises:
+      InputError: an unknown kind, or `rows` where no leaf has two axes.
+    """
+    if kind not in get_args(GradientDistance):
+        raise InputError(
+            f"{kind!r}: expected one of {', '.join(get_args(GradientDistance))}"
+        )
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+    if kind == "mse":
+        return jnp.stack([jnp.square(a - b).sum() for a, b in pairs]).sum()
+    if kind == "cosine":
+        a, b = (
+            jnp.concatenate([leaf.reshape(-1) for leaf in side])[:, None]
+            for side in zip(*pairs, strict=True)
+        )
+        return _cosine_gap(a, b)[0]
+    gaps = [
+        _cosine_gap(*(leaf.reshape(-1, leaf.shape[-1]) for leaf in pair)).sum()
+        for pair in pairs
+        if pair[0].ndim > 1
+    ]
+    if not gaps:
+        raise InputError(
+            "no gradient has rows: all leaves have one axis; choose another distance"
+        )
+    return jnp.stack(gaps).sum()

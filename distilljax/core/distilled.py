@@ -1,5 +1,7 @@
 """Making a distilled set, and reading it as training data."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -10,18 +12,27 @@ HARD = 100.0
 
 
 def create(
-    images: Array, labels: Array, num_classes: int, *, learning_rate: float
+    images: Array,
+    labels: Array,
+    num_classes: int,
+    *,
+    learning_rate: float,
+    confidence: float = 1.0,
 ) -> DistilledSet:
-    """A distilled set with hard labels.
+    """A distilled set.
 
     Args:
       images: f32[n, h, w, c], preprocessed.
       labels: i32[n], in 0..num_classes-1.
       num_classes: k.
       learning_rate: inner learning rate, positive.
+      confidence: the share that a label gives its own class, the others share the rest
+        alike. At 1 labels are hard: their logits have no gradient in float32, so labels
+        that are to be learned start lower.
 
     Raises:
-      InputError: shapes that do not fit, or a learning rate that is not positive.
+      InputError: shapes that do not fit, a learning rate that is not positive, a
+        confidence that is not more than 1/k or exceeds 1.
     """
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise InputError(
@@ -29,10 +40,17 @@ def create(
         )
     if not learning_rate > 0:
         raise InputError(f"learning_rate={learning_rate}: must be positive")
+    if not 1 / num_classes < confidence <= 1:
+        raise InputError(
+            f"confidence={confidence}: must lie above 1/{num_classes} and not above 1"
+        )
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    gap = HARD
+    if confidence < 1:
+        gap = math.log(confidence * (num_classes - 1) / (1 - confidence))
     return DistilledSet(
         jnp.asarray(images, jnp.float32),
-        HARD * (one_hot - 1.0),
+        gap * (one_hot - 1.0),
         jnp.log(jnp.asarray(learning_rate, jnp.float32)),
     )
 

@@ -111,8 +111,7 @@ def train(
     init_key, order_key, augment_key = jax.random.split(key, 3)
     num = data.labels.shape[0]
     num_steps = protocol.num_steps(num)
-    per_epoch = math.ceil(num / min(protocol.batch or num, num))
-    size = num // per_epoch
+    size, per_epoch = sampling.even_batches(num, protocol.batch)
 
     if size == num:
         positions = jnp.zeros((num_steps, 0), jnp.int32)

@@ -1,19 +1,21 @@
 """The outer loop: a distillation method as a pair of pure functions."""
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, Key
 
 
 class OuterState(NamedTuple):
     """What the next outer step needs."""
 
-    distilled: DistilledSet
+    distilled: DistilledSet  # as it is learned: see `Method.decode`
     opt_state: optax.OptState
     aux: Any  # what a method carries along, such as an ageing network
     step: Array  # i32[], outer steps taken
@@ -29,6 +31,7 @@ class StepInfo(NamedTuple):
 
 Source = Any  # real data on the device, or expert trajectories
 OuterLoss = Callable[[DistilledSet, Key, Any, Source], tuple[Array, Any]]
+After = Callable[[DistilledSet, Key, Any, Source], Any]
 
 
 class Method(NamedTuple):
@@ -36,6 +39,47 @@ class Method(NamedTuple):
 
     init: Callable[[Key, DistilledSet], OuterState]
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
+    # What is learned -> what networks are trained on; see `parametrisations`.
+    decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
+
+
+def descent(
+    rule: Literal["sgd", "adam"], learning_rate: float, momentum: float = 0.0
+) -> optax.GradientTransformation:
+    """The outer rule of a field; the momentum is that of SGD."""
+    if rule == "adam":
+        return optax.adam(learning_rate)
+    return optax.sgd(learning_rate, momentum=momentum or None)
+
+
+class RunningNorm(NamedTuple):
+    """State of `clip_by_running_norm`."""
+
+    mean: Array  # f32[], of the norms so far
+    num_steps: Array  # i32[]
+
+
+def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
+    """Scales a gradient down to `multiple` times the mean norm of those before it.
+
+    RaT-BPTT clips so, with a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The
+    mean is that of the clipped norms, so that one wild gradient does not open the way
+    for the next; the first gradient passes.
+    """
+
+    def init(params: Any) -> RunningNorm:
+        return RunningNorm(jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+    def update(grads: Any, state: RunningNorm, params: Any = None) -> tuple[Any, Any]:
+        norm = optax.tree.norm(grads)
+        limit = jnp.where(state.num_steps == 0, jnp.inf, multiple * state.mean)
+        clipped = jnp.minimum(norm, limit)
+        grads = optax.tree.scale(clipped / jnp.maximum(norm, 1e-30), grads)
+        num_steps = state.num_steps + 1
+        mean = state.mean + (clipped - state.mean) / num_steps
+        return grads, RunningNorm(mean, num_steps)
+
+    return optax.GradientTransformation(init, update)
 
 
 class FieldRules(NamedTuple):
@@ -51,7 +95,7 @@ def per_field(
     label_logits: optax.GradientTransformation | None = None,
     log_lr: optax.GradientTransformation | None = None,
     *,
-    clip: float | None = None,
+    clip: float | optax.GradientTransformation | None = None,
 ) -> FieldRules:
     """An optimizer with its own rule for each field of a `DistilledSet`.
 
@@ -61,7 +105,8 @@ def per_field(
       images: the rule of the images.
       label_logits: the rule of the label logits.
       log_lr: the rule of the log of the inner learning rate.
-      clip: largest norm of the gradient over all that is learned; None for no limit.
+      clip: largest norm of the gradient over all that is learned, or what limits it,
+        such as `clip_by_running_norm`; None for no limit.
     """
     given = dict(zip(DistilledSet._fields, (images, label_logits, log_lr), strict=True))
     fields: Any = DistilledSet._fields
@@ -70,7 +115,8 @@ def per_field(
         DistilledSet(*fields),
     )
     if clip is not None:
-        rules = optax.chain(optax.clip_by_global_norm(clip), rules)
+        limit = optax.clip_by_global_norm(clip) if isinstance(clip, int | float) else clip
+        rules = optax.chain(limit, rules)
     return FieldRules(rules.init, rules.update, tuple(n for n in given if given[n]))
 
 
@@ -78,6 +124,11 @@ def from_outer_loss(
     outer_loss: OuterLoss,
     optimizer: FieldRules | optax.GradientTransformation,
     init_aux: Callable[[Key], Any] = lambda key: (),
+    *,
+    after: After | None = None,
+    skip_above: float | None = None,
+    lr_range: tuple[float, float] | None = None,
+    parametrisation: Parametrisation = DIRECT,
 ) -> Method:
     """A method that descends an outer loss with respect to the distilled set.
 
@@ -86,39 +137,60 @@ def from_outer_loss(
         differentiated with respect to what is learned, and the new aux is carried on.
       optimizer: `per_field` rules, or an optax transformation that learns everything.
       init_aux: key -> aux before the first step.
+      after: (distilled, key, aux, source) -> aux, called with the set that the step
+        made and the aux of the outer loss; such as training a network on the new set.
+      skip_above: a step whose outer loss is above this leaves set and optimizer as they
+        were; a NaN is not skipped. None for no such limit.
+      lr_range: least and greatest inner learning rate; an update that leads out of it
+        ends at its border. None for no limit.
+      parametrisation: how the set is stored; its code is what is learned.
 
     Returns:
-      A `Method` whose step needs no host input but a key: one jit serves a Python
+      A `Method` whose step needs no host input but a key, so one `jit` serves a Python
       loop, a `lax.scan` over many outer steps and a `vmap` over many sets.
     """
     learned = getattr(optimizer, "learned", DistilledSet._fields)
 
-    def only_learned(
-        distilled: DistilledSet, key: Key, aux: Any, source: Source
+    def decoded_loss(
+        stored: DistilledSet, key: Key, aux: Any, source: Source
     ) -> tuple[Array, Any]:
         constant = {
             name: jax.lax.stop_gradient(value)
-            for name, value in distilled._asdict().items()
+            for name, value in stored._asdict().items()
             if name not in learned
         }
-        return outer_loss(distilled._replace(**constant), key, aux, source)
+        distilled = parametrisation.decode(stored._replace(**constant))
+        return outer_loss(distilled, key, aux, source)
 
     def init(key: Key, distilled: DistilledSet) -> OuterState:
+        stored = parametrisation.encode(distilled)
         state = OuterState(
-            distilled, optimizer.init(distilled), init_aux(key), jnp.zeros((), jnp.int32)
+            stored, optimizer.init(stored), init_aux(key), jnp.zeros((), jnp.int32)
         )
         return jax.tree.map(_strong, state)
 
     def step(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
-        (loss, aux), grads = jax.value_and_grad(only_learned, has_aux=True)(
+        (loss, aux), grads = jax.value_and_grad(decoded_loss, has_aux=True)(
             state.distilled, key, state.aux, source
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
         distilled = optax.apply_updates(state.distilled, updates)
+        if lr_range is not None:
+            low, high = (math.log(rate) for rate in lr_range)
+            distilled = distilled._replace(log_lr=jnp.clip(distilled.log_lr, low, high))
+        if skip_above is not None:
+            kept = (state.distilled, state.opt_state)
+            distilled, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(loss > skip_above, old, new),
+                (distilled, opt_state),
+                kept,
+            )
+        if after is not None:
+            aux = after(parametrisation.decode(distilled), key, aux, source)
         info = StepInfo(loss, optax.tree.norm(grads), jnp.exp(state.distilled.log_lr))
         return OuterState(distilled, opt_state, aux, state.step + 1), info
 
-    return Method(init, step)
+    return Method(init, step, parametrisation.decode)
 
 
 def _strong(x: Any) -> Array:

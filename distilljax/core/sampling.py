@@ -1,5 +1,7 @@
 """Batches of real data, drawn inside jit from a key."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -42,6 +44,17 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
     )
     images = real.transform(real.images[positions.reshape(-1)])
     return images.reshape(k, per_class, *images.shape[1:])
+
+
+def even_batches(num: int, most: int | None) -> tuple[int, int]:
+    """How `num` images are split evenly into batches of at most `most`.
+
+    Returns:
+      Images in a batch, and batches in an epoch: 250 and 2 for 500 images and 256. What
+      does not divide is left over in each epoch. `most` None: one batch of all.
+    """
+    per_epoch = math.ceil(num / min(most or num, num))
+    return num // per_epoch, per_epoch
 
 
 def epochs(

@@ -10,6 +10,8 @@ Images are uint8 NHWC until a transform is applied, batch by batch, on the devic
 
 from distilljax.data.preprocess import (
     FITTERS,
+    KINDS,
+    PUBLISHED,
     ZCA,
     Identity,
     Normalise,
@@ -30,6 +32,8 @@ from distilljax.data.sets import (
 
 __all__ = [
     "FITTERS",
+    "KINDS",
+    "PUBLISHED",
     "ZCA",
     "Dataset",
     "Identity",

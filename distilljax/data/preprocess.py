@@ -1,11 +1,11 @@
-"""Preprocessing fitted on training images: normalisation and two kinds of ZCA.
+"""Preprocessing: normalisation and two kinds of ZCA, fitted on training images.
 
 Every transform is a pytree (`distilljax.types.Transform`), so it can be an argument of
 a jitted function, and has an inverse that leads back to images in 0..1. d = h * w * c.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import flax.struct
@@ -57,11 +57,11 @@ class Normalise:
 
     kind: ClassVar[str] = "normalise"
 
-    mean: Array  # f32[c], of x / 255
-    std: Array  # f32[c], population standard deviation of x / 255
+    mean: Array  # f32[c]; fitted: of x / 255
+    std: Array  # f32[c]; fitted: population standard deviation of x / 255
 
     def __call__(self, images: Array) -> Array:
-        """u8[b, h, w, c] -> f32[b, h, w, c] of mean 0 and deviation 1 a channel."""
+        """u8[b, h, w, c] -> f32[b, h, w, c]; fitted: mean 0, deviation 1 a channel."""
         return (_unit(images) - self.mean) / self.std
 
     def inverse(self, images: Array) -> Array:
@@ -219,6 +219,19 @@ FITTERS: dict[str, Callable[[np.ndarray], Transform]] = {
     kind: cls.fit for kind, cls in _CLASSES.items()
 }
 
+# Name as `load` takes it -> mean and std of the channels of x / 255, as distillation
+# papers since Zhao et al. 2021 (DC) use them. For CIFAR-10 these deviations are averages
+# over images of each image's own, a fifth below the population's; for the others they are
+# the population's.
+PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "embedded": ((0.2861,), (0.3530,)),  # of Fashion-MNIST, which it is a subset of
+    "fashion_mnist": ((0.2861,), (0.3530,)),
+    "mnist": ((0.1307,), (0.3081,)),
+}
+
+KINDS = (*FITTERS, "published")
+
 # Equal letters must be equal sizes; letters are sizes of arrays in `from_arrays`.
 _SHAPES = {
     "none": {},
@@ -228,14 +241,38 @@ _SHAPES = {
 }
 
 
-def fit(kind: str, images: np.ndarray) -> Transform:
-    """Fits one of `FITTERS` on the training images, u8[n, h, w, c].
+def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
+    """A transform of one of `KINDS` for the training images, u8[n, h, w, c].
+
+    Args:
+      kind: one of `FITTERS`, which are fitted; or `published`, a `Normalise` with the
+        literature's constants, for which images are only checked.
+      images: u8[n, h, w, c].
+      name: the data set, as `load` was given it; only `published` asks.
 
     Raises:
-      InputError: unknown kind, other images, or images that cannot be fitted.
+      InputError: unknown kind, other images, images that cannot be fitted, or a data set
+        without published constants.
     """
-    _check_kind(kind)
-    return FITTERS[kind](images)
+    _check_kind(kind, KINDS)
+    return _published(name, images) if kind == "published" else FITTERS[kind](images)
+
+
+def _published(name: str | None, images: np.ndarray) -> Normalise:
+    _check_images(images)
+    bare = (name or "").partition(":")[0]  # without TFDS's version
+    if bare not in PUBLISHED:
+        raise InputError(
+            f"there are no published constants for the data set {name!r}, only for "
+            f"{', '.join(PUBLISHED)}; use preprocessing 'normalise', which fits them"
+        )
+    mean, std = PUBLISHED[bare]
+    if images.shape[-1] != len(mean):
+        raise InputError(
+            f"images have {images.shape[-1]} channels, and the published constants of "
+            f"{bare} are for {len(mean)}; check the data set, or use 'normalise'"
+        )
+    return Normalise(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
 def to_arrays(transform: Transform) -> tuple[str, dict[str, np.ndarray]]:
@@ -260,7 +297,7 @@ def from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Transform:
       InputError: unknown kind; absent or unknown arrays; shapes that disagree; values
         that are not finite floats; a standard deviation that is not positive.
     """
-    _check_kind(kind)
+    _check_kind(kind, FITTERS)
     shapes = _SHAPES[kind]
     if set(arrays) != set(shapes):
         raise InputError(
@@ -314,10 +351,10 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(constant, 0.0, np.sqrt(variance))
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in FITTERS:
+def _check_kind(kind: str, known: Collection[str]) -> None:
+    if kind not in known:
         raise InputError(
-            f"there is no preprocessing {kind!r}; choose one of {', '.join(FITTERS)}"
+            f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}"
         )
 
 

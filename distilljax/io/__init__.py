@@ -1,6 +1,7 @@
-"""Files: the distilled-set artefact, checkpoints, records."""
+"""Files: the distilled-set artefact, expert trajectories, checkpoints, records."""
 
+from distilljax.io import trajectories
 from distilljax.io.artefact import Artefact, load, save
 from distilljax.io.checkpoints import Checkpoints
 
-__all__ = ["Artefact", "Checkpoints", "load", "save"]
+__all__ = ["Artefact", "Checkpoints", "load", "save", "trajectories"]

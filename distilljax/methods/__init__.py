@@ -5,8 +5,8 @@ depart from it, `Config`, `make(config, model) -> Method`, and `LOWER`, the sett
 to lower when the outer loss explodes.
 """
 
-from distilljax.methods import bptt, dm
+from distilljax.methods import bptt, dm, gm, tm
 
-METHODS = {"bptt": bptt, "dm": dm}
+METHODS = {"bptt": bptt, "gm": gm, "dm": dm, "tm": tm}
 
-__all__ = ["METHODS", "bptt", "dm"]
+__all__ = ["METHODS", "bptt", "dm", "gm", "tm"]

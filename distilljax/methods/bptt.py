@@ -11,7 +11,8 @@ only; a window that ends at a random step is RaT-BPTT (Feng et al. 2023, arXiv
 2310.04295, algorithm 1).
 
 Departures: the inner learning rate can be learned, through its logarithm. Batches of
-real data are drawn over all classes together, not a fixed number of each. Inner Adam
+real data are drawn over all classes together, not a fixed number of each. The last
+minibatch of a permutation of the distilled set is as large as the others. Inner Adam
 divides by sqrt(v + 1e-16) + 1e-8: the derivative of sqrt(v) is infinite where a weight
 has never had a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
 """
@@ -28,14 +29,22 @@ from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment, parse
-from distilljax.core.outer import Method, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Method,
+    clip_by_running_norm,
+    descent,
+    from_outer_loss,
+    per_field,
+)
+from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat
-from distilljax.types import Array, DistilledSet, Key, Model, RealSet
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
 
+SOURCE = "real"
 ADAM_EPS_ROOT = 1e-16
 
 # What a person should lower when the outer loss explodes, in this order.
-LOWER = ("image_lr", "inner_lr", "lr_lr", "clip")
+LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +58,27 @@ class Config(Base):
     random_window: bool = option(
         False, "Let the window end at a random step between W and T (RaT-BPTT)."
     )
+    inner_batch: int | None = option(
+        None, "Distilled images in an inner step; none: all of them.", low=1
+    )
     inner: Literal["sgd", "momentum", "adam"] = option("momentum", "Inner optimizer.")
     inner_lr: float = option(0.02, "Inner learning rate, at the start.", above=0)
     inner_momentum: float = option(0.9, "Of inner=momentum.", low=0, high=1)
     real_batch: int = option(256, "Real images in the outer loss.", low=1)
     augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
-    image_lr: float = option(0.1, "Outer Adam learning rate of the images.", above=0)
-    lr_lr: float = option(0.0, "Outer Adam learning rate of log inner_lr.", low=0)
+    outer: Literal["adam", "sgd"] = option("adam", "Outer optimizer.")
+    image_lr: float = option(0.1, "Outer learning rate of the images.", above=0)
+    label_lr: float = option(
+        0.0, "Outer learning rate of the label logits; 0: not learned.", low=0
+    )
+    lr_lr: float = option(
+        0.0, "Outer learning rate of log inner_lr; 0: not learned.", low=0
+    )
+    momentum: float = option(0.5, "Outer momentum of outer=sgd.", low=0, high=1)
     clip: float = option(2.0, "Largest norm of a meta-gradient.", above=0)
+    clip_running: bool = option(
+        False, "Let clip be a multiple of the mean norm so far (RaT-BPTT)."
+    )
     remat: Remat = option("step", "What the reverse pass keeps of an inner step.")
 
     def __post_init__(self) -> None:
@@ -77,7 +99,7 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def make(config: Config, model: Model) -> Method:
+def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
     """The method; its source is a `RealSet`."""
     loss_fn = losses.cross_entropy(model.apply)
 
@@ -85,16 +107,21 @@ def make(config: Config, model: Model) -> Method:
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
         init_key, window_key, batch_key, augment_key = jax.random.split(key, 4)
+        order_key = jax.random.fold_in(key, 4)
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
         state = inner.init(model.init(init_key), optimizer)
 
-        def sample_batch(step: Array) -> tuple[Array, Array]:
-            return distilled_set.as_batch(distilled)
+        data = distilled_set.as_batch(distilled)
+        num = data.images.shape[0]
+        size, per_epoch = sampling.even_batches(num, config.inner_batch)
+        positions = sampling.epochs(order_key, num, size, config.unroll, per_epoch)
 
-        steps = jnp.arange(config.unroll)
+        def sample_batch(where: Array) -> Batch:
+            return data if size == num else jax.tree.map(lambda x: x[where], data)
+
         if config.window is None or config.window == config.unroll:
             state, _ = inner.unroll(
-                loss_fn, optimizer, sample_batch, state, steps, remat=config.remat
+                loss_fn, optimizer, sample_batch, state, positions, remat=config.remat
             )
         else:
             latest = config.unroll - config.window
@@ -108,7 +135,7 @@ def make(config: Config, model: Model) -> Method:
                 optimizer,
                 sample_batch,
                 state,
-                steps,
+                positions,
                 start=start,
                 window=config.window,
                 remat=config.remat,
@@ -117,9 +144,15 @@ def make(config: Config, model: Model) -> Method:
         images = augment(augment_key, batch.images, strategy=config.augment)
         return loss_fn(state.params, batch._replace(images=images)), aux
 
+    def rule(learning_rate: float) -> optax.GradientTransformation | None:
+        return (
+            descent(config.outer, learning_rate, config.momentum) if learning_rate else None
+        )
+
     rules = per_field(
-        images=optax.adam(config.image_lr),
-        log_lr=optax.adam(config.lr_lr) if config.lr_lr else None,
-        clip=config.clip,
+        images=rule(config.image_lr),
+        label_logits=rule(config.label_lr),
+        log_lr=rule(config.lr_lr),
+        clip=clip_by_running_norm(config.clip) if config.clip_running else config.clip,
     )
-    return from_outer_loss(outer_loss, rules)
+    return from_outer_loss(outer_loss, rules, parametrisation=parametrisation)

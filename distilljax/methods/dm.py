@@ -20,7 +20,10 @@ from distilljax.core import sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.distances import class_mean_gap
 from distilljax.core.outer import Method, from_outer_loss, per_field
+from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
+
+SOURCE = "real"
 
 # What a person should lower when the outer loss explodes, in this order.
 LOWER = ("image_lr", "image_momentum")
@@ -40,7 +43,7 @@ class Config(Base):
         parse(self.augment)
 
 
-def make(config: Config, model: Model) -> Method:
+def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
     """The method; its source is a `RealSet`, its distilled set is class-ordered."""
 
     def outer_loss(
@@ -61,4 +64,6 @@ def make(config: Config, model: Model) -> Method:
         return gap, aux
 
     rule = optax.sgd(config.image_lr, momentum=config.image_momentum or None)
-    return from_outer_loss(outer_loss, per_field(images=rule))
+    return from_outer_loss(
+        outer_loss, per_field(images=rule), parametrisation=parametrisation
+    )

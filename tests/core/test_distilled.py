@@ -63,3 +63,31 @@ def test_shapes_that_do_not_fit_are_refused(images, labels):
 def test_a_rate_that_is_not_positive_is_refused(rate):
     with pytest.raises(InputError, match=f"learning_rate={rate}: must be positive"):
         create(jnp.asarray(IMAGES), jnp.asarray(LABELS), 10, learning_rate=rate)
+
+
+@pytest.mark.parametrize("confidence", [0.2, 0.5, 0.99])
+def test_soft_labels_give_their_class_its_share(confidence):
+    made = create(
+        jnp.asarray(IMAGES),
+        jnp.asarray(LABELS),
+        10,
+        learning_rate=0.1,
+        confidence=confidence,
+    )
+    expected = np.full((6, 10), (1 - confidence) / 9)
+    expected[np.arange(6), LABELS] = confidence
+    np.testing.assert_allclose(as_batch(made).labels, expected, rtol=1e-5)
+    gradient = jax.grad(lambda s: (as_batch(s).labels ** 2).sum())(made).label_logits
+    assert (np.abs(gradient).max(-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("confidence", [0.1, 0.0, 1.1])
+def test_a_confidence_below_chance_or_above_one_is_refused(confidence):
+    with pytest.raises(InputError, match=f"confidence={confidence}: must lie above 1/10"):
+        create(
+            jnp.asarray(IMAGES),
+            jnp.asarray(LABELS),
+            10,
+            learning_rate=0.1,
+            confidence=confidence,
+        )

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from distilljax.core.outer import from_outer_loss, per_field
+from distilljax.core.outer import clip_by_running_norm, from_outer_loss, per_field
 from distilljax.types import DistilledSet
 
 RATE = 0.1
@@ -175,3 +175,73 @@ def test_fields_without_a_rule_stay_to_the_bit(rules, learned):
         before, after = (np.asarray(getattr(x, name)) for x in (start, state.distilled))
         assert (before.tobytes() == after.tobytes()) == (name not in learned)
         assert np.isfinite(after).all()
+
+
+def test_clipping_at_the_running_norm_by_hand():
+    """Norms 1, 10, 1, 10, clipped at twice the mean of the clipped ones before."""
+    rule = clip_by_running_norm(2.0)
+    state = rule.init(jnp.zeros(2))
+    direction = jnp.array([0.6, 0.8])
+    expected = [1.0, 2.0, 1.0, 2 * (1 + 2 + 1) / 3]
+    for norm, wanted in zip([1.0, 10.0, 1.0, 10.0], expected, strict=True):
+        clipped, state = rule.update(norm * direction, state)
+        np.testing.assert_allclose(clipped, wanted * direction, rtol=1e-6)
+    zero, _ = rule.update(jnp.zeros(2), state)
+    np.testing.assert_array_equal(zero, jnp.zeros(2))
+
+
+def test_clipping_at_the_running_norm_counts_what_is_learned_alone():
+    rules = per_field(images=optax.sgd(RATE), clip=clip_by_running_norm(2.0))
+    method = from_outer_loss(toy, rules, init_aux)
+    state = method.init(jax.random.key(0), weak_start())
+    _, info = method.step(jax.random.key(1), state, SOURCE)
+    np.testing.assert_allclose(
+        info.grad_norm, np.linalg.norm(weak_start().images - 1.0), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_inner_rate_ends_at_the_border_of_its_range(sign):
+    """d loss / d log_lr is 2: the rate falls by 6e3 RATE in its log, or rises."""
+    rules = per_field(log_lr=optax.sgd(sign * 1e3))
+    method = from_outer_loss(toy, rules, init_aux, lr_range=(0.02, 0.7))
+    state = method.init(jax.random.key(0), weak_start())
+    new, _ = jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+    np.testing.assert_allclose(
+        np.exp(new.distilled.log_lr), 0.02 if sign > 0 else 0.7, rtol=1e-6
+    )
+
+
+def test_a_skipped_step_leaves_set_and_optimizer_and_a_nan_does_not_skip():
+    rules = per_field(images=optax.sgd(RATE, momentum=0.9))
+    loss = float(toy(weak_start(), None, init_aux(None), SOURCE)[0])
+    for limit, skipped in ((loss - 1, True), (loss + 1, False)):
+        method = from_outer_loss(toy, rules, init_aux, skip_above=limit)
+        state = method.init(jax.random.key(0), weak_start())
+        new, info = jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves((new.distilled.images, new.opt_state)),
+                jax.tree.leaves((state.distilled.images, state.opt_state)),
+                strict=True,
+            )
+        ]
+        assert all(same) if skipped else not any(same)
+        np.testing.assert_allclose(info.loss, loss, rtol=1e-6)
+        assert (int(new.step), int(new.aux["calls"])) == (1, 1)
+        new, info = jax.jit(method.step)(jax.random.key(1), state, SOURCE * jnp.nan)
+        assert np.isnan(info.loss)
+        assert np.isnan(new.distilled.images).all()
+
+
+def test_what_comes_after_sees_the_new_set():
+    def after(distilled, key, aux, source):
+        return {**aux, "sum": distilled.images.sum() + jax.random.uniform(key)}
+
+    method = from_outer_loss(toy, EVERYTHING, init_aux, after=after)
+    key = jax.random.key(1)
+    new, _ = jax.jit(method.step)(key, method.init(key, weak_start()), SOURCE)
+    expected = new.distilled.images.sum() + jax.random.uniform(key)
+    np.testing.assert_allclose(new.aux["sum"], expected, rtol=1e-6)
+    assert int(new.aux["calls"]) == 1

@@ -162,3 +162,11 @@ def test_more_than_there_are_is_refused(real):
         sampling.batch(jax.random.key(0), real, 14)
     with pytest.raises(InputError, match=message):
         sampling.epochs(jax.random.key(0), NUM, 14, 2)
+
+
+@pytest.mark.parametrize(
+    ("num", "most", "expected"),
+    [(500, 256, (250, 2)), (100, 256, (100, 1)), (10, None, (10, 1)), (10, 3, (2, 4))],
+)
+def test_even_batches(num, most, expected):
+    assert sampling.even_batches(num, most) == expected

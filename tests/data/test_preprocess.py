@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.data import FITTERS, fit, from_arrays, to_arrays
+from distilljax.data import FITTERS, KINDS, PUBLISHED, fit, from_arrays, load, to_arrays
 from distilljax.types import InputError
 
 SHAPE = (8, 9, 3)
@@ -186,6 +186,67 @@ def test_inverse_can_be_differentiated(train, test):
     gradient = jax.grad(lambda z: transform.inverse(z).sum())(transform(test))
     expected = np.asarray(transform.unwhiten).sum(1).reshape(SHAPE)
     np.testing.assert_allclose(gradient[0], expected, rtol=1e-4, atol=1e-5)
+
+
+PAPERS = {
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "embedded": ([0.2861], [0.3530]),
+    "fashion_mnist": ([0.2861], [0.3530]),
+    "mnist": ([0.1307], [0.3081]),
+}
+
+
+def test_every_published_set_is_tested():
+    assert set(PAPERS) == set(PUBLISHED)
+    assert set(KINDS) == {*FITTERS, "published"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_constants(name, test):
+    mean, std = map(np.array, PAPERS[name])
+    images = test[..., : len(mean)]
+    transform = fit("published", images, name)
+    out = transform(images)
+    assert out.dtype == jnp.float32
+    expected = (images / 255.0 - mean) / std
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(transform.inverse(out), images / 255.0, atol=1e-6)
+    np.testing.assert_array_equal(out, fit("published", images[:1], name)(images))
+
+
+def test_published_is_stored_as_any_normalisation(train, test):
+    transform = fit("published", train, "cifar10:3.0.2")
+    kind, arrays = to_arrays(transform)
+    assert kind == "normalise"
+    np.testing.assert_array_equal(from_arrays(kind, arrays)(test), transform(test))
+    with pytest.raises(InputError, match="no preprocessing 'published'"):
+        from_arrays("published", arrays)
+
+
+def test_embedded_images_are_as_the_papers_say():
+    mean, std = PAPERS["embedded"]
+    data = load("embedded")
+    np.testing.assert_allclose(data.mean, mean, atol=2e-3)
+    np.testing.assert_allclose(data.std, std, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "cifar100",
+            lambda x: x,
+            "'cifar100', only for cifar10, embedded, fashion_mnist, mnist; .*'normalise'",
+        ),
+        (None, lambda x: x, "no published constants for the data set None"),
+        ("sets/cifar10.npz", lambda x: x, "no published constants"),
+        ("mnist", lambda x: x, "images have 3 channels, .* of mnist are for 1;"),
+        ("cifar10", lambda x: x / 255.0, "uint8.*float64"),
+    ],
+)
+def test_published_refusals(name, change, message, train):
+    with pytest.raises(InputError, match=message):
+        fit("published", change(train), name)
 
 
 def constant_channel(train):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.types import InputError
 from experiments import distill, evaluate, launch, runs
-from tests.conftest import striped_images
+from tests.experiments.conftest import MLP
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
@@ -29,9 +30,7 @@ FILES = {
     "summary.json",
 }
 TINY = [
-    "--model=mlp",
-    "--mlp.width=16",
-    "--mlp.depth=1",
+    *MLP,
     "--steps=12",
     "--score_every=5",
     "--held_out=5",
@@ -41,21 +40,6 @@ TINY = [
     "--checkpoint_seconds=0",
 ]
 BPTT = ["--bptt.unroll=4", "--bptt.real_batch=20"]
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "stripes.npz"
-    train, test = striped_images(40), striped_images(20, seed=1)
-    np.savez(
-        path,
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        class_names=["top", "middle", "bottom"],
-    )
-    return path
 
 
 def flags(dataset, workdir, *more):
@@ -124,12 +108,103 @@ def test_a_finished_run_is_shown_not_repeated(finished, dataset, capsys):
     assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+OWN = {
+    "bptt": ["--bptt.real_batch=10", "--bptt.unroll=2"],
+    "gm": ["--gm.real_batch=10"],
+    "dm": ["--dm.real_batch=10"],
+    "tm": ["--tm.student_steps=2", "--tm.max_start=2"],
+}
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_from_the_command_line(dataset, tmp_path, method):
-    argv = [f"--method={method}", f"--{method}.real_batch=10", "--ipc=2", "--steps=2"]
+def test_every_method_runs_from_the_command_line(dataset, experts, tmp_path, method):
+    argv = [f"--method={method}", *OWN[method], "--ipc=2", "--steps=2"]
+    if METHODS[method].SOURCE == "experts":
+        argv.append(f"--experts_dir={experts}")
     summary = distill.run(config(dataset, tmp_path, *argv))
     assert io.load(tmp_path / "distilled.npz").method == method
     assert summary["accuracy"]["distilled"]["seeds"] == 3
+
+
+TM = ["--method=tm", *OWN["tm"], "--tm.label_lr=1", "--steps=2", "--whole_epochs=0"]
+
+
+def test_labels_that_begin_as_the_experts_see_the_images(dataset, experts, tmp_path):
+    argv = [*TM, f"--experts_dir={experts}", "--labels=expert", "--num_experts=1"]
+    summary = distill.run(config(dataset, tmp_path, *argv))
+    logits = np.asarray(io.load(tmp_path / "distilled.npz").distilled.label_logits)
+    assert (logits.argmax(-1) == [0, 1, 2]).all(), "from images that are classified right"
+    assert np.isfinite(logits).all()
+    assert len(np.unique(logits)) == logits.size
+    assert summary["experts"]["num_epochs"] == 5
+    held = json.loads((tmp_path / "config.json").read_text())
+    assert str(experts) not in json.dumps(held)
+
+
+def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
+    argv = [*TM, f"--experts_dir={experts}", "--labels=soft"]
+    distill.run(config(dataset, tmp_path, *argv))
+    (tmp_path / "summary.json").unlink()
+    described = json.loads((tmp_path / "experts.json").read_text())
+    (tmp_path / "experts.json").write_text(json.dumps(described | {"seed": 7}))
+    with pytest.raises(InputError, match="holds a run with other experts"):
+        distill.run(config(dataset, tmp_path, *argv))
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [("memory", 3 * 3), ("multi_formation", 3 * 4)]
+)
+def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
+    argv = [f"--parametrisation={name}", *BPTT, "--baselines=random,herding,k_centre"]
+    if name == "memory":
+        argv.append("--memory.images=3")
+    summary = distill.run(config(dataset, tmp_path, *argv, "--whole_epochs=0"))
+    artefact = io.load(tmp_path / "distilled.npz")
+    assert artefact.distilled.images.shape == (images, 8, 8, 1)
+    assert artefact.config["parametrisation"] == name
+    assert summary["stored_numbers"] <= 3 * 64
+    assert list(summary["accuracy"]) == ["distilled", "random", "herding", "k_centre"]
+    again = evaluate.run(
+        launch.parse(
+            evaluate.Config,
+            [
+                f"--artefact={tmp_path / 'distilled.npz'}",
+                f"--workdir={tmp_path / 'again'}",
+                "--seeds=3",
+            ],
+        )
+    )
+    assert again["accuracy"].keys() == {"distilled", "random"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--method=tm"], "experts_dir=None: a folder of expert trajectories is needed"),
+        (["--labels=expert"], "experts_dir=None: a folder of expert"),
+        (["--experts_dir=x"], "experts_dir='x': --method=bptt --labels=hard uses none"),
+        (["--method=tm", "--experts_dir=absent"], "absent: there are no experts"),
+        (["--bptt.label_lr=1"], "bptt.label_lr=1.0: hard labels cannot be learned"),
+        (["--labels=soft"], "labels='soft': bptt does not .* --bptt.label_lr"),
+        (["--method=dm", "--labels=soft"], "labels='soft': dm does not learn them here$"),
+        (["--labels=soft", "--bptt.label_lr=1", "--confidence=0.3"], "more than chance"),
+        (["--baselines=best"], "baselines='best': there is no baseline 'best'"),
+        (["--parametrisation=multi_formation", "--multi_formation.factor=3"], "factor=3"),
+        (["--parametrisation=multi_formation", "--ipc=9"], "ipc=9: 36 images of each"),
+        (["--preprocess=published"], "no published constants for"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(dataset, tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        distill.run(config(dataset, tmp_path / "run", *more))
+    assert re.search(message, str(caught.value)), caught.value
+    assert not (tmp_path / "run").exists()
+
+
+def test_experts_of_another_split_are_refused(dataset, experts, tmp_path):
+    argv = [*TM, f"--experts_dir={experts}", "--labels=soft", "--split_seed=1"]
+    with pytest.raises(InputError, match="split_seed is 0 there and 1 is wanted"):
+        distill.run(config(dataset, tmp_path / "run", *argv))
 
 
 def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
@@ -221,7 +296,7 @@ def test_evaluates_an_artefact(finished, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--ipc=36"], "ipc=36: the smallest class has 40 training images"),
+        (["--ipc=36"], "ipc=36: 36 images of each class are wanted, the smallest has 35"),
         (["--held_out=40"], "held_out=40: the smallest class has 40"),
         (["--init_from=absent.npz"], "absent.npz: no such file"),
         (["--bptt.real_batch=106"], "a batch of 106 was asked of a data set of 105"),

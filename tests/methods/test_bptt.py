@@ -114,3 +114,62 @@ def test_every_inner_optimizer_has_a_finite_meta_gradient(problem, inner):
 def test_settings_without_a_meaning_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         bptt.Config(**options)
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+def test_minibatches_and_labels_against_a_loop(problem, inner):
+    """Two permutations of six images in batches of two; images and labels are learned."""
+    config = bptt.Config(
+        unroll=5,
+        inner_batch=2,
+        inner=inner,
+        real_batch=10,
+        outer="sgd",
+        image_lr=1.0,
+        label_lr=1.0,
+        momentum=0.0,
+        clip=1e9,
+    )
+    given = problem.distilled._replace(
+        label_logits=2.0 * jnp.eye(3)[jnp.repeat(jnp.arange(3), 2)]
+    )
+    method, key = bptt.make(config, problem.model), jax.random.key(5)
+    new, info = jax.jit(method.step)(key, method.init(key, given), problem.real)
+    init_key, _, batch_key, _ = jax.random.split(key, 4)
+    order = sampling.epochs(jax.random.fold_in(key, 4), 6, 2, 5)
+    assert sorted(order[:3].ravel().tolist()) == list(range(6))
+    model = problem.model
+
+    def loss(params, images, labels):
+        return -(jax.nn.log_softmax(model.apply(params, images)) * labels).sum(-1).mean()
+
+    def outer(images, logits):
+        params, labels = model.init(init_key), jax.nn.softmax(logits)
+        rate = jnp.exp(given.log_lr)
+        first = second = jax.tree.map(jnp.zeros_like, params)
+        for t, at in enumerate(order, 1):
+            grads = jax.grad(loss)(params, images[at], labels[at])
+            step = grads
+            if inner == "adam":
+                first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+                second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, grads)
+                step = jax.tree.map(
+                    lambda m, v, t=t: (
+                        m
+                        / (1 - 0.9**t)
+                        / (jnp.sqrt(v / (1 - 0.999**t) + bptt.ADAM_EPS_ROOT) + 1e-8)
+                    ),
+                    first,
+                    second,
+                )
+            params = jax.tree.map(lambda p, s: p - rate * s, params, step)
+        batch = sampling.batch(batch_key, problem.real, config.real_batch)
+        return loss(params, batch.images, batch.labels)
+
+    value, grads = jax.jit(jax.value_and_grad(outer, argnums=(0, 1)))(
+        given.images, given.label_logits
+    )
+    np.testing.assert_allclose(info.loss, value, rtol=1e-4)
+    for after, before, grad in zip(new.distilled[:2], given[:2], grads, strict=True):
+        assert np.abs(grad).max() > 1e-4
+        np.testing.assert_allclose(before - after, grad, rtol=2e-2, atol=2e-5)

@@ -5,11 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.methods import METHODS, bptt, dm
+from distilljax.core import expert, losses, sampling
+from distilljax.core.expert import Trajectories
+from distilljax.methods import METHODS, bptt, dm, gm, tm
 
 TINY = {
     "bptt": bptt.Config(unroll=3, real_batch=12, image_lr=0.1, lr_lr=0.01),
+    "gm": gm.Config(real_batch=8, image_lr=0.05, outer_loop=3, inner_loop=2),
     "dm": dm.Config(real_batch=8, image_lr=0.1),
+    "tm": tm.Config(
+        student_steps=3, expert_epochs=1, max_start=0, augment="", image_lr=10.0
+    ),
 }
 
 
@@ -26,70 +32,95 @@ def make(name, problem):
     return METHODS[name].make(TINY[name], problem.model)
 
 
+@pytest.fixture
+def source(name, problem, experts):
+    """What a method's step reads."""
+    return {"real": problem.real, "experts": experts}[METHODS[name].SOURCE]
+
+
+@pytest.fixture(scope="module")
+def experts(problem):
+    """Two experts after one and two epochs of plain gradient descent on real data."""
+    loss_fn = losses.cross_entropy(problem.model.apply)
+    everything = sampling.take(problem.real, jnp.arange(problem.real.labels.shape[0]))
+
+    def descend(params, _):
+        grads = jax.grad(loss_fn)(params, everything)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        return params, expert.flatten(params)
+
+    def one(key):
+        start = problem.model.init(key)
+        _, rows = jax.lax.scan(descend, start, None, length=40)
+        return jnp.concatenate([expert.flatten(start)[None], rows])[::20]
+
+    return Trajectories(jax.vmap(one)(jax.random.split(jax.random.key(9), 2)), jnp.int32(0))
+
+
 def test_settings_to_lower_exist(name):
     assert METHODS[name].LOWER
     for setting in METHODS[name].LOWER:
         assert hasattr(TINY[name], setting)
 
 
-def test_traces_once_and_agrees_under_scan_and_vmap(name, problem):
+def test_traces_once_and_agrees_under_scan_and_vmap(name, problem, source):
     method, keys = make(name, problem), jax.random.split(jax.random.key(1), 3)
     traces = 0
 
     @jax.jit
-    def step(key, state, real):
+    def step(key, state, source):
         nonlocal traces
         traces += 1
-        return method.step(key, state, real)
+        return method.step(key, state, source)
 
     start = method.init(jax.random.key(0), problem.distilled)
     state = start
     for key in keys:
-        state, info = step(key, state, problem.real)
+        state, info = step(key, state, source)
     assert traces == 1
     assert int(state.step) == 3
     assert all(np.isfinite(field) for field in info)
     assert not np.array_equal(state.distilled.images, start.distilled.images)
 
     scanned, infos = jax.jit(
-        lambda state, real: jax.lax.scan(
-            lambda state, key: method.step(key, state, real), state, keys
+        lambda state, source: jax.lax.scan(
+            lambda state, key: method.step(key, state, source), state, keys
         )
-    )(start, problem.real)
+    )(start, source)
     np.testing.assert_allclose(scanned.distilled.images, state.distilled.images, atol=2e-5)
     assert infos.loss.shape == (3,)
 
-    alone, _ = step(keys[0], start, problem.real)
+    alone, _ = step(keys[0], start, source)
     other = start._replace(
         distilled=start.distilled._replace(images=start.distilled.images + 1.0)
     )
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), start, other)
     together, _ = jax.jit(jax.vmap(method.step, in_axes=(None, 0, None)))(
-        keys[0], both, problem.real
+        keys[0], both, source
     )
     np.testing.assert_allclose(
         together.distilled.images[0], alone.distilled.images, atol=2e-5
     )
 
 
-def test_lowers_its_loss(name, problem):
+def test_lowers_its_loss(name, problem, source):
     method = make(name, problem)
 
     @jax.jit
-    def many(state, real):
+    def many(state, source):
         keys = jax.random.split(jax.random.key(2), 150)
-        return jax.lax.scan(lambda s, key: method.step(key, s, real), state, keys)
+        return jax.lax.scan(lambda s, key: method.step(key, s, source), state, keys)
 
     start = method.init(jax.random.key(0), problem.distilled)
-    _, infos = many(start, problem.real)
+    _, infos = many(start, source)
     assert infos.loss[-30:].mean() < 0.8 * infos.loss[:30].mean()
 
 
-def test_outer_losses_carry_their_labels_unchanged(name, problem):
+def test_outer_losses_carry_their_labels_unchanged(name, problem, source):
     """Labels that are not learned stay as they are, to the bit."""
     method = make(name, problem)
     start = method.init(jax.random.key(0), problem.distilled)
-    state, _ = jax.jit(method.step)(jax.random.key(1), start, problem.real)
+    state, _ = jax.jit(method.step)(jax.random.key(1), start, source)
     np.testing.assert_array_equal(
         state.distilled.label_logits, problem.distilled.label_logits
     )

@@ -1,0 +1,71 @@
+"""The data, model and experts that benchmarks run on: random, of the size asked for.
+
+Speed and memory do not depend on what images show or experts have learned.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax import data
+from distilljax.config import Config as Base
+from distilljax.config import option
+from distilljax.core import distilled as distilled_set
+from distilljax.core import expert
+from distilljax.core.expert import Trajectories
+from distilljax.models import convnet
+from distilljax.types import DistilledSet, Model
+
+NUM_CLASSES, PER_CLASS = 10, 300
+NUM_EXPERTS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemOptions(Base):
+    """Sizes."""
+
+    ipc: int = option(1, "Distilled images per class, of ten classes.", low=1)
+    width: int = option(32, "Channels of the ConvNet of depth 3.", low=1)
+    size: int = option(28, "Side of the images.", low=8)
+    channels: int = option(1, "Channels of the images.", low=1, high=3)
+
+
+class Problem(NamedTuple):
+    """What a method is made of and reads."""
+
+    model: Model
+    start: DistilledSet
+    sources: dict[str, Any]  # by the SOURCE of a method
+
+
+def make(config: ProblemOptions, num_epochs: int = 8) -> Problem:
+    """A problem of the sizes asked for; experts have `num_epochs` epochs."""
+    rng = np.random.default_rng(0)
+    shape = (config.size, config.size, config.channels)
+    labels = np.repeat(np.arange(NUM_CLASSES, dtype=np.int32), PER_CLASS)
+    pixels = rng.integers(0, 256, (len(labels), *shape)).astype(np.uint8)
+    split = data.Split(pixels, labels)
+    transform = data.fit("normalise", split.images)
+    model = convnet.make(convnet.Config(width=config.width), shape, NUM_CLASSES)
+    chosen = data.subset(split, config.ipc, seed=0)
+    start = distilled_set.create(
+        transform(jnp.asarray(chosen.images)),
+        jnp.asarray(chosen.labels),
+        NUM_CLASSES,
+        learning_rate=0.01,
+    )
+    keys = jax.random.split(jax.random.key(2), NUM_EXPERTS)
+    first = jax.vmap(lambda key: expert.flatten(model.init(key)))(keys)
+    steps = 0.01 * jax.random.normal(keys[0], (NUM_EXPERTS, num_epochs, first.shape[1]))
+    walk = first[:, None] + jnp.cumsum(steps, axis=1)
+    return Problem(
+        model,
+        start,
+        {
+            "real": data.on_device(split, transform, NUM_CLASSES),
+            "experts": Trajectories(walk, jnp.asarray(0, jnp.int32)),
+        },
+    )

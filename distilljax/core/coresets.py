@@ -1,0 +1,157 @@
+"""Coresets: real images chosen to stand for their class, the baseline of distilled ones.
+
+A chooser, `(features f32[m, d], num) -> i32[num]`, is greedy and deterministic: what it
+chooses for a smaller `num` is the beginning of what it chooses for a larger one. Scores
+that are equal go to the lower position. Memory is O(m d), time O(num m d).
+
+Choosers that watch a network train, such as forgetting (Toneva et al. 2019, arXiv
+1812.05159), are absent: each needs training runs on the whole set.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.types import Array, InputError, RealSet
+
+Chooser = Callable[[Array, int], Array]
+
+_CHUNK = 500  # images whose features are computed at once
+
+
+def _centred(features: Array, num: int) -> tuple[Array, Array]:
+    """Features less their mean, and the squared norms of these: f32[m, d], f32[m]."""
+    if features.ndim != 2:
+        raise InputError(f"features must be [m, d], got {list(features.shape)}")
+    if not 1 <= num <= features.shape[0]:
+        raise InputError(f"{num} were to be chosen of {features.shape[0]} points")
+    centred = features - features.mean(axis=0)
+    return centred, jnp.square(centred).sum(axis=1)
+
+
+def _products(features: Array, vector: Array) -> Array:
+    return jnp.matmul(features, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def herding(features: Array, num: int) -> Array:
+    """Points whose mean stays as near as can be to the mean of all.
+
+    p_t = argmin over x not chosen of || mu - (x + sum_{s<t} p_s) / t ||, Welling 2009 in
+    the form of iCaRL (Rebuffi et al. 2017, arXiv 1611.07725, algorithm 4).
+
+    Departures: iCaRL scales features to unit norm first, here they are taken as given;
+    Welling's herding may choose a point twice, this one may not.
+
+    Args:
+      features: f32[m, d].
+      num: how many to choose, 1..m; static.
+
+    Returns:
+      i32[num], positions in the order of choice.
+
+    Raises:
+      InputError: features of another shape, or not as many points as `num`.
+    """
+    centred, norms = _centred(features, num)
+
+    def pick(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        total, free = carry
+        # || total + x ||^2 less || total ||^2, which is the same for every x.
+        gaps = norms + 2 * _products(centred, total)
+        best = jnp.argmin(jnp.where(free, gaps, jnp.inf)).astype(jnp.int32)
+        return (total + centred[best], free.at[best].set(False)), best
+
+    start = jnp.zeros_like(centred[0]), jnp.ones(norms.shape, bool)
+    return jax.lax.scan(pick, start, length=num)[1]
+
+
+def k_centre(features: Array, num: int) -> Array:
+    """Points that leave no other far from all of them: greedy farthest-first.
+
+    p_t = argmax over x of min_{s<t} || x - p_s ||, at most twice the best possible
+    covering radius (Sener & Savarese 2018, arXiv 1708.00489, algorithm 1).
+
+    Departures: the paper starts from points that are labelled already; here p_1 is the
+    point nearest to the mean.
+
+    Args:
+      features: f32[m, d].
+      num: how many to choose, 1..m; static.
+
+    Returns:
+      i32[num], positions in the order of choice.
+
+    Raises:
+      InputError: features of another shape, or not as many points as `num`.
+    """
+    centred, norms = _centred(features, num)
+
+    def cover(nearest: Array, latest: Array) -> Array:
+        """Squared distances to the nearest chosen point; -1 where it was chosen."""
+        gaps = norms + norms[latest] - 2 * _products(centred, centred[latest])
+        return jnp.minimum(nearest, jnp.maximum(gaps, 0)).at[latest].set(-1)
+
+    def pick(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        nearest, latest = carry
+        nearest = cover(nearest, latest)
+        return (nearest, jnp.argmax(nearest).astype(jnp.int32)), latest
+
+    start = jnp.full_like(norms, jnp.inf), jnp.argmin(norms).astype(jnp.int32)
+    return jax.lax.scan(pick, start, length=num)[1]
+
+
+CORESETS: dict[str, Chooser] = {"herding": herding, "k_centre": k_centre}
+
+
+def pixels(images: Array) -> Array:
+    """The preprocessed pixels themselves, f32[b, h, w, c] -> f32[b, h * w * c]."""
+    return images.reshape(images.shape[0], -1)
+
+
+def select(
+    choose: Chooser,
+    real: RealSet,
+    num_per_class: int,
+    features: Callable[[Array], Array] = pixels,
+) -> Array:
+    """Chooses within each class, one class on the device at a time.
+
+    Not for use inside jit: classes differ in size.
+
+    Args:
+      choose: `herding`, `k_centre`, or another such function.
+      real: what to choose from.
+      num_per_class: images chosen of each class.
+      features: f32[b, h, w, c], preprocessed -> f32[b, d], the space to choose in. The
+        papers use a network trained on the whole set; pixels need none.
+
+    Returns:
+      i32[k * num_per_class], positions in `real`: class-ordered, in the order of choice
+      within a class; `sampling.take` gives the images.
+
+    Raises:
+      InputError: a class with fewer images; features of another shape, or not finite.
+    """
+    sizes = real.class_sizes.tolist()
+    smallest = min(sizes)
+    if not 1 <= num_per_class <= smallest:
+        raise InputError(
+            f"num_per_class={num_per_class}: class {sizes.index(smallest)} has {smallest} "
+            f"images; choose 1 to {smallest}"
+        )
+
+    @jax.jit
+    def compute(real: RealSet, positions: Array) -> Array:
+        return features(real.transform(real.images[positions]))
+
+    chooser = jax.jit(choose, static_argnums=1)
+    chosen = []
+    for label, size in enumerate(sizes):
+        members = real.class_index[label, :size]
+        parts = [compute(real, members[i : i + _CHUNK]) for i in range(0, size, _CHUNK)]
+        points = jnp.concatenate(parts)
+        if not jnp.isfinite(points).all():
+            raise InputError(f"features of class {label} have NaN or infinity")
+        chosen.append(members[chooser(points, num_per_class)])
+    return jnp.concatenate(chosen)

@@ -1,0 +1,153 @@
+"""Expert trajectories: what networks pass through when they are trained on real data.
+
+Trajectory matching (Cazenavette et al. 2022, arXiv 2203.11932) sets out from them. The
+parameters of a network are kept as one flat vector, in the order of
+`jax.flatten_util.ravel_pytree`: the leaves in the order of their sorted names, each
+row by row. `init` and `epoch` train one expert; `vmap` or `lax.map` over them trains many.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from distilljax.config import Config, option
+from distilljax.core import inner, losses, sampling
+from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.inner import InnerState
+from distilljax.types import Array, Batch, Key, LossFn, Model, Params, RealSet
+
+
+class Trajectories(NamedTuple):
+    """The parameters of experts at successive epochs."""
+
+    params: Array  # f32, f16 or bf16 [e, t, p]; e experts, t epochs, p parameters
+    first_epoch: Array  # i32[], the epoch of params[:, 0]; epoch 0 is the initialisation
+
+
+def flatten(params: Params) -> Array:
+    """Parameters as one vector, f32[p]."""
+    return ravel_pytree(params)[0]
+
+
+def num_params(model: Model) -> int:
+    """The number of parameters p of a model."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def unflatten(model: Model) -> Callable[[Array], Params]:
+    """The inverse of `flatten` for the parameters of a model: f32[p] -> Params."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(shapes)
+    ends = [0]
+    for leaf in leaves:
+        ends.append(ends[-1] + leaf.size)
+
+    def restore(vector: Array) -> Params:
+        parts = [
+            vector[start:end].reshape(leaf.shape)
+            for leaf, start, end in zip(leaves, ends[:-1], ends[1:], strict=True)
+        ]
+        return jax.tree.unflatten(structure, parts)
+
+    return restore
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(Config):
+    """How an expert is trained on real data: SGD at a constant rate."""
+
+    lr: float = option(0.01, "Learning rate.", above=0)
+    momentum: float = option(0.0, "Momentum.", low=0, high=1)
+    weight_decay: float = option(0.0, "Weight decay, added to the gradient.", low=0)
+    batch: int = option(256, "Images a step.", low=1)
+    augment: str = option(DSA, "Augmentation of each batch; empty for none.")
+    sam_rho: float = option(
+        0.0, "Radius of sharpness-aware minimisation; 0: plain SGD.", low=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+
+
+def optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """SGD as the recipe asks."""
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.sgd(recipe.lr, momentum=recipe.momentum or None),
+    )
+
+
+def sharpness_aware(loss_fn: LossFn, rho: float) -> LossFn:
+    """The loss at the worst point near the weights, to first order.
+
+    L(w + rho g / ||g||) with g = grad L(w) taken as a constant (Foret et al. 2021, arXiv
+    2010.01412, eq. 2), so that its gradient is theirs (eq. 3). The norm is over all
+    parameters; both gradients see the same batch.
+
+    Departures: the flat-minimum experts of FTD (Du et al. 2023, arXiv 2211.11004) are
+    trained with GSAM, which descends the gap between the two losses besides.
+    """
+
+    def perturbed(params: Params, batch: Batch) -> Array:
+        grads = jax.lax.stop_gradient(jax.grad(loss_fn)(params, batch))
+        scale = rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
+        return loss_fn(jax.tree.map(lambda w, g: w + scale * g, params, grads), batch)
+
+    return perturbed
+
+
+def epoch_key(key: Key, which: Array | int, epoch: Array | int) -> Key:
+    """What is random in one epoch of one expert; epoch 0 is its initialisation.
+
+    It depends on nothing else, so experts may be trained in any order, in any company.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, which), epoch)
+
+
+def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
+    """An expert at epoch 0; `key` is its `epoch_key` of epoch 0."""
+    return inner.init(model.init(key), optimizer(recipe))
+
+
+def epoch(
+    key: Key, model: Model, real: RealSet, recipe: Recipe, state: InnerState
+) -> tuple[InnerState, Array]:
+    """One pass over the real set, in an order of its own.
+
+    Args:
+      key: the `epoch_key`; settles order and augmentation.
+      model: the network.
+      real: what to train on. The batch size is lowered to split the set evenly, see
+        `sampling.even_batches`; what does not divide is left out of this pass.
+      recipe: how to train.
+      state: the expert after the epoch before. May be one of a stack, under `vmap`.
+
+    Returns:
+      The state after the pass, and the mean of the losses before its steps, f32[]; with
+      `sam_rho` of the perturbed losses.
+    """
+    order_key, augment_key = jax.random.split(key)
+    num = real.labels.shape[0]
+    size, num_steps = sampling.even_batches(num, recipe.batch)
+    positions = sampling.epochs(order_key, num, size, num_steps, num_steps)
+
+    def sample_batch(given: tuple[Array, Key]) -> Batch:
+        where, key = given
+        batch = sampling.take(real, where)
+        return batch._replace(images=augment(key, batch.images, strategy=recipe.augment))
+
+    loss_fn = losses.cross_entropy(model.apply)
+    if recipe.sam_rho:
+        loss_fn = sharpness_aware(loss_fn, recipe.sam_rho)
+    inputs = (positions, jax.random.split(augment_key, num_steps))
+    state, history = inner.unroll(
+        loss_fn, optimizer(recipe), sample_batch, state, inputs, remat="none"
+    )
+    return state, history.mean()

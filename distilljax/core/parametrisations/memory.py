@@ -1,0 +1,98 @@
+"""Memory addressing (Deng & Russakovsky 2022, arXiv 2206.02916, section 3.2).
+
+All images of all classes share m bases B of lower resolution; image i is read from them
+by its coefficients A, then enlarged by bilinear interpolation (half-pixel centres):
+
+    x_i = enlarge( sum_j A_ij B_j )
+
+Departures: the number of bases follows from the storage that `ipc` images a class would
+take, coefficients counted in; bases and coefficients start as the best approximation of
+given images of that form (the leading singular vectors), not as noise.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, option
+from distilljax.core.parametrisations.base import Parametrisation
+from distilljax.types import Array, DistilledSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Images are combinations of a few bases that all classes share."""
+
+    images: int | None = option(
+        None, "Images of each class that are read; none: five for each of --ipc.", low=1
+    )
+    bases: int | None = option(
+        None, "Bases m; none: as many as the storage of --ipc images allows.", low=1
+    )
+    downsample: int = option(2, "How many times smaller the sides of a basis are.", low=1)
+
+
+class Memory(NamedTuple):
+    """The code of a distilled set."""
+
+    bases: Array  # f32[m, h / downsample, w / downsample, c]
+    coefficients: Array  # f32[n, m]
+
+
+def make(
+    config: Config, image_shape: tuple[int, int, int], num_classes: int, ipc: int
+) -> Parametrisation:
+    """Stored sets are a `Memory` that decodes to `images` a class.
+
+    Raises:
+      FieldError: more bases than images, or than the storage allows; sides that
+        `downsample` does not divide.
+    """
+    h, w, c = image_shape
+    f = config.downsample
+    if h % f or w % f:
+        reason = f"{h}x{w} images cannot be made {f} times smaller without a remainder"
+        raise FieldError("downsample", f, reason)
+    low = (h // f, w // f, c)
+    per_class = config.images or 5 * ipc
+    num = per_class * num_classes
+    budget = ipc * num_classes * h * w * c // (h * w * c // (f * f) + num)
+    most = min(num, math.prod(low))
+    num_bases = config.bases or min(budget, most)
+    if num_bases > budget:
+        reason = (
+            f"{num_bases} bases and their coefficients take more storage than {ipc} images "
+            f"a class; at most {budget}"
+        )
+        raise FieldError("bases", config.bases, reason)
+    if num_bases > most:
+        reason = (
+            f"{num} images of {math.prod(low)} numbers each are combinations of {most} "
+            "bases; give no more"
+        )
+        raise FieldError("bases", config.bases, reason)
+    if num_bases < 1:
+        reason = f"the coefficients of {num} images leave no storage for a basis"
+        raise FieldError("images", config.images, reason)
+
+    def encode(distilled: DistilledSet) -> DistilledSet:
+        small = jax.image.resize(distilled.images, (num, *low), "bilinear")
+        u, s, vt = jnp.linalg.svd(small.reshape(num, -1), full_matrices=False)
+        # A basis has entries of about 1, as images have.
+        size = vt.shape[1] ** 0.5
+        bases = (vt[:num_bases] * size).reshape(-1, *low)
+        coefficients = u[:, :num_bases] * (s[:num_bases] / size)
+        code: Any = Memory(bases, coefficients)
+        return distilled._replace(images=code)
+
+    def decode(stored: DistilledSet) -> DistilledSet:
+        bases, coefficients = cast(Memory, stored.images)
+        small = coefficients @ bases.reshape(num_bases, -1)
+        images = jax.image.resize(small.reshape(num, *low), (num, h, w, c), "bilinear")
+        return stored._replace(images=images)
+
+    return Parametrisation(encode, decode, per_class)

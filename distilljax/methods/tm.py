@@ -1,0 +1,216 @@
+"""Trajectory matching (`tm`; MTT, Cazenavette et al. 2022, arXiv 2203.11932).
+
+A student starts from a network that an expert passed through on its way on real data,
+takes N steps on the distilled set, and is compared with the expert M epochs on (eq. 2):
+
+    min_S  || w_N - w*_{t+M} ||^2 / || w*_t - w*_{t+M} ||^2,
+    w_0 = w*_t,  w_{i+1} = w_i - eta grad L_{A(batch_i of S)}(w_i)
+
+with the augmentation A and the inner learning rate eta learned along. The gradient is
+exact; remat=step keeps one set of parameters for each student step. (TESLA, Cui et al.
+2023, arXiv 2211.10586, has constant memory by another formula, which is not exact as its
+authors published it.)
+
+Variants: `segments` > 1 averages over several expert segments a step. A window of start
+epochs that widens, soft labels that begin as the experts' logits, and a loss above which
+a step is skipped make DATM (Guo et al. 2024, arXiv 2310.05773, section 3.3). Flat-minimum
+experts (FTD) are an option of the experts' training.
+
+Departures: eta is learned through its logarithm and kept within `lr_low`..`lr_high`, so
+it can neither turn negative nor run away; a step d log eta = r eta^2 dL/d eta does what
+the published step of rate r on eta does, so `lr_lr` is about r / eta^2. The images can
+be learned by Adam instead of SGD. The last minibatch of a permutation is as large as the
+others.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, option
+from distilljax.core import distilled as distilled_set
+from distilljax.core import expert, inner, losses, sampling
+from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.distances import parameter_distance
+from distilljax.core.expert import Trajectories
+from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.parametrisations import DIRECT, Parametrisation
+from distilljax.core.scan import Remat
+from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
+
+SOURCE = "experts"
+
+# What a person should lower when the outer loss explodes, in this order.
+LOWER = ("image_lr", "inner_lr", "lr_lr", "lr_high", "label_lr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Settings of `tm`."""
+
+    student_steps: int = option(20, "Student steps N.", low=1)
+    expert_epochs: int = option(2, "Epochs M between start and target.", low=1)
+    min_start: int = option(0, "First epoch that a student may start from.", low=0)
+    max_start: int = option(5, "Last epoch that a student may start from.", low=0)
+    first_max_start: int | None = option(
+        None, "Last start epoch at first; it widens to max_start. none: max_start.", low=0
+    )
+    widen_steps: int = option(
+        1000, "Outer steps in which the window of start epochs widens.", low=1
+    )
+    student_batch: int | None = option(
+        None, "Distilled images in a student step; none: all of them.", low=1
+    )
+    segments: int = option(1, "Expert segments averaged in an outer step.", low=1)
+    augment: str = option(DSA, "Augmentation of student batches; empty for none.")
+    inner_lr: float = option(0.02, "Student learning rate, at the start.", above=0)
+    lr_lr: float = option(0.1, "Outer SGD rate of log inner_lr; 0: not learned.", low=0)
+    lr_low: float = option(1e-4, "Least student learning rate.", above=0)
+    lr_high: float = option(1.0, "Greatest student learning rate.", above=0)
+    outer: Literal["sgd", "adam"] = option("sgd", "Outer optimizer of the images.")
+    image_lr: float = option(100.0, "Outer learning rate of the images.", above=0)
+    label_lr: float = option(
+        0.0, "Outer SGD rate of the label logits; 0: not learned.", low=0
+    )
+    label_momentum: float = option(0.9, "Outer momentum of the labels.", low=0, high=1)
+    momentum: float = option(0.5, "Outer momentum of images and rate.", low=0, high=1)
+    clip: float | None = option(
+        None, "Largest norm of a meta-gradient; none: no limit.", above=0
+    )
+    skip_above: float | None = option(
+        None, "Outer loss above which a step is skipped (DATM).", above=0
+    )
+    remat: Remat = option("step", "What the reverse pass keeps of a student step.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+        if self.max_start < self.min_start:
+            reason = f"cannot lie below min_start={self.min_start}"
+            raise FieldError("max_start", self.max_start, reason)
+        first = self.first_max_start
+        if first is not None and not self.min_start <= first <= self.max_start:
+            reason = f"must lie in min_start..max_start, {self.min_start}..{self.max_start}"
+            raise FieldError("first_max_start", first, reason)
+        if not self.lr_low <= self.inner_lr <= self.lr_high:
+            reason = f"must lie in lr_low..lr_high, {self.lr_low}..{self.lr_high}"
+            raise FieldError("inner_lr", self.inner_lr, reason)
+
+    @property
+    def last_epoch(self) -> int:
+        """The last expert epoch that a student is compared with."""
+        return self.max_start + self.expert_epochs
+
+
+def latest_start(config: Config, step: Array) -> Array:
+    """The last start epoch allowed at an outer step, i32[].
+
+    It grows linearly from `first_max_start` to `max_start` over `widen_steps`, in whole
+    epochs (DATM, section 3.3).
+    """
+    if config.first_max_start is None:
+        return jnp.asarray(config.max_start, jnp.int32)
+    growth = config.max_start - config.first_max_start
+    grown = growth * jnp.minimum(step, config.widen_steps) // config.widen_steps
+    return jnp.asarray(config.first_max_start + grown, jnp.int32)
+
+
+def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
+    """The method; its source is `Trajectories` that reach `config.last_epoch`.
+
+    Raises:
+      InputError: in a step, if the trajectories are of another model, or too short.
+    """
+    loss_fn = losses.cross_entropy(model.apply)
+    unflatten = expert.unflatten(model)
+
+    def distance(
+        distilled: DistilledSet, step: Array, source: Trajectories, key: Key
+    ) -> Array:
+        pick_key, start_key, order_key, augment_key = jax.random.split(key, 4)
+        num_experts = source.params.shape[0]
+        which = jax.random.randint(pick_key, (), 0, num_experts)
+        epoch = jax.random.randint(
+            start_key, (), config.min_start, latest_start(config, step) + 1
+        )
+        row = epoch - source.first_epoch
+        start, target = (
+            _at_least_float32(source.params[which, at])
+            for at in (row, row + config.expert_epochs)
+        )
+
+        num = distilled.images.shape[0]
+        data = distilled_set.as_batch(distilled)
+        size, per_epoch = sampling.even_batches(num, config.student_batch)
+        positions = sampling.epochs(order_key, num, size, config.student_steps, per_epoch)
+
+        def sample_batch(given: tuple[Array, Key]) -> Batch:
+            where, key = given
+            batch = data if size == num else jax.tree.map(lambda x: x[where], data)
+            images = augment(key, batch.images, strategy=config.augment)
+            return batch._replace(images=images)
+
+        rule = optax.sgd(jnp.exp(distilled.log_lr))
+        state = inner.init(unflatten(start), rule)
+        inputs = (positions, jax.random.split(augment_key, config.student_steps))
+        state, _ = inner.unroll(
+            loss_fn, rule, sample_batch, state, inputs, remat=config.remat
+        )
+        return parameter_distance(expert.flatten(state.params), start, target)
+
+    def outer_loss(
+        distilled: DistilledSet, key: Key, step: Array, source: Trajectories
+    ) -> tuple[Array, Array]:
+        _check(config, model, source)
+        one = functools.partial(distance, distilled, step, source)
+        if config.segments == 1:
+            loss = one(key)
+        else:
+            loss = jax.vmap(one)(jax.random.split(key, config.segments)).mean()
+        return loss, step + 1
+
+    rules = per_field(
+        images=descent(config.outer, config.image_lr, config.momentum),
+        label_logits=(
+            descent("sgd", config.label_lr, config.label_momentum)
+            if config.label_lr
+            else None
+        ),
+        log_lr=descent("sgd", config.lr_lr, config.momentum) if config.lr_lr else None,
+        clip=config.clip,
+    )
+    return from_outer_loss(
+        outer_loss,
+        rules,
+        lambda key: jnp.zeros((), jnp.int32),
+        skip_above=config.skip_above,
+        lr_range=(config.lr_low, config.lr_high),
+        parametrisation=parametrisation,
+    )
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _check(config: Config, model: Model, source: Trajectories) -> None:
+    """Shapes are known when a step is traced."""
+    size = expert.num_params(model)
+    _, num_epochs, held = source.params.shape
+    if held != size:
+        raise InputError(
+            f"the experts have {held:,} parameters, the model {size:,}; train experts of "
+            "this model"
+        )
+    needed = config.last_epoch - config.min_start + 1
+    if num_epochs < needed:
+        raise InputError(
+            f"{needed} successive epochs of the experts are needed (min_start="
+            f"{config.min_start} to max_start + expert_epochs={config.last_epoch}), "
+            f"{num_epochs} were given; train longer experts or lower max_start"
+        )

@@ -1,0 +1,366 @@
+"""What chosen real images are worth: random ones, herding and k-centre, in one table.
+
+    python -m experiments.coresets --dataset=embedded --ipcs=1,10
+    python -m experiments.coresets --baselines=herding --ipcs=50 --protocol=dc
+
+One row for each way to choose, one column for each number of images per class;
+`summary.json` holds it with every network's accuracy, the pictures show what was chosen.
+Networks with the same number train from the same initial weights.
+
+`random` draws anew for each network, from the whole training split, as the random
+baseline of `distill` does, so its spread is that of sets and networks. `herding` and
+`k_centre` choose once by preprocessed pixels, from the training images that are not held
+out, so theirs is that of networks alone. At one image per class both take the image that
+is nearest to the mean of its class. (The papers choose by the features of a network
+trained on the whole set; methods that need training runs, such as forgetting, are left
+out.)
+
+Each finished cell is kept in `cells.jsonl`; the same command again computes only those
+that are missing.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from distilljax import data
+from distilljax.config import FieldError, chooses, option
+from distilljax.core import coresets, sampling
+from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy
+from distilljax.io import records
+from distilljax.io.files import replacing, write_json
+from distilljax.models import MODELS
+from distilljax.types import Array, Batch, Key, Model, RealSet
+from experiments import common, figures, launch, runs
+from experiments.progress import SECONDS_BETWEEN_LINES, duration
+
+RANDOM = "random"
+BASELINES = (RANDOM, *coresets.CORESETS)
+
+
+@chooses(
+    "model",
+    MODELS,
+    "convnet",
+    "Network that is trained on the chosen images.",
+    changed={"convnet": {"width": 32}},
+)
+@dataclasses.dataclass(frozen=True)
+class Config(common.DataOptions):
+    """Options of the experiment."""
+
+    ipcs: str = option("1,10", "Images per class, with commas.")
+    baselines: str = option(
+        ",".join(BASELINES), f"Ways to choose, with commas: {', '.join(BASELINES)}."
+    )
+    protocol: Literal["study", "dc", "dsa"] = option(
+        "study", "How networks are trained on the images."
+    )
+    seeds: int = option(5, "Networks trained in each cell.", low=2)
+    seed: int = option(0, "Settles the networks.", low=0, high=2**31 - 1)
+    workdir: str | None = option(
+        None, "Where the results go; none: a folder under runs/ named by the settings."
+    )
+
+
+class _Cell(NamedTuple):
+    """One way to choose, at one number of images per class."""
+
+    baseline: str
+    ipc: int
+
+
+def baseline_names(text: str, field: str = "baselines") -> list[str]:
+    """The names in a list with commas.
+
+    Raises:
+      FieldError: of the option `field`: a name that is not of `BASELINES`, or comes
+        twice, or none at all.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = f"choose among {', '.join(BASELINES)}"
+    if not names:
+        raise FieldError(field, text, f"name at least one; {known}")
+    if unknown := [name for name in names if name not in BASELINES]:
+        raise FieldError(field, text, f"there is no baseline {unknown[0]!r}; {known}")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise FieldError(field, text, f"{twice[0]} is named twice")
+    return names
+
+
+def baseline_sets(
+    names: Sequence[str], train: data.Split, real: RealSet, ipc: int, seeds: int
+) -> dict[str, Batch]:
+    """Name -> `ipc` images a class so chosen, stacked as `common.random_subsets` does.
+
+    Args:
+      names: of `BASELINES`.
+      train: what `random` draws from, for each of `seeds` networks anew.
+      real: what the others choose from, once for all networks; its transform is
+        applied to all.
+      ipc: images a class.
+      seeds: number of networks.
+
+    Raises:
+      InputError: a class has fewer images.
+    """
+    sets = {}
+    for name in names:
+        if name == RANDOM:
+            sets[name] = common.random_subsets(train, ipc, seeds, real.transform)
+        else:
+            positions = coresets.select(coresets.CORESETS[name], real, ipc)
+            sets[name] = common.repeated(sampling.take(real, positions), seeds)
+    return sets
+
+
+def _ipcs(config: Any) -> list[int]:
+    try:
+        numbers = [int(part) for part in config.ipcs.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        reason = "expected different positive integers with commas, such as 1,10"
+        raise FieldError("ipcs", config.ipcs, reason)
+    return numbers
+
+
+def run(config: Any) -> dict[str, Any]:
+    """Fills the table; returns what `summary.json` holds.
+
+    Raises:
+      InputError: options, data or a working directory that cannot be used.
+    """
+    names, ipcs = baseline_names(config.baselines), _ipcs(config)
+    numbers = "-".join(map(str, ipcs))
+    label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
+    workdir = runs.directory("experiments.coresets", config, label)
+    with runs.opened(workdir, "experiments.coresets", config):
+        summary = _run(config, [_Cell(name, n) for n in ipcs for name in names], workdir)
+    _show(summary, workdir)
+    return summary
+
+
+def _run(config: Any, cells: Sequence[_Cell], workdir: pathlib.Path) -> dict[str, Any]:
+    prepared = common.prepare(config)
+    loaded = prepared.data
+    names, ipcs = ([*dict.fromkeys(column)] for column in zip(*cells, strict=True))
+    smallest = int(prepared.real.class_sizes.min())
+    if max(ipcs) > smallest:
+        reason = f"the smallest class has {smallest} training images besides the held-out"
+        raise FieldError("ipcs", config.ipcs, reason)
+    model = common.model_of(config, loaded.image_shape, loaded.num_classes)
+    test = data.on_device(loaded.test, prepared.transform, loaded.num_classes)
+    protocol = PROTOCOLS[config.protocol]
+
+    done = _finished(workdir / "cells.jsonl", cells, loaded.fingerprint)
+    if done:
+        print(f"{len(done)} of {len(cells)} cells were finished before, in {workdir}")
+    missing = [cell for cell in cells if cell not in done]
+    weights = [_weight(cell.ipc * loaded.num_classes, protocol, test) for cell in missing]
+    progress = _Progress(missing, weights, config.seeds)
+    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    for ipc in ipcs:
+        sets = baseline_sets(names, loaded.train, prepared.real, ipc, config.seeds)
+        _draw(workdir, ipc, prepared, sets)
+        left = [cell for cell in missing if cell.ipc == ipc]
+        if left:
+            print(f"compiling for {ipc} per class", file=sys.stderr, flush=True)
+            given = keys[0], _unstacked(sets[left[0].baseline])[0], test
+            train = _training(model, protocol, *given)
+        for cell in left:
+            values, seconds = [], 0.0
+            for key, one in zip(keys, _unstacked(sets[cell.baseline]), strict=True):
+                began = time.perf_counter()
+                values.append(float(train(key, one, test)))
+                took = time.perf_counter() - began
+                seconds += took
+                progress.trained(cell, took)
+            accuracy = runs.spread(values)
+            done[cell] = {
+                **cell._asdict(),
+                "fingerprint": loaded.fingerprint,
+                "seconds": seconds,
+                **accuracy,
+            }
+            records.append(workdir / "cells.jsonl", [done[cell]])
+            progress.finished(cell, accuracy)
+    return _summarise(config, workdir, prepared, cells, done)
+
+
+def _finished(
+    path: pathlib.Path, cells: Sequence[_Cell], fingerprint: str
+) -> dict[_Cell, dict[str, Any]]:
+    """The cells in the file that are of these data; it is left with no others."""
+    kept = {}
+    for record in records.read(path):
+        cell = _Cell(record["baseline"], record["ipc"])
+        if cell in cells and record["fingerprint"] == fingerprint:
+            kept[cell] = record
+    if path.exists():
+        with replacing(path) as temporary:
+            records.append(temporary, kept.values())
+    return kept
+
+
+def _training(
+    model: Model, protocol: Protocol, key: Key, batch: Batch, test: RealSet
+) -> Callable[[Key, Batch, RealSet], Array]:
+    """Accuracy of one network, compiled for arguments like these."""
+
+    @jax.jit
+    def compute(key: Key, batch: Batch, test: RealSet) -> Array:
+        return fresh_accuracy(key[None], model, batch, test, protocol)[0]
+
+    return compute.lower(key, batch, test).compile()
+
+
+def _unstacked(sets: Batch) -> list[Batch]:
+    return [Batch(*one) for one in zip(*sets, strict=True)]
+
+
+def _weight(num_images: int, protocol: Protocol, test: RealSet) -> float:
+    """What a network costs, in images trained on; testing one costs a third."""
+    size, _ = sampling.even_batches(num_images, protocol.batch)
+    return protocol.num_steps(num_images) * size + test.labels.shape[0] / 3
+
+
+class _Progress:
+    """Lines on stderr: after a cell, and after ten seconds of silence."""
+
+    def __init__(self, cells: Sequence[_Cell], weights: Sequence[float], seeds: int):
+        self._weights = dict(zip(cells, weights, strict=True))
+        self._weight_left, self._weight_done = seeds * sum(weights), 0.0
+        self._num_cells, self._cells_done = len(cells), 0
+        self._num_networks, self._networks_done = seeds * len(cells), 0
+        self._seconds = 0.0
+        self._last_line = time.monotonic()
+
+    def trained(self, cell: _Cell, seconds: float) -> None:
+        """One network more is trained, in `seconds`."""
+        self._seconds += seconds
+        self._networks_done += 1
+        self._weight_done += self._weights[cell]
+        self._weight_left -= self._weights[cell]
+        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._print(cell, "")
+
+    def finished(self, cell: _Cell, accuracy: Mapping[str, Any]) -> None:
+        """A cell is whole."""
+        self._cells_done += 1
+        self._print(cell, f": {_percent(accuracy)} %")
+
+    def _print(self, cell: _Cell, result: str) -> None:
+        self._last_line = time.monotonic()
+        left = self._seconds * self._weight_left / self._weight_done
+        rate = self._networks_done / max(self._seconds, 1e-9)
+        print(
+            f"cell {self._cells_done}/{self._num_cells}  "
+            f"network {self._networks_done}/{self._num_networks}  "
+            f"{rate:.3g} networks/s  about {duration(left)} left  "
+            f"{cell.baseline}, {cell.ipc} per class{result}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _percent(accuracy: Mapping[str, Any]) -> str:
+    return f"{100 * accuracy['mean']:.1f} ±{100 * accuracy['std']:.1f}"
+
+
+def _draw(
+    workdir: pathlib.Path, ipc: int, prepared: common.Prepared, sets: Mapping[str, Batch]
+) -> None:
+    """At one image a class one picture, a row for each baseline; else one for each."""
+    loaded = prepared.data
+    shown = {
+        name: common.displayable(prepared.transform, stack.images[0])
+        for name, stack in sets.items()
+    }
+    if ipc == 1:
+        figures.image_grid(
+            workdir / "ipc1.png",
+            np.concatenate([*shown.values()]),
+            list(shown),
+            f"{loaded.name}, 1 per class",
+        )
+        return
+    for name, images in shown.items():
+        figures.image_grid(
+            workdir / f"{name}_ipc{ipc}.png",
+            images,
+            loaded.class_names,
+            f"{name} on {loaded.name}, {ipc} per class",
+        )
+
+
+def _summarise(
+    config: Any,
+    workdir: pathlib.Path,
+    prepared: common.Prepared,
+    cells: Sequence[_Cell],
+    done: Mapping[_Cell, Mapping[str, Any]],
+) -> dict[str, Any]:
+    accuracy: dict[str, dict[str, Any]] = {cell.baseline: {} for cell in cells}
+    for cell in cells:
+        figures_of_cell = {n: done[cell][n] for n in ("mean", "std", "seeds", "values")}
+        accuracy[cell.baseline][str(cell.ipc)] = figures_of_cell
+    loaded = prepared.data
+    chosen_from = {
+        name: len((loaded.train if name == RANDOM else prepared.rest).labels)
+        for name in accuracy
+    }
+    summary = {
+        "accuracy": accuracy,
+        "chosen_from": chosen_from,
+        "protocol": {"name": config.protocol, **PROTOCOLS[config.protocol].to_dict()},
+        "dataset": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "fingerprint": loaded.fingerprint,
+        },
+        "seconds": sum(done[cell]["seconds"] for cell in cells),
+        "peak_memory_bytes": runs.peak_memory_bytes(),
+        "environment": runs.environment(),
+    }
+    write_json(workdir / "summary.json", summary)
+    return json.loads(json.dumps(summary))
+
+
+def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    accuracy = summary["accuracy"]
+    ipcs = list(next(iter(accuracy.values())))
+    seeds = next(iter(accuracy.values()))[ipcs[0]]["seeds"]
+    title = (
+        f"Test accuracy on {summary['dataset']['name']}, protocol "
+        f"{summary['protocol']['name']}: percent, mean ± std of {seeds} networks"
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("chosen by")
+    for ipc in ipcs:
+        table.add_column(f"{ipc} per class", justify="right", no_wrap=True)
+    for name, row in accuracy.items():
+        table.add_row(name, *(_percent(row[ipc]) for ipc in ipcs))
+    print(title)
+    Console().print(table)
+    seconds = duration(summary["seconds"])
+    print(f"{seconds}. summary.json, cells.jsonl and the pictures lie in {workdir}")
+
+
+def main(config: Any) -> None:
+    """Entry of the command line."""
+    run(config)
+
+
+if __name__ == "__main__":
+    launch.main(Config, main)

@@ -1,0 +1,195 @@
+"""Experts against gradient descent written out in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from distilljax.config import FieldError
+from distilljax.core import evaluate, expert, sampling
+from distilljax.core.augment import augment
+from distilljax.core.expert import Recipe
+from distilljax.core.losses import accuracy
+from distilljax.types import InputError, Model
+
+K, PIXELS = 3, 64
+KEY = jax.random.key(11)
+PLAIN = Recipe(lr=0.1, batch=7, augment="")
+RECIPES = {
+    "plain": PLAIN,
+    "everything": Recipe(
+        lr=0.1, batch=7, momentum=0.8, weight_decay=0.05, augment="crop_flip", sam_rho=0.3
+    ),
+    "whole set a step": Recipe(lr=0.3, batch=100, augment=""),
+}
+
+# Named so that creation order and sorted order differ.
+LINEAR = Model(
+    init=lambda key: {
+        "weights": 0.3 * jax.random.normal(key, (PIXELS, K)),
+        "bias": jnp.zeros(K),
+    },
+    features=lambda params, images: images.reshape(images.shape[0], -1),
+    apply=lambda params, images: (
+        images.reshape(images.shape[0], -1) @ params["weights"] + params["bias"]
+    ),
+)
+
+
+def train(numbers, epochs, model, real, recipe, arrange="vmap"):
+    """Experts side by side: (states, losses [epochs, m])."""
+
+    def one(number, state, epoch):
+        key = expert.epoch_key(KEY, number, epoch)
+        return expert.epoch(key, model, real, recipe, state)
+
+    @jax.jit
+    def advance(numbers, states, epoch):
+        if arrange == "vmap":
+            return jax.vmap(one, (0, 0, None))(numbers, states, epoch)
+        return jax.lax.map(lambda given: one(*given, epoch), (numbers, states))
+
+    numbers = jnp.asarray(numbers)
+    states = jax.vmap(
+        lambda number: expert.init(expert.epoch_key(KEY, number, 0), model, recipe)
+    )(numbers)
+    history = []
+    for epoch in range(1, epochs + 1):
+        states, losses = advance(numbers, states, epoch)
+        history.append(losses)
+    return states, jnp.stack(history)
+
+
+def gradient(w, b, x, y):
+    """Of the mean cross-entropy of softmax(x w + b): (loss, d w, d b)."""
+    logits = x @ w + b
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = (p - y) / len(x)
+    return -(y * np.log(p)).sum() / len(x), x.T @ error, error.sum(0)
+
+
+def descend(number, epochs, real, recipe):
+    """One expert, step by step: (w, b, mean loss of each epoch)."""
+    start = LINEAR.init(expert.epoch_key(KEY, number, 0))
+    w, b = np.array(start["weights"]), np.array(start["bias"])
+    momentum_w, momentum_b = np.zeros_like(w), np.zeros_like(b)
+    num = len(real.labels)
+    num_steps = -(-num // recipe.batch)
+    size = num // num_steps
+    history = []
+    for epoch in range(1, epochs + 1):
+        order_key, augment_key = jax.random.split(expert.epoch_key(KEY, number, epoch))
+        order = np.asarray(sampling.epochs(order_key, num, size, num_steps, num_steps))
+        assert len(set(order.ravel())) == num_steps * size  # no image twice
+        keys, losses = jax.random.split(augment_key, num_steps), []
+        for at, key in zip(order, keys, strict=True):
+            images = real.transform(real.images[at])
+            images = augment(key, images, strategy=recipe.augment)
+            x = np.asarray(images, w.dtype).reshape(size, -1)
+            y = np.eye(K)[np.asarray(real.labels[at])]
+            loss, grad_w, grad_b = gradient(w, b, x, y)
+            if recipe.sam_rho:
+                norm = np.sqrt((grad_w**2).sum() + (grad_b**2).sum())
+                worse = [
+                    v + recipe.sam_rho * g / norm for v, g in ((w, grad_w), (b, grad_b))
+                ]
+                loss, grad_w, grad_b = gradient(*worse, x, y)
+            losses.append(loss)
+            momentum_w = recipe.momentum * momentum_w + grad_w + recipe.weight_decay * w
+            momentum_b = recipe.momentum * momentum_b + grad_b + recipe.weight_decay * b
+            w, b = w - recipe.lr * momentum_w, b - recipe.lr * momentum_b
+        history.append(np.mean(losses))
+    return w, b, history
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_experts_side_by_side_are_each_plain_gradient_descent(float64, problem, name):
+    recipe, numbers = RECIPES[name], (4, 0)
+    states, losses = train(numbers, 2, LINEAR, problem.real, recipe)
+    for i, number in enumerate(numbers):
+        w, b, history = descend(number, 2, problem.real, recipe)
+        np.testing.assert_allclose(states.params["weights"][i], w, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(states.params["bias"][i], b, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(losses[:, i], history, rtol=1e-6)
+    moved = (
+        states.params["weights"][0] - LINEAR.init(expert.epoch_key(KEY, 4, 0))["weights"]
+    )
+    assert jnp.abs(moved).max() > 1e-2
+    assert jnp.abs(states.params["weights"][0] - states.params["weights"][1]).max() > 1e-2
+
+
+def test_an_expert_does_not_depend_on_its_company(problem):
+    recipe = Recipe(lr=0.1, batch=20, augment="flip")
+    together, _ = train((0, 1, 2), 2, problem.model, problem.real, recipe)
+    for numbers, arrange in (((2,), "vmap"), ((1, 2), "map")):
+        apart, _ = train(numbers, 2, problem.model, problem.real, recipe, arrange)
+        for ours, theirs in zip(
+            jax.tree.leaves(apart), jax.tree.leaves(together), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs[-len(numbers) :], rtol=0, atol=1e-6)
+
+
+def test_epochs_of_an_expert_and_experts_of_an_epoch_differ():
+    keys = [expert.epoch_key(KEY, e, t) for e in range(4) for t in range(4)]
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 16
+
+
+def test_experts_learn(problem):
+    states, losses = train((0, 1), 8, problem.model, problem.real, Recipe(0.3, batch=20))
+    logits = jax.vmap(
+        lambda params: evaluate.predict(problem.model.apply, params, problem.real)
+    )(states.params)
+    assert accuracy(logits, problem.real.labels).min() > 0.9
+    assert (losses[-1] < 0.8 * losses[0]).all()
+
+
+def test_sharpness_aware_follows_its_formula(float64):
+    """L = w A w / 2: the gradient of eq. 3 is A (w + rho A w / |A w|)."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 5))
+    matrix, rho = root @ root.T, 0.7
+    params = {"u": jnp.asarray(rng.normal(size=2)), "v": jnp.asarray(rng.normal(size=3))}
+    w = np.concatenate([params["u"], params["v"]])
+
+    def loss_fn(params, batch):
+        vector = ravel_pytree(params)[0]
+        return vector @ batch @ vector / 2
+
+    sharp = expert.sharpness_aware(loss_fn, rho)
+    loss, grads = jax.value_and_grad(sharp)(params, jnp.asarray(matrix))
+    worse = w + rho * matrix @ w / np.linalg.norm(matrix @ w)
+    np.testing.assert_allclose(loss, worse @ matrix @ worse / 2, rtol=1e-12)
+    np.testing.assert_allclose(ravel_pytree(grads)[0], matrix @ worse, rtol=1e-12)
+
+
+def test_sharpness_aware_survives_a_zero_gradient():
+    sharp = expert.sharpness_aware(lambda params, batch: (params**2).sum(), 0.5)
+    loss, grads = jax.value_and_grad(sharp)(jnp.zeros(3), None)
+    assert loss == 0
+    np.testing.assert_array_equal(grads, 0)
+
+
+def test_parameters_are_flattened_in_the_order_of_their_names():
+    params = LINEAR.init(KEY)
+    vector = expert.flatten(params)
+    assert vector.shape == (expert.num_params(LINEAR),) == (PIXELS * K + K,)
+    np.testing.assert_array_equal(vector[:K], params["bias"])
+    np.testing.assert_array_equal(vector[K:], params["weights"].ravel())
+
+
+def test_unflatten_is_the_inverse_of_flatten(problem):
+    params = problem.model.init(KEY)
+    again = expert.unflatten(problem.model)(expert.flatten(params))
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_recipes_that_make_no_sense_are_refused():
+    with pytest.raises(FieldError, match="lr=0: must be greater than 0"):
+        Recipe(lr=0)
+    with pytest.raises(InputError, match="has no operation 'blur'"):
+        Recipe(augment="flip_blur")

@@ -1,0 +1,43 @@
+"""A tiny data set in a file, and experts trained on it."""
+
+import numpy as np
+import pytest
+
+from experiments import launch, train_experts
+from tests.conftest import striped_images
+
+MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    train, test = striped_images(40), striped_images(20, seed=1)
+    np.savez(
+        path,
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
+        class_names=["top", "middle", "bottom"],
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def experts(dataset, tmp_path_factory):
+    """The folder of two experts of five epochs."""
+    workdir = tmp_path_factory.mktemp("experts") / "store"
+    argv = [
+        f"--dataset={dataset}",
+        f"--workdir={workdir}",
+        *MLP,
+        "--held_out=5",
+        "--experts=2",
+        "--epochs=5",
+        "--recipe.batch=20",
+        "--recipe.lr=0.05",
+        "--recipe.augment=",
+    ]
+    train_experts.run(launch.parse(train_experts.Config, argv))
+    return workdir

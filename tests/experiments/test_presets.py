@@ -1,0 +1,64 @@
+"""Published settings: each is one configuration that the parser accepts."""
+
+import pytest
+
+from distilljax.methods import METHODS
+from distilljax.types import InputError
+from experiments import distill, launch
+from experiments.presets import BY_METHOD, NAMES, PRESETS
+
+
+def parse(*argv):
+    return launch.parse(distill.Config, argv, presets=PRESETS)
+
+
+def test_every_method_has_the_three_sizes():
+    assert BY_METHOD.keys() == METHODS.keys()
+    for presets in BY_METHOD.values():
+        assert {f"cifar10_ipc{ipc}" for ipc in (1, 10, 50)} <= presets.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(m, name) for m, presets in BY_METHOD.items() for name in presets]
+)
+def test_a_preset_is_what_the_command_line_gives(method, name):
+    preset = BY_METHOD[method][name]
+    chosen = parse(f"--preset={name}", f"--method={method}")
+    assert getattr(chosen, method) == preset.settings
+    assert chosen.method == method
+    assert chosen.dataset == "cifar10"
+    assert chosen.convnet.width == 128
+    assert f"ipc{chosen.ipc}" in name
+    for option, value in preset.experiment.items():
+        if not isinstance(value, dict):
+            assert getattr(chosen, option) == value
+    assert len(preset.source) > 10
+
+
+def test_a_variant_brings_its_method_and_a_flag_wins():
+    chosen = parse("--preset=datm_cifar10_ipc10", "--tm.segments=4", "--convnet.width=16")
+    assert (chosen.method, chosen.labels) == ("tm", "expert")
+    assert (chosen.tm.segments, chosen.tm.first_max_start) == (4, 10)
+    assert chosen.convnet.width == 16
+
+
+def test_the_window_and_rates_of_the_sources():
+    """Numbers read from the papers' tables, once more."""
+    assert parse("--preset=cifar10_ipc10", "--method=tm").tm.student_steps == 30
+    assert parse("--preset=cifar10_ipc1", "--method=tm").tm.max_start == 2
+    gm = parse("--preset=dsa_cifar10_ipc50").gm
+    assert (gm.outer_loop, gm.inner_loop) == (50, 10)
+    rat = parse("--preset=rat_cifar10_ipc10").bptt
+    assert (rat.unroll, rat.window, rat.random_window, rat.inner) == (200, 60, True, "adam")
+
+
+def test_a_variant_of_another_method_is_refused():
+    with pytest.raises(
+        InputError, match=r"dsa_cifar10_ipc1 belongs to --method=gm, not tm"
+    ):
+        parse("--preset=dsa_cifar10_ipc1", "--method=tm")
+
+
+def test_names_are_listed():
+    assert set(NAMES) == set(PRESETS)
+    assert "cifar10_ipc10" in launch.help_text(distill.Config, program="x", presets=PRESETS)
