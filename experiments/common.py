@@ -1,6 +1,7 @@
 """What experiments share: data and model of a configuration, accuracies over seeds."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -128,21 +129,30 @@ def accuracies(
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
     """
-
-    @jax.jit
-    def compute(keys: Key, train_on: Batch | RealSet, test: RealSet, rate: Array) -> Array:
-        return evaluate.fresh_accuracy(
-            keys,
-            model,
-            train_on,
-            test,
-            protocol,
-            learning_rate=rate,
-            stacked=isinstance(train_on, Batch),
-        )
-
     rate = jnp.asarray(learning_rate, jnp.float32)
-    return spread(compute(jax.random.split(key, seeds), train_on, test, rate))
+    keys = jax.random.split(key, seeds)
+    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fresh_accuracy(
+    model: Model,
+    protocol: Protocol,
+    keys: Key,
+    train_on: Batch | RealSet,
+    test: RealSet,
+    rate: Array,
+) -> Array:
+    """Compiled once for all sets of one shape."""
+    return evaluate.fresh_accuracy(
+        keys,
+        model,
+        train_on,
+        test,
+        protocol,
+        learning_rate=rate,
+        stacked=isinstance(train_on, Batch),
+    )
 
 
 def against(

@@ -99,6 +99,15 @@ class Config(common.DataOptions):
 WHOLE = Protocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
 
 
+def _keys(config: Any) -> Key:
+    """Of the start and of the test, key[2]; apart from those of `loop.run`.
+
+    `fold_in(key, i)` is `split(key, n)[i]` with JAX's default generator, so that small
+    numbers would give the keys that the loop has split off.
+    """
+    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1 << 20))
+
+
 class _Setting:
     """Everything a run needs, made from its configuration."""
 
@@ -179,8 +188,7 @@ class _Setting:
         chosen = data.subset(trusted, per_class, config.seed)
         images = self.transform(jnp.asarray(chosen.images))
         if config.init == "noise":
-            key = jax.random.fold_in(jax.random.key(config.seed), 1)
-            images = jax.random.normal(key, images.shape)
+            images = jax.random.normal(_keys(config)[0], images.shape)
         start = distilled_set.create(
             images,
             jnp.asarray(chosen.labels),
@@ -414,7 +422,7 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
     """The test set is read here, once."""
     k = setting.data.num_classes
     test = data.on_device(setting.data.test, setting.transform, k)
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    key = _keys(config)[1]
     train = setting.data.train
     baselines = coresets.baseline_sets(
         coresets.baseline_names(config.baselines),

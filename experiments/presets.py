@@ -111,7 +111,9 @@ def _gm() -> dict[str, Preset]:
         made[f"dsa_cifar10_ipc{ipc}"] = Preset(
             "Zhao & Bilen 2021 (DSA)",
             "gm",
-            gm.Config(outer_loop=outer, inner_loop=inner, augment=DSA),
+            gm.Config(
+                outer_loop=outer, inner_loop=inner, augment=DSA, network_momentum=0.0
+            ),
             {**experiment, "protocol": "dsa"},
         )
     return made

@@ -1,10 +1,17 @@
 """Common ground of the tests: CPU, one tiny problem."""
 
 import os
+import shutil
+import tempfile
 from typing import NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# One cache of compiled programs for all workers and subprocesses of this session.
+OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="distilljax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +22,11 @@ from distilljax import data
 from distilljax.core import distilled
 from distilljax.models import mlp
 from distilljax.types import DistilledSet, Model, RealSet
+
+
+def pytest_unconfigure(config):
+    if OWN_CACHE:  # not in the workers, which are given the place
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

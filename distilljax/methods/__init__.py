@@ -1,8 +1,9 @@
 """Distillation methods.
 
 Each entry of `METHODS` is one module: a docstring with the equation and where we
-depart from it, `Config`, `make(config, model) -> Method`, and `LOWER`, the settings
-to lower when the outer loss explodes.
+depart from it, `Config`, `make(config, model, parametrisation) -> Method`, `SOURCE`, what
+its step reads (`real`, a `RealSet`, or `experts`, `Trajectories`), and `LOWER`, the
+settings to lower when the outer loss explodes.
 """
 
 from distilljax.methods import bptt, dm, gm, tm

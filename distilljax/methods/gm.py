@@ -51,8 +51,11 @@ class Config(Base):
 
     distance: GradientDistance = option("rows", "How two gradients are compared.")
     real_batch: int = option(256, "Real images of each class.", low=1)
-    classes_together: int = option(
-        1, "Classes whose real gradients are taken side by side, for memory.", low=1
+    classes_together: int | None = option(
+        None,
+        "Classes whose real gradients are taken side by side; none: one on a CPU, all "
+        "elsewhere.",
+        low=1,
     )
     augment: str = option("", "Siamese augmentation (DSA); empty for none (DC).")
     image_lr: float = option(0.1, "Outer SGD learning rate of the images.", above=0)
@@ -103,9 +106,11 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         k = distilled.label_logits.shape[1]
         class_keys = jax.random.split(augment_key, k)
 
+        # Measured on a CPU: one at a time takes half the time and a tenth of the memory.
+        most = 1 if jax.default_backend() == "cpu" else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         labels = jnp.broadcast_to(jnp.eye(k)[:, None], (*drawn.shape[:2], k))
-        together = min(config.classes_together, k)
+        together = min(config.classes_together or most, k)
         theirs = jax.lax.map(
             lambda given: gradient(params, *given),
             (class_keys, Batch(drawn, labels)),

@@ -1,5 +1,7 @@
 """Experts against gradient descent written out in numpy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from distilljax.config import FieldError
-from distilljax.core import evaluate, expert, sampling
+from distilljax.core import expert, sampling
 from distilljax.core.augment import augment
 from distilljax.core.expert import Recipe
 from distilljax.core.losses import accuracy
@@ -37,12 +39,12 @@ LINEAR = Model(
 )
 
 
-def train(numbers, epochs, model, real, recipe, arrange="vmap"):
+def train(numbers, epochs, real, recipe, arrange="vmap"):
     """Experts side by side: (states, losses [epochs, m])."""
 
     def one(number, state, epoch):
         key = expert.epoch_key(KEY, number, epoch)
-        return expert.epoch(key, model, real, recipe, state)
+        return expert.epoch(key, LINEAR, real, recipe, state)
 
     @jax.jit
     def advance(numbers, states, epoch):
@@ -52,7 +54,7 @@ def train(numbers, epochs, model, real, recipe, arrange="vmap"):
 
     numbers = jnp.asarray(numbers)
     states = jax.vmap(
-        lambda number: expert.init(expert.epoch_key(KEY, number, 0), model, recipe)
+        lambda number: expert.init(expert.epoch_key(KEY, number, 0), LINEAR, recipe)
     )(numbers)
     history = []
     for epoch in range(1, epochs + 1):
@@ -79,6 +81,7 @@ def descend(number, epochs, real, recipe):
     num_steps = -(-num // recipe.batch)
     size = num // num_steps
     history = []
+    changed = jax.jit(functools.partial(augment, strategy=recipe.augment))
     for epoch in range(1, epochs + 1):
         order_key, augment_key = jax.random.split(expert.epoch_key(KEY, number, epoch))
         order = np.asarray(sampling.epochs(order_key, num, size, num_steps, num_steps))
@@ -86,8 +89,7 @@ def descend(number, epochs, real, recipe):
         keys, losses = jax.random.split(augment_key, num_steps), []
         for at, key in zip(order, keys, strict=True):
             images = real.transform(real.images[at])
-            images = augment(key, images, strategy=recipe.augment)
-            x = np.asarray(images, w.dtype).reshape(size, -1)
+            x = np.asarray(changed(key, images), w.dtype).reshape(size, -1)
             y = np.eye(K)[np.asarray(real.labels[at])]
             loss, grad_w, grad_b = gradient(w, b, x, y)
             if recipe.sam_rho:
@@ -107,7 +109,7 @@ def descend(number, epochs, real, recipe):
 @pytest.mark.parametrize("name", RECIPES)
 def test_experts_side_by_side_are_each_plain_gradient_descent(float64, problem, name):
     recipe, numbers = RECIPES[name], (4, 0)
-    states, losses = train(numbers, 2, LINEAR, problem.real, recipe)
+    states, losses = train(numbers, 2, problem.real, recipe)
     for i, number in enumerate(numbers):
         w, b, history = descend(number, 2, problem.real, recipe)
         np.testing.assert_allclose(states.params["weights"][i], w, rtol=0, atol=1e-6)
@@ -122,9 +124,9 @@ def test_experts_side_by_side_are_each_plain_gradient_descent(float64, problem, 
 
 def test_an_expert_does_not_depend_on_its_company(problem):
     recipe = Recipe(lr=0.1, batch=20, augment="flip")
-    together, _ = train((0, 1, 2), 2, problem.model, problem.real, recipe)
+    together, _ = train((0, 1, 2), 2, problem.real, recipe)
     for numbers, arrange in (((2,), "vmap"), ((1, 2), "map")):
-        apart, _ = train(numbers, 2, problem.model, problem.real, recipe, arrange)
+        apart, _ = train(numbers, 2, problem.real, recipe, arrange)
         for ours, theirs in zip(
             jax.tree.leaves(apart), jax.tree.leaves(together), strict=True
         ):
@@ -137,10 +139,10 @@ def test_epochs_of_an_expert_and_experts_of_an_epoch_differ():
 
 
 def test_experts_learn(problem):
-    states, losses = train((0, 1), 8, problem.model, problem.real, Recipe(0.3, batch=20))
-    logits = jax.vmap(
-        lambda params: evaluate.predict(problem.model.apply, params, problem.real)
-    )(states.params)
+    recipe = Recipe(lr=0.1, batch=20, augment="flip")
+    states, losses = train((0, 1), 8, problem.real, recipe)
+    images = problem.real.transform(problem.real.images)
+    logits = jax.vmap(LINEAR.apply, (0, None))(states.params, images)
     assert accuracy(logits, problem.real.labels).min() > 0.9
     assert (losses[-1] < 0.8 * losses[0]).all()
 
