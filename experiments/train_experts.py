@@ -12,6 +12,11 @@ is a store of `distilljax.io.trajectories`, with `experts.png` (loss and held-ou
 accuracy over the epochs), `metrics.jsonl`, `config.json` and `summary.json` besides. The
 same command run again resumes a run that was cut, and ends with the same bits; it loses
 the epoch it was in, and the one before if that was still being saved.
+
+`--arrangement=auto` trains the experts of a program one after the other on CPU. CPU
+seconds for an expert and epoch of 7,000 grey 28x28 images, width-32 ConvNet, four experts
+together, two x86 cores shared with other work: batch 256 map 5.2, vmap 7.1; batch 64 map
+5.1, vmap 5.9. Elsewhere it takes vmap, which is not measured yet.
 """
 
 import dataclasses

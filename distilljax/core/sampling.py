@@ -1,6 +1,7 @@
 """Batches of real data, drawn inside jit from a key."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -87,3 +88,28 @@ def epochs(
 
     batches = jax.vmap(permutation)(jax.random.split(key, num_epochs))
     return batches.reshape(-1, size)[:num_steps]
+
+
+def minibatches(
+    key: Key, data: Batch, most: int | None, num_steps: int
+) -> tuple[Array, Callable[[Array], Batch]]:
+    """The minibatches of an inner loop on a small set.
+
+    Args:
+      key: settles their order.
+      data: the set.
+      most: images in a batch, split evenly, see `even_batches`; None for all of them, in
+        their own order.
+      num_steps: number of batches.
+
+    Returns:
+      Positions, i32[num_steps, size], and the function that reads one row of them.
+    """
+    num = data.labels.shape[0]
+    size, per_epoch = even_batches(num, most)
+    positions = epochs(key, num, size, num_steps, per_epoch)
+
+    def read(where: Array) -> Batch:
+        return data if size == num else jax.tree.map(lambda x: x[where], data)
+
+    return positions, read

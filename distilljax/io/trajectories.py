@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import __version__
+import distilljax
 from distilljax.core.expert import Trajectories
 from distilljax.data import preprocess
 from distilljax.io.files import write_json
@@ -350,7 +350,7 @@ class Store:
             self.path / DESCRIBED,
             {
                 "format": FORMAT,
-                "distilljax": __version__,
+                "distilljax": distilljax.__version__,
                 "description": self.description._asdict(),
                 "dtype": self.dtype,
                 "rows_done": self.rows_done.tolist(),

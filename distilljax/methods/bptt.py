@@ -38,7 +38,7 @@ from distilljax.core.outer import (
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat
-from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
+from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 SOURCE = "real"
 ADAM_EPS_ROOT = 1e-16
@@ -106,19 +106,16 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     def outer_loss(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
-        init_key, window_key, batch_key, augment_key = jax.random.split(key, 4)
-        order_key = jax.random.fold_in(key, 4)
+        init_key, window_key, batch_key, augment_key, order_key = jax.random.split(key, 5)
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
         state = inner.init(model.init(init_key), optimizer)
 
-        data = distilled_set.as_batch(distilled)
-        num = data.images.shape[0]
-        size, per_epoch = sampling.even_batches(num, config.inner_batch)
-        positions = sampling.epochs(order_key, num, size, config.unroll, per_epoch)
-
-        def sample_batch(where: Array) -> Batch:
-            return data if size == num else jax.tree.map(lambda x: x[where], data)
-
+        positions, sample_batch = sampling.minibatches(
+            order_key,
+            distilled_set.as_batch(distilled),
+            config.inner_batch,
+            config.unroll,
+        )
         if config.window is None or config.window == config.unroll:
             state, _ = inner.unroll(
                 loss_fn, optimizer, sample_batch, state, positions, remat=config.remat

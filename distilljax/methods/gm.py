@@ -131,14 +131,15 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         """`inner_loop` epochs on the distilled set."""
         order_key, augment_key = jax.random.split(key)
         data = distilled_set.as_batch(distilled)
-        num = data.images.shape[0]
-        size, per_epoch = sampling.even_batches(num, config.network_batch)
+        _, per_epoch = sampling.even_batches(data.labels.shape[0], config.network_batch)
         num_steps = config.inner_loop * per_epoch
-        positions = sampling.epochs(order_key, num, size, num_steps, per_epoch)
+        positions, read = sampling.minibatches(
+            order_key, data, config.network_batch, num_steps
+        )
 
         def sample_batch(given: tuple[Array, Key]) -> Batch:
             where, key = given
-            batch = data if size == num else jax.tree.map(lambda x: x[where], data)
+            batch = read(where)
             images = augment(key, batch.images, strategy=config.augment)
             return batch._replace(images=images)
 

@@ -144,14 +144,16 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             for at in (row, row + config.expert_epochs)
         )
 
-        num = distilled.images.shape[0]
-        data = distilled_set.as_batch(distilled)
-        size, per_epoch = sampling.even_batches(num, config.student_batch)
-        positions = sampling.epochs(order_key, num, size, config.student_steps, per_epoch)
+        positions, read = sampling.minibatches(
+            order_key,
+            distilled_set.as_batch(distilled),
+            config.student_batch,
+            config.student_steps,
+        )
 
         def sample_batch(given: tuple[Array, Key]) -> Batch:
             where, key = given
-            batch = data if size == num else jax.tree.map(lambda x: x[where], data)
+            batch = read(where)
             images = augment(key, batch.images, strategy=config.augment)
             return batch._replace(images=images)
 

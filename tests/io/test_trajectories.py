@@ -190,7 +190,7 @@ def test_a_gap_between_epochs_is_refused(tmp_path):
 )
 def test_rows_of_another_shape_are_refused(tmp_path, first, epoch, shape):
     store = trajectories.create(tmp_path, DESCRIPTION)
-    with pytest.raises(ValueError, match="lie outside|params are"):
+    with pytest.raises(ValueError, match=r"lie outside|params are"):
         store.write(first, epoch, np.zeros(shape))
     assert not store.rows_done.any()
 

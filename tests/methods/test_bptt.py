@@ -13,7 +13,7 @@ from distilljax.types import InputError
 
 def plain_outer_loss(problem, config, key, images, log_lr, window):
     """Python loops, no scan, no remat, written from the equation."""
-    init_key, _, batch_key, _ = jax.random.split(key, 4)
+    init_key, _, batch_key, *_ = jax.random.split(key, 5)
     model, labels = problem.model, jax.nn.softmax(problem.distilled.label_logits)
     params = model.init(init_key)
     velocity = jax.tree.map(jnp.zeros_like, params)
@@ -135,8 +135,8 @@ def test_minibatches_and_labels_against_a_loop(problem, inner):
     )
     method, key = bptt.make(config, problem.model), jax.random.key(5)
     new, info = jax.jit(method.step)(key, method.init(key, given), problem.real)
-    init_key, _, batch_key, _ = jax.random.split(key, 4)
-    order = sampling.epochs(jax.random.fold_in(key, 4), 6, 2, 5)
+    init_key, _, batch_key, _, order_key = jax.random.split(key, 5)
+    order = sampling.epochs(order_key, 6, 2, 5)
     assert sorted(order[:3].ravel().tolist()) == list(range(6))
     model = problem.model
 
