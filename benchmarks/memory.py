@@ -89,7 +89,7 @@ def run(config: Config) -> None:
         figures.memory_curves(pathlib.Path(config.plot), lines)
     if config.json:
         described = {
-            "config": config.to_dict(),
+            "config": problem.sizes(config),
             "environment": runs.environment(),
             "parameter_bytes": parameters,
         }

@@ -80,7 +80,7 @@ def run(config: Config) -> None:
         )
     Console().print(table)
     if config.json:
-        described = {"config": config.to_dict(), "environment": runs.environment()}
+        described = {"config": problem.sizes(config), "environment": runs.environment()}
         write_json(config.json, described | {"records": records})
 
 

@@ -32,7 +32,11 @@ from distilljax.core import evaluate, expert
 from distilljax.core.evaluate import PROTOCOLS, Protocol
 from distilljax.core.expert import Trajectories
 from distilljax.core.outer import Source
-from distilljax.core.parametrisations import PARAMETRISATIONS, stored_numbers
+from distilljax.core.parametrisations import (
+    PARAMETRISATIONS,
+    Parametrisation,
+    stored_numbers,
+)
 from distilljax.io import records
 from distilljax.io.files import write_json
 from distilljax.methods import METHODS
@@ -108,71 +112,81 @@ def _keys(config: Any) -> Key:
     return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1 << 20))
 
 
+def _needs_experts(config: Any) -> bool:
+    return METHODS[config.method].SOURCE == "experts" or config.labels == "expert"
+
+
+def _check(config: Any) -> None:
+    """What can be refused before any data are read."""
+    coresets.baseline_names(config.baselines)
+    group = getattr(config, config.method)
+    learned = getattr(group, "label_lr", 0.0)
+    if learned and config.labels == "hard":
+        reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
+        raise FieldError(f"{config.method}.label_lr", learned, reason)
+    if config.labels == "soft" and not learned:
+        reason = f"{config.method} does not learn them here"
+        if hasattr(group, "label_lr"):
+            reason += f"; give --{config.method}.label_lr"
+        raise FieldError("labels", "soft", reason)
+    if config.init_from and (config.parametrisation, config.labels) != ("direct", "hard"):
+        reason = "goes with --parametrisation=direct and --labels=hard alone"
+        raise FieldError("init_from", config.init_from, reason)
+    if config.experts_dir and not _needs_experts(config):
+        reason = f"--method={config.method} --labels={config.labels} uses none"
+        raise FieldError("experts_dir", config.experts_dir, reason)
+    if not config.experts_dir and _needs_experts(config):
+        reason = (
+            "a folder of expert trajectories is needed; make one with "
+            "python -m experiments.train_experts"
+        )
+        raise FieldError("experts_dir", None, reason)
+
+
 class _Setting:
     """Everything a run needs, made from its configuration."""
 
     def __init__(self, config: Any):
+        _check(config)
         prepared = common.prepare(config)
         self.data, rest, self.transform, self.real, self.held_out = prepared
-        coresets.baseline_names(config.baselines)
         k, shape = self.data.num_classes, self.data.image_shape
         self.model = common.model_of(config, shape, k)
         self.group = getattr(config, config.method)
-        stored = getattr(config, config.parametrisation)
-        self.parametrisation = PARAMETRISATIONS[config.parametrisation].make(
-            stored, shape, k, config.ipc
-        )
+        self.parametrisation = self._parametrisation(config)
         self.method = METHODS[config.method].make(
             self.group, self.model, self.parametrisation
         )
         self.protocol: Protocol = PROTOCOLS[config.protocol]
-        self._check_labels(config)
         self.experts = self._load_experts(config, prepared)
         matched = METHODS[config.method].SOURCE == "experts"
         self.source: Source = self.experts if matched else self.real
         self.start = self._start(config, rest)
 
-    def _check_labels(self, config: Any) -> None:
-        learned = getattr(self.group, "label_lr", 0.0)
-        if learned and config.labels == "hard":
-            reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
-            raise FieldError(f"{config.method}.label_lr", learned, reason)
-        if config.labels == "soft" and not learned:
-            reason = f"{config.method} does not learn them here"
-            if hasattr(self.group, "label_lr"):
-                reason += f"; give --{config.method}.label_lr"
-            raise FieldError("labels", "soft", reason)
-        if config.labels == "soft" and config.confidence * self.data.num_classes <= 1:
-            reason = f"must be more than chance, 1/{self.data.num_classes}"
-            raise FieldError("confidence", config.confidence, reason)
+    def _parametrisation(self, config: Any) -> Parametrisation:
+        name = config.parametrisation
+        shape, k = self.data.image_shape, self.data.num_classes
+        try:
+            return PARAMETRISATIONS[name].make(getattr(config, name), shape, k, config.ipc)
+        except FieldError as error:
+            path = f"{name}.{error.path}"
+            raise FieldError(path, error.value, error.reason) from None
 
     def _load_experts(self, config: Any, prepared: common.Prepared) -> Trajectories | None:
         """What the method, or the labels at the start, need of the experts."""
         self.experts_described: dict[str, Any] | None = None
-        matched = METHODS[config.method].SOURCE == "experts"
-        if not matched and config.labels != "expert":
-            if config.experts_dir:
-                reason = f"--method={config.method} --labels={config.labels} uses none"
-                raise FieldError("experts_dir", config.experts_dir, reason)
+        if not _needs_experts(config):
             return None
-        if not config.experts_dir:
-            reason = (
-                "a folder of expert trajectories is needed; make one with "
-                "python -m experiments.train_experts"
-            )
-            raise FieldError("experts_dir", None, reason)
         store = io.trajectories.open(config.experts_dir)
         store.check(train_experts.identify(config, prepared))
         self.experts_described = store.description._asdict()
+        matched = METHODS[config.method].SOURCE == "experts"
         last = self.group.last_epoch if matched else store.description.num_epochs
         first = self.group.min_start if matched else last
         return store.read(config.num_experts or len(store.complete), first, last)
 
     def _start(self, config: Any, rest: data.Split) -> DistilledSet:
         if config.init_from:
-            if config.parametrisation != "direct" or config.labels != "hard":
-                reason = "goes with --parametrisation=direct and --labels=hard alone"
-                raise FieldError("init_from", config.init_from, reason)
             return self._continued(config)
         per_class = self.parametrisation.images_per_class or config.ipc
         smallest = int(self.real.class_sizes.min())
@@ -189,6 +203,9 @@ class _Setting:
         images = self.transform(jnp.asarray(chosen.images))
         if config.init == "noise":
             images = jax.random.normal(_keys(config)[0], images.shape)
+        if config.labels == "soft" and config.confidence * self.data.num_classes <= 1:
+            reason = f"must be more than chance, 1/{self.data.num_classes}"
+            raise FieldError("confidence", config.confidence, reason)
         start = distilled_set.create(
             images,
             jnp.asarray(chosen.labels),

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-# One cache of compiled programs for all workers and subprocesses of this session.
-OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
-if OWN_CACHE:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="distilljax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+# One cache of compiled programs for the workers and subprocesses of this session.
+OWN_CACHE = os.path.join(tempfile.gettempdir(), f"distilljax-tests-{os.getpid()}")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", OWN_CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +24,7 @@ from distilljax.types import DistilledSet, Model, RealSet
 
 
 def pytest_unconfigure(config):
-    if OWN_CACHE:  # not in the workers, which are given the place
-        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    shutil.rmtree(OWN_CACHE, ignore_errors=True)  # a worker's own was never made
 
 
 @pytest.fixture

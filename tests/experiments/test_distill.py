@@ -189,7 +189,10 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         (["--method=dm", "--labels=soft"], "labels='soft': dm does not learn them here$"),
         (["--labels=soft", "--bptt.label_lr=1", "--confidence=0.3"], "more than chance"),
         (["--baselines=best"], "baselines='best': there is no baseline 'best'"),
-        (["--parametrisation=multi_formation", "--multi_formation.factor=3"], "factor=3"),
+        (
+            ["--parametrisation=multi_formation", "--multi_formation.factor=3"],
+            "multi_formation.factor=3",
+        ),
         (["--parametrisation=multi_formation", "--ipc=9"], "ipc=9: 36 images of each"),
         (["--preprocess=published"], "no published constants for"),
     ],
