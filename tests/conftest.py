@@ -8,8 +8,10 @@ from typing import NamedTuple
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 # One cache of compiled programs for the workers and subprocesses of this session.
-OWN_CACHE = os.path.join(tempfile.gettempdir(), f"distilljax-tests-{os.getpid()}")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", OWN_CACHE)
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.join(tempfile.gettempdir(), f"distilljax-tests-{os.getpid()}"),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
@@ -24,7 +26,9 @@ from distilljax.types import DistilledSet, Model, RealSet
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(OWN_CACHE, ignore_errors=True)  # a worker's own was never made
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    if cache.endswith(f"distilljax-tests-{os.getpid()}"):
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture
