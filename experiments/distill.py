@@ -80,7 +80,7 @@ class Config(common.DataOptions):
         None, "How many of the experts are loaded; none: all.", low=1
     )
     score_every: int = option(20, "Outer steps between looks at held-out data.", low=1)
-    score_seeds: int = option(1, "Networks trained at each such look.", low=1)
+    score_seeds: int = option(3, "Networks trained at each such look.", low=1)
     protocol: Literal["study", "dc", "dsa", "mtt"] = option(
         "study", "How networks are trained on the set, to choose it and to test it."
     )

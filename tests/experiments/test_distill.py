@@ -220,7 +220,7 @@ def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
         config(dataset, tmp_path / "b", *more, "--steps=60", "--whole_epochs=60")
     )
     assert untaught["accuracy"]["distilled"]["mean"] < 0.6
-    assert taught["accuracy"]["distilled"]["mean"] > 0.9
+    assert taught["accuracy"]["distilled"]["mean"] > 0.8
     assert taught["accuracy"]["whole"]["mean"] > 0.9
 
 

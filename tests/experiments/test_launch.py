@@ -567,4 +567,12 @@ def test_environment_wins_over_the_default_cache(
 
 def test_only_slow_compilations_are_kept() -> None:
     """JAX's own default, on which `enable_compilation_cache` relies."""
-    assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
+    name = "jax_persistent_cache_min_compile_time_secs"
+    told = subprocess.run(
+        [sys.executable, "-c", f"import jax; print(jax.config.{name})"],
+        env={k: v for k, v in os.environ.items() if k != name.upper()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(told.stdout) == 1.0
