@@ -64,7 +64,7 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
 
     RaT-BPTT clips so, with a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The
     mean is that of the clipped norms, so that one wild gradient does not open the way
-    for the next; the first gradient passes.
+    for the next; the first gradient that is not zero passes.
     """
 
     def init(params: Any) -> RunningNorm:
@@ -72,7 +72,7 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
 
     def update(grads: Any, state: RunningNorm, params: Any = None) -> tuple[Any, Any]:
         norm = optax.tree.norm(grads)
-        limit = jnp.where(state.num_steps == 0, jnp.inf, multiple * state.mean)
+        limit = jnp.where(state.mean > 0, multiple * state.mean, jnp.inf)
         clipped = jnp.minimum(norm, limit)
         grads = optax.tree.scale(clipped / jnp.maximum(norm, 1e-30), grads)
         num_steps = state.num_steps + 1

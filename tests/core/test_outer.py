@@ -186,8 +186,14 @@ def test_clipping_at_the_running_norm_by_hand():
     for norm, wanted in zip([1.0, 10.0, 1.0, 10.0], expected, strict=True):
         clipped, state = rule.update(norm * direction, state)
         np.testing.assert_allclose(clipped, wanted * direction, rtol=1e-6)
-    zero, _ = rule.update(jnp.zeros(2), state)
+
+
+def test_a_gradient_of_zero_does_not_close_the_way():
+    rule = clip_by_running_norm(2.0)
+    zero, state = rule.update(jnp.zeros(2), rule.init(jnp.zeros(2)))
     np.testing.assert_array_equal(zero, jnp.zeros(2))
+    passed, _ = rule.update(jnp.array([3.0, 4.0]), state)
+    np.testing.assert_allclose(passed, [3.0, 4.0])
 
 
 def test_clipping_at_the_running_norm_counts_what_is_learned_alone():
