@@ -203,6 +203,11 @@ def accuracy_table(rows: dict[str, dict[str, Any]], title: str) -> None:
     Console().print(table)
 
 
+def percent(accuracy: Mapping[str, Any]) -> str:
+    """Mean and standard deviation for a cell of a table, such as 73.2 ±0.5."""
+    return f"{100 * accuracy['mean']:.1f} ±{100 * accuracy['std']:.1f}"
+
+
 def stored_ipc(artefact: io.Artefact) -> int:
     """Images a class whose storage the set takes; a parametrised one decodes to more."""
     num, k = artefact.distilled.label_logits.shape

@@ -258,7 +258,7 @@ class _Progress:
     def finished(self, cell: _Cell, accuracy: Mapping[str, Any]) -> None:
         """A cell is whole."""
         self._cells_done += 1
-        self._print(cell, f": {_percent(accuracy)} %")
+        self._print(cell, f": {common.percent(accuracy)} %")
 
     def _print(self, cell: _Cell, result: str) -> None:
         self._last_line = time.monotonic()
@@ -272,10 +272,6 @@ class _Progress:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _percent(accuracy: Mapping[str, Any]) -> str:
-    return f"{100 * accuracy['mean']:.1f} ±{100 * accuracy['std']:.1f}"
 
 
 def _draw(
@@ -350,7 +346,7 @@ def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
     for ipc in ipcs:
         table.add_column(f"{ipc} per class", justify="right", no_wrap=True)
     for name, row in accuracy.items():
-        table.add_row(name, *(_percent(row[ipc]) for ipc in ipcs))
+        table.add_row(name, *(common.percent(row[ipc]) for ipc in ipcs))
     print(title)
     Console().print(table)
     seconds = duration(summary["seconds"])

@@ -36,6 +36,7 @@ from distilljax import data, io
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
+from distilljax.core import expert
 from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy
 from distilljax.io import records
 from distilljax.io.files import replacing, write_json
@@ -248,10 +249,9 @@ def _model(network: _Network, label: str, loaded: data.Dataset) -> tuple[Model, 
     shape, k = loaded.image_shape, loaded.num_classes
     model = MODELS[network.key].make(network.config, shape, k)
     try:
-        params = jax.eval_shape(model.init, jax.random.key(0))
+        return model, expert.num_params(model)
     except ValueError as error:
         raise FieldError("models", label, str(error)) from None
-    return model, sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 class _Progress:
@@ -283,7 +283,7 @@ class _Progress:
     def finished(self, cell: _Cell, accuracy: Mapping[str, Any]) -> None:
         """A cell is whole."""
         self._done += 1
-        self._print(cell, f": {_percent(accuracy)} %")
+        self._print(cell, f": {common.percent(accuracy)} %")
 
     def _print(self, cell: _Cell, result: str) -> None:
         self._last_line = time.monotonic()
@@ -298,10 +298,6 @@ class _Progress:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _percent(accuracy: Mapping[str, Any]) -> str:
-    return f"{100 * accuracy['mean']:.1f} ±{100 * accuracy['std']:.1f}"
 
 
 class _Trainer:
@@ -494,7 +490,7 @@ def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for label, row in accuracy.items():
-        table.add_row(label, *(_percent(row[name]) for name in names))
+        table.add_row(label, *(common.percent(row[name]) for name in names))
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 40 + 14 * len(names))

@@ -112,8 +112,12 @@ def _keys(config: Any) -> Key:
     return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1 << 20))
 
 
+def _matches_experts(config: Any) -> bool:
+    return METHODS[config.method].SOURCE == "experts"
+
+
 def _needs_experts(config: Any) -> bool:
-    return METHODS[config.method].SOURCE == "experts" or config.labels == "expert"
+    return _matches_experts(config) or config.labels == "expert"
 
 
 def _check(config: Any) -> None:
@@ -159,8 +163,7 @@ class _Setting:
         )
         self.protocol: Protocol = PROTOCOLS[config.protocol]
         self.experts = self._load_experts(config, prepared)
-        matched = METHODS[config.method].SOURCE == "experts"
-        self.source: Source = self.experts if matched else self.real
+        self.source: Source = self.experts if _matches_experts(config) else self.real
         self.start = self._start(config, rest)
 
     def _parametrisation(self, config: Any) -> Parametrisation:
@@ -180,7 +183,7 @@ class _Setting:
         store = io.trajectories.open(config.experts_dir)
         store.check(train_experts.identify(config, prepared))
         self.experts_described = store.description._asdict()
-        matched = METHODS[config.method].SOURCE == "experts"
+        matched = _matches_experts(config)
         last = self.group.last_epoch if matched else store.description.num_epochs
         first = self.group.min_start if matched else last
         return store.read(config.num_experts or len(store.complete), first, last)

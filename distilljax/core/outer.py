@@ -45,8 +45,13 @@ class Method(NamedTuple):
 
 def descent(
     rule: Literal["sgd", "adam"], learning_rate: float, momentum: float = 0.0
-) -> optax.GradientTransformation:
-    """The outer rule of a field; the momentum is that of SGD."""
+) -> optax.GradientTransformation | None:
+    """The outer rule of a field, for `per_field`; the momentum is that of SGD.
+
+    None where the rate is 0: the field is not learned.
+    """
+    if not learning_rate:
+        return None
     if rule == "adam":
         return optax.adam(learning_rate)
     return optax.sgd(learning_rate, momentum=momentum or None)

@@ -141,15 +141,10 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         images = augment(augment_key, batch.images, strategy=config.augment)
         return loss_fn(state.params, batch._replace(images=images)), aux
 
-    def rule(learning_rate: float) -> optax.GradientTransformation | None:
-        return (
-            descent(config.outer, learning_rate, config.momentum) if learning_rate else None
-        )
-
     rules = per_field(
-        images=rule(config.image_lr),
-        label_logits=rule(config.label_lr),
-        log_lr=rule(config.lr_lr),
+        images=descent(config.outer, config.image_lr, config.momentum),
+        label_logits=descent(config.outer, config.label_lr, config.momentum),
+        log_lr=descent(config.outer, config.lr_lr, config.momentum),
         clip=clip_by_running_norm(config.clip) if config.clip_running else config.clip,
     )
     return from_outer_loss(outer_loss, rules, parametrisation=parametrisation)

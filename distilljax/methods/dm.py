@@ -12,14 +12,13 @@ learning rate 1 (10 above 50 images a class) and momentum 0.5, 20,000 iterations
 import dataclasses
 
 import jax
-import optax
 
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.distances import class_mean_gap
-from distilljax.core.outer import Method, from_outer_loss, per_field
+from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
@@ -63,7 +62,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         gap = class_mean_gap(class_features(distilled.images), target)
         return gap, aux
 
-    rule = optax.sgd(config.image_lr, momentum=config.image_momentum or None)
+    rule = descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(
         outer_loss, per_field(images=rule), parametrisation=parametrisation
     )

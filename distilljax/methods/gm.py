@@ -163,7 +163,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
     rules = per_field(
         images=descent("sgd", config.image_lr, config.image_momentum),
-        label_logits=descent("sgd", config.label_lr) if config.label_lr else None,
+        label_logits=descent("sgd", config.label_lr),
     )
     return from_outer_loss(
         outer_loss, rules, fresh, after=grow_older, parametrisation=parametrisation

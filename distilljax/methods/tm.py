@@ -178,12 +178,8 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),
-        label_logits=(
-            descent("sgd", config.label_lr, config.label_momentum)
-            if config.label_lr
-            else None
-        ),
-        log_lr=descent("sgd", config.lr_lr, config.momentum) if config.lr_lr else None,
+        label_logits=descent("sgd", config.label_lr, config.label_momentum),
+        log_lr=descent("sgd", config.lr_lr, config.momentum),
         clip=config.clip,
     )
     return from_outer_loss(

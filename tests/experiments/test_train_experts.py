@@ -20,7 +20,6 @@ from distilljax.io import records, trajectories
 from distilljax.models import mlp
 from distilljax.types import InputError
 from experiments import common, figures, launch, train_experts
-from tests.conftest import striped_images
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
@@ -45,20 +44,6 @@ TINY = [
     "--recipe.momentum=0.9",
     "--recipe.lr=0.05",
 ]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "stripes.npz"
-    train, test = striped_images(40), striped_images(5, seed=1)
-    np.savez(
-        path,
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-    )
-    return path
 
 
 def flags(dataset, workdir, *more):
