@@ -223,3 +223,30 @@ def chooses(
         )
 
     return extend
+
+
+def offers(
+    table: Mapping[str, Any], changed: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[type[Config]], type[Config]]:
+    """A class decorator: the options of every module of a table, where several are used.
+
+    Args:
+      table: key -> module with a `Config`; each becomes a group of that name.
+      changed: as in `chooses`.
+    """
+
+    def extend(cls: type[Config]) -> type[Config]:
+        fields: list[tuple[str, Any, Any]] = []
+        for key, module in table.items():
+            summary = (module.Config.__doc__ or "").partition("\n")[0]
+            values = module.Config().replace((changed or {}).get(key, {}))
+            fields.append((key, module.Config, option(values, summary)))
+        return dataclasses.make_dataclass(
+            cls.__name__,
+            fields,
+            bases=(cls,),
+            frozen=True,
+            namespace={"__doc__": cls.__doc__, "__module__": cls.__module__},
+        )
+
+    return extend

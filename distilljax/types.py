@@ -4,6 +4,8 @@ Shapes use n (images), k (classes), b (batch), h, w, c (height, width, channels)
 d (features). Images are NHWC.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -65,3 +67,22 @@ class Model(NamedTuple):
 
 
 LossFn = Callable[[Params, Batch], Array]  # -> f32[], the mean over the batch
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "standard_error", "num_probes"],
+    meta_fields=["of"],
+)
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number found by random probes, and how well it is known.
+
+    A pytree, so that it passes through jit, scan and vmap; `of` is static. Where a
+    figure is exact its standard error and its number of probes are zero.
+    """
+
+    value: Array  # f32[...]
+    standard_error: Array  # f32[...], of the mean over probes; nan for a single probe
+    num_probes: Array  # i32[]
+    of: str  # what it estimates, in words

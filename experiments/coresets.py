@@ -37,12 +37,11 @@ from distilljax import data
 from distilljax.config import FieldError, chooses, option
 from distilljax.core import coresets, sampling
 from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy
-from distilljax.io import records
-from distilljax.io.files import replacing, write_json
+from distilljax.io.files import write_json
 from distilljax.models import MODELS
 from distilljax.types import Array, Batch, Key, Model, RealSet
-from experiments import common, figures, launch, runs
-from experiments.progress import SECONDS_BETWEEN_LINES, duration
+from experiments import cells, common, figures, launch, runs
+from experiments.progress import duration
 
 RANDOM = "random"
 BASELINES = (RANDOM, *coresets.CORESETS)
@@ -78,6 +77,17 @@ class _Cell(NamedTuple):
 
     baseline: str
     ipc: int
+    identity: str
+
+    @property
+    def kind(self) -> str:
+        """Networks cost what their number of images does."""
+        return str(self.ipc)
+
+    @property
+    def title(self) -> str:
+        """In progress lines."""
+        return f"{self.baseline}, {self.ipc} per class"
 
 
 def baseline_names(text: str, field: str = "baselines") -> list[str]:
@@ -87,14 +97,12 @@ def baseline_names(text: str, field: str = "baselines") -> list[str]:
       FieldError: of the option `field`: a name that is not of `BASELINES`, or comes
         twice, or none at all.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = common.names(text, field)
     known = f"choose among {', '.join(BASELINES)}"
     if not names:
         raise FieldError(field, text, f"name at least one; {known}")
     if unknown := [name for name in names if name not in BASELINES]:
         raise FieldError(field, text, f"there is no baseline {unknown[0]!r}; {known}")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise FieldError(field, text, f"{twice[0]} is named twice")
     return names
 
 
@@ -146,15 +154,16 @@ def run(config: Any) -> dict[str, Any]:
     label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
     workdir = runs.directory("experiments.coresets", config, label)
     with runs.opened(workdir, "experiments.coresets", config):
-        summary = _run(config, [_Cell(name, n) for n in ipcs for name in names], workdir)
+        summary = _run(config, names, ipcs, workdir)
     _show(summary, workdir)
     return summary
 
 
-def _run(config: Any, cells: Sequence[_Cell], workdir: pathlib.Path) -> dict[str, Any]:
+def _run(
+    config: Any, names: Sequence[str], ipcs: Sequence[int], workdir: pathlib.Path
+) -> dict[str, Any]:
     prepared = common.prepare(config)
     loaded = prepared.data
-    names, ipcs = ([*dict.fromkeys(column)] for column in zip(*cells, strict=True))
     smallest = int(prepared.real.class_sizes.min())
     if max(ipcs) > smallest:
         reason = f"the smallest class has {smallest} training images besides the held-out"
@@ -163,17 +172,21 @@ def _run(config: Any, cells: Sequence[_Cell], workdir: pathlib.Path) -> dict[str
     test = data.on_device(loaded.test, prepared.transform, loaded.num_classes)
     protocol = PROTOCOLS[config.protocol]
 
-    done = _finished(workdir / "cells.jsonl", cells, loaded.fingerprint)
-    if done:
-        print(f"{len(done)} of {len(cells)} cells were finished before, in {workdir}")
-    missing = [cell for cell in cells if cell not in done]
-    weights = [_weight(cell.ipc * loaded.num_classes, protocol, test) for cell in missing]
-    progress = _Progress(missing, weights, config.seeds)
+    table = cells.Table(
+        workdir / "cells.jsonl",
+        _cells(config, names, ipcs, loaded.fingerprint),
+        "network",
+        config.seeds,
+        weights={
+            str(n): cells.cost(n * loaded.num_classes, protocol, len(loaded.test.labels))
+            for n in ipcs
+        },
+    )
     keys = jax.random.split(jax.random.key(config.seed), config.seeds)
     for ipc in ipcs:
         sets = baseline_sets(names, loaded.train, prepared.real, ipc, config.seeds)
         _draw(workdir, ipc, prepared, sets)
-        left = [cell for cell in missing if cell.ipc == ipc]
+        left = [cell for cell in table.missing if cell.ipc == ipc]
         if left:
             print(f"compiling for {ipc} per class", file=sys.stderr, flush=True)
             given = keys[0], _unstacked(sets[left[0].baseline])[0], test
@@ -185,32 +198,23 @@ def _run(config: Any, cells: Sequence[_Cell], workdir: pathlib.Path) -> dict[str
                 values.append(float(train(key, one, test)))
                 took = time.perf_counter() - began
                 seconds += took
-                progress.trained(cell, took)
+                table.progress.trained(cell, 1, took)
             accuracy = runs.spread(values)
-            done[cell] = {
-                **cell._asdict(),
-                "fingerprint": loaded.fingerprint,
-                "seconds": seconds,
-                **accuracy,
-            }
-            records.append(workdir / "cells.jsonl", [done[cell]])
-            progress.finished(cell, accuracy)
-    return _summarise(config, workdir, prepared, cells, done)
+            record = {"baseline": cell.baseline, "ipc": ipc, "seconds": seconds, **accuracy}
+            table.finish(cell, record, f"{common.percent(accuracy)} %")
+    return _summarise(config, workdir, prepared, table)
 
 
-def _finished(
-    path: pathlib.Path, cells: Sequence[_Cell], fingerprint: str
-) -> dict[_Cell, dict[str, Any]]:
-    """The cells in the file that are of these data; it is left with no others."""
-    kept = {}
-    for record in records.read(path):
-        cell = _Cell(record["baseline"], record["ipc"])
-        if cell in cells and record["fingerprint"] == fingerprint:
-            kept[cell] = record
-    if path.exists():
-        with replacing(path) as temporary:
-            records.append(temporary, kept.values())
-    return kept
+def _cells(
+    config: Any, names: Sequence[str], ipcs: Sequence[int], fingerprint: str
+) -> list[_Cell]:
+    elsewhere = ("ipcs", "baselines", "dataset")  # in the cell, and the fingerprint
+    settings = {n: v for n, v in runs.identity(config).items() if n not in elsewhere}
+    return [
+        _Cell(name, ipc, common.digest([name, ipc, fingerprint, settings]))
+        for ipc in ipcs
+        for name in names
+    ]
 
 
 def _training(
@@ -227,51 +231,6 @@ def _training(
 
 def _unstacked(sets: Batch) -> list[Batch]:
     return [Batch(*one) for one in zip(*sets, strict=True)]
-
-
-def _weight(num_images: int, protocol: Protocol, test: RealSet) -> float:
-    """What a network costs, in images trained on; testing one costs a third."""
-    size, _ = sampling.even_batches(num_images, protocol.batch)
-    return protocol.num_steps(num_images) * size + test.labels.shape[0] / 3
-
-
-class _Progress:
-    """Lines on stderr: after a cell, and after ten seconds of silence."""
-
-    def __init__(self, cells: Sequence[_Cell], weights: Sequence[float], seeds: int):
-        self._weights = dict(zip(cells, weights, strict=True))
-        self._weight_left, self._weight_done = seeds * sum(weights), 0.0
-        self._num_cells, self._cells_done = len(cells), 0
-        self._num_networks, self._networks_done = seeds * len(cells), 0
-        self._seconds = 0.0
-        self._last_line = time.monotonic()
-
-    def trained(self, cell: _Cell, seconds: float) -> None:
-        """One network more is trained, in `seconds`."""
-        self._seconds += seconds
-        self._networks_done += 1
-        self._weight_done += self._weights[cell]
-        self._weight_left -= self._weights[cell]
-        if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
-            self._print(cell, "")
-
-    def finished(self, cell: _Cell, accuracy: Mapping[str, Any]) -> None:
-        """A cell is whole."""
-        self._cells_done += 1
-        self._print(cell, f": {common.percent(accuracy)} %")
-
-    def _print(self, cell: _Cell, result: str) -> None:
-        self._last_line = time.monotonic()
-        left = self._seconds * self._weight_left / self._weight_done
-        rate = self._networks_done / max(self._seconds, 1e-9)
-        print(
-            f"cell {self._cells_done}/{self._num_cells}  "
-            f"network {self._networks_done}/{self._num_networks}  "
-            f"{rate:.3g} networks/s  about {duration(left)} left  "
-            f"{cell.baseline}, {cell.ipc} per class{result}",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _draw(
@@ -304,12 +263,12 @@ def _summarise(
     config: Any,
     workdir: pathlib.Path,
     prepared: common.Prepared,
-    cells: Sequence[_Cell],
-    done: Mapping[_Cell, Mapping[str, Any]],
+    table: cells.Table[_Cell],
 ) -> dict[str, Any]:
-    accuracy: dict[str, dict[str, Any]] = {cell.baseline: {} for cell in cells}
-    for cell in cells:
-        figures_of_cell = {n: done[cell][n] for n in ("mean", "std", "seeds", "values")}
+    accuracy: dict[str, dict[str, Any]] = {cell.baseline: {} for cell in table.cells}
+    for cell in table.cells:
+        record = table.record(cell)
+        figures_of_cell = {n: record[n] for n in ("mean", "std", "seeds", "values")}
         accuracy[cell.baseline][str(cell.ipc)] = figures_of_cell
     loaded = prepared.data
     chosen_from = {
@@ -325,7 +284,7 @@ def _summarise(
             "source": loaded.source,
             "fingerprint": loaded.fingerprint,
         },
-        "seconds": sum(done[cell]["seconds"] for cell in cells),
+        "seconds": table.seconds(),
         "peak_memory_bytes": runs.peak_memory_bytes(),
         "environment": runs.environment(),
     }

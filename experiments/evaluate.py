@@ -22,7 +22,7 @@ from distilljax.config import FieldError, chooses, option
 from distilljax.core.evaluate import PROTOCOLS
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
-from distilljax.types import InputError, Model
+from distilljax.types import Model
 from experiments import common, coresets, figures, launch, runs
 from experiments.coresets import BASELINES
 from experiments.progress import duration
@@ -55,25 +55,6 @@ class Config(Base):
     workdir: str | None = option(
         None, "Where the results go; none: a folder under runs/ named by the settings."
     )
-
-
-def _data(config: Any, artefact: io.Artefact) -> data.Dataset:
-    name = config.dataset or artefact.dataset["name"]
-    loaded = data.load(name, config.data_dir)
-    shape = tuple(artefact.distilled.images.shape[1:])
-    if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
-        raise InputError(
-            f"{config.artefact} holds {shape} images of {len(artefact.class_names)} "
-            f"classes ({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} "
-            f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
-            "choose the --dataset it was made of"
-        )
-    if config.dataset is None and loaded.fingerprint != artefact.dataset["fingerprint"]:
-        raise InputError(
-            f"{name} is not what {config.artefact} was made of (its SHA-256 differs); "
-            f"give --dataset={name} to test on it all the same"
-        )
-    return loaded
 
 
 def _model(config: Any, artefact: io.Artefact, loaded: data.Dataset) -> Model:
@@ -113,7 +94,8 @@ def run(config: Any) -> dict[str, Any]:
 def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
     names = coresets.baseline_names(config.baselines)
-    loaded = _data(config, artefact)
+    named = common.Named(config.artefact, artefact)
+    loaded = common.data_of(named, config.dataset, config.data_dir)
     model = _model(config, artefact, loaded)
     protocol = artefact.protocol if config.protocol == "own" else PROTOCOLS[config.protocol]
     k = loaded.num_classes

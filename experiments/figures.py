@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from distilljax.io.files import replacing
@@ -205,6 +206,7 @@ def accuracy_dots(
     *,
     soft: Sequence[str] = (),
     chance: float | None = None,
+    measure: str = "test accuracy",
 ) -> None:
     """Draws accuracies in groups: mean, standard deviation, and each network as a speck.
 
@@ -215,12 +217,13 @@ def accuracy_dots(
       title: of the figure.
       soft: rows to compare with, drawn hollow and grey.
       chance: accuracy of guessing, drawn as a dotted line.
+      measure: what the accuracies are called.
     """
     groups = list(next(iter(accuracy.values())))
     step = min(0.16, 0.72 / len(accuracy))
     figure, axes = plt.subplots(figsize=(1.6 + 1.1 * len(groups), 3.2))
     colours = iter(COLOURS * len(accuracy))
-    markers = iter("osD^vP" * len(accuracy))
+    markers = iter("osD^vPX" * len(accuracy))
     for i, (name, row) in enumerate(accuracy.items()):
         colour = SOFT if name in soft else next(colours)
         places = np.arange(len(groups)) + (i - (len(accuracy) - 1) / 2) * step
@@ -257,7 +260,7 @@ def accuracy_dots(
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(measure)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_title(title, fontsize=10, loc="left")
@@ -289,4 +292,283 @@ def memory_curves(
         axes.grid(axis="y", color=SOFT, alpha=0.3)
     np.atleast_1d(rows)[0].set_ylabel("temporary memory, MiB")
     np.atleast_1d(rows)[0].legend(frameon=False)
+    _save(figure, path)
+
+
+def _set_styles(names: Sequence[str], soft: Collection[str]) -> dict[str, dict[str, Any]]:
+    """A line for each set: real ones grey with a pattern of their own, others coloured."""
+    colours, patterns = iter(COLOURS * len(names)), iter(["-", "--", ":"] * len(names))
+    return {
+        name: {"color": "#616e7c", "ls": next(patterns), "lw": 1.3}
+        if name in soft
+        else {"color": next(colours), "lw": 1.5}
+        for name in names
+    }
+
+
+def probe_curves(
+    path: pathlib.Path,
+    curves: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """A panel for each quantity along training, a line for each set.
+
+    Args:
+      path: the PNG to write.
+      curves: quantity -> set -> `iterations`, `mean`, `std` over runs or None, and
+        `standard_error` of the probes. The band is twice the standard error, or where
+        there are several runs their standard deviation.
+      soft: sets to compare with, drawn grey.
+    """
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
+    )
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    styles = _set_styles(names, soft)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_visible(False)
+    for axes, (quantity, panel) in zip(grid.flat, curves.items(), strict=False):
+        for name, curve in panel.items():
+            x = curve["iterations"]
+            mean = np.array(curve["mean"], float)
+            band = curve["std"]
+            if band is None:
+                band = [None if e is None else 2 * e for e in curve["standard_error"]]
+            half = np.nan_to_num(np.array(band, float))
+            axes.plot(x, mean, label=name, **styles[name])
+            colour = styles[name]["color"]
+            axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+        axes.set_title(
+            quantity.replace("_", " ").replace(".", ": "), fontsize=9, loc="left"
+        )
+        axes.margins(x=0.02)
+        if quantity.endswith(("accuracy", "alignment")):
+            axes.set_ylim(0, 1.02)
+        elif quantity.endswith("condition_number"):
+            axes.set_yscale("log")
+    for axes in grid[-1]:
+        axes.set_xlabel("iteration")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles,
+        labels,
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    _save(figure, path)
+
+
+def densities(
+    path: pathlib.Path,
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """Spectral densities of the Hessian, a panel for each iteration.
+
+    Args:
+      path: the PNG to write.
+      panels: title -> set -> (eigenvalues, density).
+      soft: sets to compare with, drawn grey.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
+    )
+    styles = _set_styles(list(next(iter(panels.values()))), soft)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+        for name, (x, density) in panel.items():
+            axes.plot(x, density, label=name, **styles[name])
+        top = max(density.max() for _, density in panel.values())
+        axes.set_yscale("log")
+        axes.set_ylim(1e-6 * top, 3 * top)
+        axes.set_title(title, fontsize=9, loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("eigenvalue of the Hessian")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("density")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles,
+        labels,
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    _save(figure, path)
+
+
+def mixing_curves(
+    path: pathlib.Path,
+    accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    title: str,
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """Draws accuracy over the number of real images that were added.
+
+    Args:
+      path: the PNG to write.
+      accuracy: row -> real images per class, a number in words -> `mean` and `interval`,
+        drawn as a band.
+      title: of the figure.
+      soft: rows to compare with, dashed and grey.
+    """
+    figure, axes = plt.subplots(figsize=(5.2, 3.4))
+    colours = iter(COLOURS * len(accuracy))
+    patterns = iter(["--", ":", "-."] * len(accuracy))
+    markers = iter("osD^vPX" * len(accuracy))
+    ticks = sorted({int(added) for row in accuracy.values() for added in row})
+    for name, row in accuracy.items():
+        x = sorted(map(int, row))
+        mean = np.array([row[str(added)]["mean"] for added in x])
+        low, high = np.array([row[str(added)]["interval"] for added in x]).T
+        grey = name in soft
+        colour = SOFT if grey else next(colours)
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(
+            x,
+            mean,
+            label=name,
+            color=colour,
+            ls=next(patterns) if grey else "-",
+            marker=None if grey else next(markers),
+            ms=4,
+            lw=1.5,
+            zorder=1 if grey else 2,
+        )
+    least = next((added for added in ticks if added > 0), 1)
+    axes.set_xscale("symlog", linthresh=least, linscale=0.5)
+    axes.set_xticks(ticks, [f"+{added}" for added in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(left=0)
+    axes.margins(x=0.03)
+    axes.set_xlabel("real images added to each class")
+    axes.set_ylabel("test accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(axis="y", color=SOFT, alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set_title(title, fontsize=10, loc="left")
+    _save(figure, path)
+
+
+def pixel_densities(
+    path: pathlib.Path,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """Draws densities of pixel values; 0..1, what an image can show, is shaded.
+
+    Args:
+      path: the PNG to write.
+      curves: set -> edges of the bins f[b + 1] and density f[b].
+      soft: sets to compare with, filled and grey.
+    """
+    figure, axes = plt.subplots(figsize=(6.2, 3.2))
+    axes.axvspan(0, 1, color=SOFT, alpha=0.12, lw=0)
+    for edge in (0, 1):
+        axes.axvline(edge, color=SOFT, lw=0.6)
+    styles = iter([(ls, c) for ls in ("-", "--", ":") for c in COLOURS] * len(curves))
+    for name, (edges, density) in curves.items():
+        shown = np.where(density > 0, density, np.nan)
+        if name in soft:
+            least = min(d[d > 0].min() for _, d in curves.values())
+            axes.stairs(
+                density,
+                edges,
+                baseline=least / 2,
+                fill=True,
+                color=SOFT,
+                alpha=0.45,
+                label=name,
+                zorder=1,
+            )
+        else:
+            pattern, colour = next(styles)
+            axes.stairs(
+                shown, edges, baseline=None, color=colour, ls=pattern, lw=1.3, label=name
+            )
+    axes.set_yscale("log")
+    axes.set_xlabel("pixel value; an image can show 0 to 1")
+    axes.set_ylabel("density")
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _save(figure, path)
+
+
+def feature_maps(
+    path: pathlib.Path,
+    maps: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    class_names: Sequence[str],
+    title: str,
+    *,
+    background: str,
+) -> None:
+    """Draws points in two dimensions, a panel for each map and set.
+
+    Args:
+      path: the PNG to write.
+      maps: name -> set -> points f[n, 2] and classes i[n]; the same sets in each. A map
+        is a row of panels, or more from five sets on.
+      class_names: k names; a class is a colour.
+      title: of the figure.
+      background: the set that is drawn small and pale behind each of the others.
+    """
+    k = len(class_names)
+    palette = plt.get_cmap("tab10" if k <= 10 else "hsv")
+    colours = np.array([palette(j if k <= 10 else j / k) for j in range(k)])
+    sets = [name for name in next(iter(maps.values())) if name != background]
+    columns = min(len(sets), 4)
+    blocks = -(-len(sets) // columns)
+    figure, grid = plt.subplots(
+        len(maps) * blocks,
+        columns,
+        figsize=(max(4.0, 2.5 * columns), 0.4 + 2.6 * len(maps) * blocks),
+        squeeze=False,
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for i, (name, panel) in enumerate(maps.items()):
+        for j, one in enumerate(sets):
+            axes = grid[i * blocks + j // columns, j % columns]
+            axes.axis("on")
+            points, classes = panel[background]
+            axes.scatter(*points.T, s=4, c=colours[classes], alpha=0.3, lw=0)
+            points, classes = panel[one]
+            axes.scatter(*points.T, s=26, c=colours[classes], edgecolors=INK, lw=0.7)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(one, fontsize=8)
+            if j % columns == 0:
+                axes.set_ylabel(name, fontsize=8)
+    legend = [
+        Line2D([], [], ls="", marker="o", ms=5, color=colour, label=name)
+        for name, colour in zip(class_names, colours, strict=True)
+        if k <= 20
+    ]
+    legend += [
+        Line2D([], [], ls="", marker="o", ms=2, color=SOFT, label=background),
+        Line2D([], [], ls="", marker="o", ms=5, mfc="white", mec=INK, label="the set"),
+    ]
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.tight_layout()
+    figure.legend(
+        handles=legend,
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     _save(figure, path)

@@ -70,6 +70,7 @@ def test_the_core_needs_jax_flax_and_optax_alone():
         "import sys\n"
         f"for name in ({blocked}): sys.modules[name] = None\n"
         "import distilljax, distilljax.methods, distilljax.models, distilljax.loop\n"
+        "import distilljax.curvature.hessian, distilljax.probes\n"
         "import distilljax.data, distilljax.io\n"
         "assert distilljax.__version__\n"
     )

@@ -38,6 +38,22 @@ def test_the_example_gives_the_meta_gradient(float64):
         assert abs(numeric) > 1e-3
 
 
+def test_the_curvature_example_gives_the_dense_figures(float64, capsys):
+    names = {}
+    exec(compile(block("example: curvature"), "README.md", "exec"), names)
+    batch, w = names["batch"], names["params"]["w"]
+    dense = jax.hessian(lambda w: names["loss_fn"]({"w": w[:, None]}, batch))(w[:, 0])
+    found = names["found"]
+    assert abs(found.value - jnp.trace(dense)) < 4 * found.standard_error
+    np.testing.assert_allclose(
+        names["top"].values, np.linalg.eigvalsh(dense)[[2, 1]], rtol=1e-8
+    )
+    x = batch[0][:20]
+    slope = (1 - jnp.tanh(x @ w) ** 2) * x
+    np.testing.assert_allclose(names["kernel"][..., 0, 0], slope @ slope.T, rtol=1e-8)
+    assert "trace of the Hessian" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["main", "test"])
 def test_each_command_is_one_line(name):
     assert len(block(f"command: {name}").splitlines()) == 1

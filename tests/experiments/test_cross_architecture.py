@@ -223,7 +223,7 @@ def test_artefacts_share_a_random_row_where_they_can(
 
 def test_artefacts_of_one_name_are_told_apart(dataset, tmp_path):
     paths = [write(tmp_path / a / "x" / "distilled.npz", dataset) for a in "ab"]
-    found = cross_architecture._artefacts(config(tmp_path, paths))
+    found = common.artefacts(config(tmp_path, paths).artefacts)
     assert list(found) == [str(path) for path in paths]
 
 

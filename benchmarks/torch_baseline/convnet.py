@@ -1,0 +1,54 @@
+"""The ConvNet of `distilljax.models` in PyTorch, with the same weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def convnet(params: Mapping[str, Any], image_shape: tuple[int, int, int]) -> nn.Module:
+    """3x3 convolution, instance norm, ReLU, 2x2 average pooling, and a linear layer.
+
+    Args:
+      params: of a `distilljax.models.convnet` with its defaults but for width and depth.
+      image_shape: (h, w, c).
+
+    Returns:
+      A module of f32[b, c, h, w] -> f32[b, k].
+    """
+    blocks, head = params["backbone"], params["head"]["Dense_0"]
+    depth = sum(name.startswith("Conv_") for name in blocks)
+    layers: list[nn.Module] = []
+    height, width = image_shape[:2]
+    channels = image_shape[2]
+    for i in range(depth):
+        kernel = np.asarray(blocks[f"Conv_{i}"]["kernel"])
+        convolution = nn.Conv2d(channels, kernel.shape[3], 3, padding=1)
+        channels = kernel.shape[3]
+        norm = nn.GroupNorm(channels, channels, eps=1e-5)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1)))
+            convolution.bias.copy_(_tensor(blocks[f"Conv_{i}"]["bias"]))
+            norm.weight.copy_(_tensor(blocks[f"Normalisation_{i}"]["scale"]))
+            norm.bias.copy_(_tensor(blocks[f"Normalisation_{i}"]["bias"]))
+        layers += [convolution, norm, nn.ReLU(), nn.AvgPool2d(2)]
+        height, width = height // 2, width // 2
+    weights = np.asarray(head["kernel"])
+    linear = nn.Linear(*weights.shape)
+    # Features are flattened channels last there, channels first here.
+    turned = weights.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(turned.reshape(weights.shape[1], -1)))
+        linear.bias.copy_(_tensor(head["bias"]))
+    return nn.Sequential(*layers, nn.Flatten(), linear)
+
+
+def _tensor(x: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(x))
+
+
+def images(x: Any) -> torch.Tensor:
+    """f32[b, h, w, c] -> f32[b, c, h, w]."""
+    return torch.tensor(np.ascontiguousarray(np.asarray(x).transpose(0, 3, 1, 2)))

@@ -1,0 +1,324 @@
+"""Leave-one-out training: what each image of a small set does to a network's test losses.
+
+One compiled program serves every network: the image left out has weight zero in a mean
+loss, so that all networks have the shapes of the whole set. `leave_one_out` trains all
+of them in one dispatch; `pairs`, `retrain` and `arrange` are its parts, for a caller who
+saves progress in between.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from distilljax.core import inner, sampling
+from distilljax.core.evaluate import Protocol, optimizer, predict
+from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
+
+
+class Retrained(NamedTuple):
+    """Networks on the test set."""
+
+    losses: Array  # f32[..., t], the cross-entropy of each test image
+    predictions: Array  # i32[..., t], the class predicted for each test image
+    accuracy: Array  # f32[...], in 0..1
+
+
+class LeaveOneOut(NamedTuple):
+    """Networks from s initialisations, trained on n images and on all but one of them."""
+
+    without: Retrained  # [s, n, ...], [i, j]: seed i, image j left out
+    whole: Retrained  # [s, ...], nothing left out
+
+
+def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
+    """All networks of a leave-one-out study, seed by seed, as `arrange` expects them.
+
+    Args:
+      keys: key[s], one a seed.
+      num_images: images in the set, n.
+
+    Returns:
+      key[s * (n + 1)], and i32[s * (n + 1)], the image left out: of each seed first -1,
+      which leaves nothing out, then 0..n-1.
+    """
+    num_seeds = keys.shape[0]
+    left_out = jnp.tile(jnp.arange(-1, num_images, dtype=jnp.int32), num_seeds)
+    return jnp.repeat(keys, num_images + 1), left_out
+
+
+def arrange(retrained: Retrained, num_seeds: int) -> LeaveOneOut:
+    """Networks in the order of `pairs`, leading axis s * (n + 1), by seed and image.
+
+    Raises:
+      InputError: a number of networks that is not s * (n + 1) for any n.
+    """
+    num = retrained.accuracy.shape[0]
+    if num_seeds < 1 or num % num_seeds:
+        raise InputError(
+            f"{num} networks cannot be those of {num_seeds} seeds: each seed has as many, "
+            "one a left-out image and one for the whole set"
+        )
+    grid = jax.tree.map(lambda x: x.reshape(num_seeds, -1, *x.shape[1:]), retrained)
+    return LeaveOneOut(
+        jax.tree.map(lambda x: x[:, 1:], grid), jax.tree.map(lambda x: x[:, 0], grid)
+    )
+
+
+def retrain(
+    keys: Key,
+    left_out: Array,
+    model: Model,
+    batch: Batch,
+    test: RealSet,
+    protocol: Protocol,
+    *,
+    learning_rate: Array | float = 0.01,
+    together: int = 1,
+) -> Retrained:
+    """Trains and tests one network for each pair of a key and a left-out image.
+
+    It minimises sum_i w_i l_i / sum_i w_i over the whole set in every step, w_i = 0 for
+    the image left out and 1 for the others. That is training without the image, as long
+    as the network treats images one by one, as all of `distilljax.models` do. With
+    nothing left out it is `evaluate.train` with the same key.
+
+    Args:
+      keys: key[m]; equal keys start from equal weights.
+      left_out: i32[m], positions in the set; -1 leaves nothing out, and so does any other
+        number that is no position. Calls with equal m share a compiled program.
+      model: the network.
+      batch: the training set, n images.
+      test: what to test on, t images.
+      protocol: how to train; every step on the whole set, without augmentation.
+      learning_rate: the rate where the protocol leaves it to the set.
+      together: how many networks train side by side; the others wait their turn. It
+        changes results by rounding at most.
+
+    Returns:
+      Leading axis m.
+
+    Raises:
+      InputError: a protocol with minibatches or augmentation, whose random choices leaving
+        an image out would change; shapes that do not fit; fewer than two images.
+    """
+    num = batch.labels.shape[0]
+    if keys.ndim != 1 or keys.shape != left_out.shape:
+        raise InputError(
+            f"keys {list(keys.shape)}, left_out {list(left_out.shape)}: expected [m], [m]"
+        )
+    if batch.images.shape[0] != num or num < 2:
+        raise InputError(
+            f"images {list(batch.images.shape)}, labels {list(batch.labels.shape)}: "
+            "expected [n, h, w, c] and [n, k], n at least 2, so that one can be left out"
+        )
+    if sampling.even_batches(num, protocol.batch)[0] < num:
+        raise InputError(
+            f"batch={protocol.batch}: leaving an image out would change the minibatches of "
+            f"all others; give a protocol that takes all {num} images in every step"
+        )
+    if protocol.augment:
+        raise InputError(
+            f"augment={protocol.augment}: its random choices would hide the effect of one "
+            "image; give a protocol without augmentation"
+        )
+    num_steps = protocol.num_steps(num)
+    rule = optimizer(protocol, num_steps, learning_rate)
+
+    def loss_fn(params: Params, weights: Array) -> Array:
+        logits = model.apply(params, batch.images)
+        each = optax.losses.softmax_cross_entropy(logits, batch.labels)
+        return (weights * each).sum() / weights.sum()
+
+    def one(given: tuple[Key, Array]) -> Retrained:
+        key, absent = given
+        weights = (jnp.arange(num) != absent).astype(batch.labels.dtype)
+        init_key, _, _ = jax.random.split(key, 3)  # as in `evaluate.train`
+        state, _ = inner.unroll(
+            loss_fn,
+            rule,
+            lambda _: weights,
+            inner.init(model.init(init_key), rule),
+            jnp.arange(num_steps),
+            remat="none",
+        )
+        logits = predict(model.apply, state.params, test)
+        each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
+        predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return Retrained(each, predictions, (predictions == test.labels).mean())
+
+    batch_size = together if together > 1 else None
+    return jax.lax.map(one, (keys, left_out), batch_size=batch_size)
+
+
+def leave_one_out(
+    keys: Key,
+    model: Model,
+    batch: Batch,
+    test: RealSet,
+    protocol: Protocol,
+    *,
+    learning_rate: Array | float = 0.01,
+    together: int = 1,
+) -> LeaveOneOut:
+    """From every initialisation a network without each image, and one on all of them.
+
+    `retrain` has the details. Yang et al. 2024 (arXiv 2406.04284, section 5.2) have one
+    initialisation; several tell influence from chance, see `reliability`.
+
+    Args:
+      keys: key[s], one an initialisation.
+      model: the network.
+      batch: the training set, n images.
+      test: what to test on, t images.
+      protocol: how to train.
+      learning_rate: see `retrain`.
+      together: see `retrain`.
+
+    Returns:
+      About 8 s (n + 1) t bytes.
+
+    Raises:
+      InputError: see `retrain`.
+    """
+    num = batch.labels.shape[0]
+    retrained = retrain(
+        *pairs(keys, num),
+        model,
+        batch,
+        test,
+        protocol,
+        learning_rate=learning_rate,
+        together=together,
+    )
+    return arrange(retrained, keys.shape[0])
+
+
+def influence(without: Array, whole: Array) -> Array:
+    """Test loss without a training image less that with it; positive where it helped.
+
+    Yang et al. 2024 (arXiv 2406.04284), section 5.2.
+
+    Args:
+      without: f32[..., n, t], losses of the networks that lack one image.
+      whole: f32[..., t], losses of the networks that lack none.
+
+    Returns:
+      f32[..., n, t].
+
+    Raises:
+      InputError: shapes that do not fit.
+    """
+    if without.ndim < 2 or (*without.shape[:-2], without.shape[-1]) != whole.shape:
+        raise InputError(
+            f"without {list(without.shape)}, whole {list(whole.shape)}: expected "
+            "[..., n, t] and [..., t]"
+        )
+    return without - whole[..., None, :]
+
+
+def mean_influence(influences: Array) -> Estimate:
+    """The mean over initialisations, leading axis s; its probes are the s seeds."""
+    num = influences.shape[0]
+    error = jnp.std(influences, axis=0, ddof=1) / jnp.sqrt(num)
+    return Estimate(influences.mean(axis=0), error, jnp.int32(num), "influence")
+
+
+def noise_floor(whole: Array) -> Array:
+    """How far another initialisation alone moves each test loss.
+
+    Args:
+      whole: f32[s, t], losses of networks trained on the same set from s seeds.
+
+    Returns:
+      f32[t], the standard deviation over seeds. An influence below it is smaller than what
+      the choice of the initial weights does.
+
+    Raises:
+      InputError: fewer than two seeds, or another shape.
+    """
+    if whole.ndim != 2 or whole.shape[0] < 2:
+        raise InputError(
+            f"losses {list(whole.shape)}: expected [s, t] with s at least 2, since a noise "
+            "floor needs networks from several seeds"
+        )
+    return jnp.std(whole, axis=0, ddof=1)
+
+
+def _rank_scores(x: Array) -> Array:
+    """Ranks along the last axis, centred and of unit norm; NaN where all are equal."""
+    rows = x.reshape(-1, x.shape[-1])
+    ranks = jax.vmap(jax.scipy.stats.rankdata)(rows).reshape(x.shape)
+    centred = ranks - ranks.mean(axis=-1, keepdims=True)
+    return centred / jnp.linalg.norm(centred, axis=-1, keepdims=True)
+
+
+def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
+    """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean rank.
+
+    Args:
+      a: f32[...].
+      b: f32[...], of the same shape.
+      axis: what is ranked.
+
+    Returns:
+      The shape without `axis`; -1..1, NaN where either is constant or has a NaN.
+
+    Raises:
+      InputError: shapes that differ, or no values to rank.
+    """
+    if a.shape != b.shape or a.ndim == 0:
+        raise InputError(
+            f"shapes {list(a.shape)} and {list(b.shape)}: expected one [..., t]"
+        )
+    a, b = (_rank_scores(jnp.moveaxis(x, axis, -1)) for x in (a, b))
+    return (a * b).sum(axis=-1)
+
+
+class Reliability(NamedTuple):
+    """How well influences from one initialisation foretell those from another."""
+
+    correlations: Array  # f32[p, n], of each of the p = s (s - 1) / 2 pairs of seeds
+    per_image: Estimate  # f32[n], mean over pairs
+    overall: Estimate  # f32[], mean over pairs and images
+
+
+def reliability(influences: Array) -> Reliability:
+    """Rank correlation, over test images, of influences from different initialisations.
+
+    Pairs share seeds, so they are no independent sample: the standard errors are those
+    of the jackknife over seeds, NaN for two seeds, and the probes are the seeds. A training
+    image whose influence is the same on all test images has no ranks: its correlation is
+    NaN, and so is the overall mean.
+
+    Args:
+      influences: f32[s, n, t].
+
+    Raises:
+      InputError: fewer than two seeds, or another shape.
+    """
+    if influences.ndim != 3 or influences.shape[0] < 2:
+        raise InputError(
+            f"influences {list(influences.shape)}: expected [s, n, t] with s at least 2, "
+            "since reliability compares seeds"
+        )
+    num = influences.shape[0]
+    scores = _rank_scores(influences)
+    firsts, seconds = np.triu_indices(num, 1)
+    both = jax.lax.map(
+        lambda pair: (scores[pair[0]] * scores[pair[1]]).sum(axis=-1),
+        (jnp.asarray(firsts), jnp.asarray(seconds)),
+    )
+
+    def mean(correlations: Array, of: str) -> Estimate:
+        without = [
+            correlations[(firsts != seed) & (seconds != seed)].mean(axis=0)
+            for seed in range(num)
+        ]
+        error = jnp.sqrt((num - 1) * jnp.var(jnp.stack(without), axis=0))
+        return Estimate(correlations.mean(axis=0), error, jnp.int32(num), of)
+
+    of = "rank correlation of influences between seeds"
+    return Reliability(both, mean(both, of), mean(both.mean(axis=1), of))

@@ -1,0 +1,1 @@
+"""Second-order views of training: Hessian, Gauss-Newton, NTK, influence. Pure functions."""

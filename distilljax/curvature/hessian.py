@@ -1,0 +1,313 @@
+"""Hessian and Gauss-Newton matrix of a mean loss, by products and by quadratic forms.
+
+    matvec = hvp(loss_fn, params, batch)
+    estimate = trace(loss_fn, params, batch, key, num_probes=100)
+
+`loss_fn(params, batch)` is the mean over the batch; the parameters are any pytree of
+float arrays, the batch any pytree of arrays whose leading axis counts examples. Data that
+do not fit in one pass are walked `chunk` examples at a time inside the compiled program;
+`read` turns a chunk into what the loss takes, such as bytes into normalised images. Data
+whose leading axis is sharded over devices stay where they are: every device works on its
+share of each chunk, and the results are added.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from distilljax.curvature import estimators
+from distilljax.curvature.estimators import Kind, MatVec, Vector
+from distilljax.types import Array, Estimate, InputError, Key, Params
+
+LossFn = Callable[[Params, Any], Array]
+Read = Callable[[Any], Any]
+
+
+def _identity(batch: Any) -> Any:
+    return batch
+
+
+def num_examples(data: Any) -> int:
+    """The common leading axis of all arrays.
+
+    Raises:
+      InputError: there is none.
+    """
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(data)]
+    if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise InputError(
+            "a data set is arrays whose leading axes agree, one entry an example; these "
+            f"have the shapes {', '.join(map(str, shapes)) or 'of nothing'}"
+        )
+    if shapes[0][0] == 0:
+        raise InputError("the data set is empty: there is nothing to take the mean of")
+    return shapes[0][0]
+
+
+def check(loss_fn: LossFn, params: Params, data: Any, read: Read = _identity) -> None:
+    """Refuses what has no Hessian.
+
+    Raises:
+      InputError: a loss that is no scalar, parameters that are not floating point, or
+        data whose leading axes differ.
+    """
+    num_examples(data)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise InputError(
+                f"the parameter {jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}; "
+                "derivatives need floating point: convert it, or leave it out of params"
+            )
+    shape = jax.eval_shape(lambda p, d: loss_fn(p, read(d)), params, data)
+    if not hasattr(shape, "shape") or shape.shape:
+        raise InputError(
+            f"the loss returned {getattr(shape, 'shape', shape)} instead of one number; "
+            "return the mean over the batch, f32[]"
+        )
+
+
+def mean_over(
+    function: Callable[[Any], Any], data: Any, *, chunk: int | None, read: Read = _identity
+) -> Any:
+    """The mean of function(batch) over all examples, computed chunk after chunk.
+
+    Args:
+      function: batch -> a pytree of floats that is a mean over the batch.
+      data: a pytree of arrays with one leading axis n.
+      chunk: examples at a time; None for all at once. Where it does not divide n, what
+        is left over is one smaller batch, weighted by its size.
+      read: chunk of the data -> batch.
+
+    Raises:
+      InputError: leading axes that differ, or an empty chunk.
+    """
+    num = num_examples(data)
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk={chunk}: give at least one example, or None for all")
+    if chunk is None or chunk >= num:
+        return function(read(data))
+    num_chunks = num // chunk
+    whole = num_chunks * chunk
+    # Chunk i is every num_chunks-th example, so that a sharded axis stays sharded.
+    strided = jax.tree.map(
+        lambda x: x[:whole].reshape(chunk, num_chunks, *x.shape[1:]), data
+    )
+
+    def one(i: Array) -> Any:
+        part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 1, False), strided)
+        return function(read(part))
+
+    def add(total: Any, i: Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, one(i)), None
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.asarray(0))
+    )
+    total, _ = jax.lax.scan(add, zeros, jnp.arange(num_chunks))
+    total = jax.tree.map(lambda x: x * (chunk / num), total)
+    if whole == num:
+        return total
+    rest = function(read(jax.tree.map(lambda x: x[whole:], data)))
+    return jax.tree.map(lambda x, y: x + y * ((num - whole) / num), total, rest)
+
+
+def hvp(
+    loss_fn: LossFn,
+    params: Params,
+    data: Any,
+    *,
+    chunk: int | None = None,
+    read: Read = _identity,
+) -> MatVec:
+    """Products with the Hessian of the mean loss, forward over reverse (Pearlmutter 1994).
+
+    Raises:
+      InputError: see `check` and `mean_over`.
+    """
+    check(loss_fn, params, data, read)
+
+    def matvec(v: Vector) -> Vector:
+        def product(batch: Any) -> Vector:
+            grad = jax.grad(lambda p: loss_fn(p, batch))
+            return jax.jvp(grad, (params,), (v,))[1]
+
+        return mean_over(product, data, chunk=chunk, read=read)
+
+    return matvec
+
+
+def ggn(
+    apply: Callable[[Params, Any], Array],
+    params: Params,
+    data: Any,
+    *,
+    output_loss: Callable[[Array, Any], Array] | None = None,
+    chunk: int | None = None,
+    read: Read = _identity,
+) -> MatVec:
+    """Products with the generalised Gauss-Newton matrix J^T H_out J (Schraudolph 2002).
+
+    J are the derivatives of the outputs, H_out those of second order of the loss with
+    respect to the outputs; positive semidefinite where the loss is convex in them, and
+    for cross-entropy the Fisher matrix of the model's own distribution.
+
+    Args:
+      apply: (params, batch.images) -> f32[b, k].
+      params: a pytree of float arrays.
+      data: `Batch`es, or what `read` makes them of.
+      output_loss: (outputs, labels) -> f32[], the mean over the batch; cross-entropy if
+        None.
+      chunk: see `mean_over`.
+      read: see `mean_over`.
+
+    Raises:
+      InputError: see `check` and `mean_over`.
+    """
+
+    def cross_entropy(logits: Array, labels: Any) -> Array:
+        return optax.losses.softmax_cross_entropy(logits, labels).mean()
+
+    of_outputs = output_loss or cross_entropy
+    check(lambda p, b: of_outputs(apply(p, b.images), b.labels), params, data, read)
+
+    def matvec(v: Vector) -> Vector:
+        def product(batch: Any) -> Vector:
+            outputs, pull = jax.vjp(lambda p: apply(p, batch.images), params)
+            _, moved = jax.jvp(lambda p: apply(p, batch.images), (params,), (v,))
+            grad = jax.grad(lambda z: of_outputs(z, batch.labels))
+            return pull(jax.jvp(grad, (outputs,), (moved,))[1])[0]
+
+        return mean_over(product, data, chunk=chunk, read=read)
+
+    return matvec
+
+
+def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
+    """v^T H v, f32[]: the second derivative of the loss along v, forward over forward.
+
+    No reverse pass, so nothing is stored on the way, and about 5/9 of the
+    multiplications of a Hessian-vector product of a convolutional network.
+    """
+
+    def slope(params: Params) -> Array:
+        return jax.jvp(lambda p: loss_fn(p, batch), (params,), (v,))[1]
+
+    return jax.jvp(slope, (params,), (v,))[1]
+
+
+def trace(
+    loss_fn: LossFn,
+    params: Params,
+    data: Any,
+    key: Key,
+    *,
+    num_probes: int,
+    kind: Kind = "rademacher",
+    chunk: int | None = None,
+    read: Read = _identity,
+    together: int = 1,
+) -> Estimate:
+    """The trace of the Hessian of the mean loss over all of `data` (Hutchinson).
+
+    Args:
+      loss_fn: (params, batch) -> f32[], the mean over the batch.
+      params: a pytree of float arrays.
+      data: a pytree of arrays with one leading axis.
+      key: settles the probes; more of them keep the first ones.
+      num_probes: how many.
+      kind: of probes.
+      chunk: examples in one pass; every chunk is read once, for all probes.
+      read: see `mean_over`.
+      together: probes computed side by side.
+
+    Raises:
+      InputError: fewer than one probe, see also `check` and `mean_over`; outside jit, a
+        trace that is not finite.
+    """
+    estimators.check_probes(num_probes, kind)
+    check(loss_fn, params, data, read)
+
+    def forms(batch: Any) -> Array:
+        return jax.lax.map(
+            lambda i: along(
+                loss_fn,
+                params,
+                batch,
+                estimators.probe(jax.random.fold_in(key, i), params, kind),
+            ),
+            jnp.arange(num_probes),
+            batch_size=together if together > 1 else None,
+        )
+
+    values = mean_over(forms, data, chunk=chunk, read=read)
+    return estimators.summarise(values, "trace of the Hessian of the mean loss")
+
+
+def batch_trace(
+    loss_fn: LossFn,
+    params: Params,
+    data: Any,
+    key: Key,
+    *,
+    batch: int,
+    num_probes: int | None = None,
+    relative_error: float | None = None,
+    max_probes: int = 10_000,
+    kind: Kind = "rademacher",
+    read: Read = _identity,
+    together: int = 1,
+) -> Estimate:
+    """The trace over all of `data` where each probe meets a random batch of its own.
+
+    Unbiased for the trace over the whole data, and the standard error holds both the
+    choice of probes and that of images, because each pair is drawn anew. The spread of
+    one Hutchinson probe is mostly that of the probe, so a few hundred images a probe buy
+    the same standard error as all of them, at a cost that does not grow with the data.
+
+    Args:
+      loss_fn: (params, batch) -> f32[], the mean over the batch.
+      params: a pytree of float arrays.
+      data: a pytree of arrays with one leading axis n.
+      key: settles probes and batches; shared along a training run it makes curves smooth.
+      batch: images a probe, drawn without replacement.
+      num_probes: how many; or
+      relative_error: the standard error to reach, see `estimators.sampled_mean_to`.
+      max_probes: the most that may be used for that.
+      kind: of probes.
+      read: see `mean_over`.
+      together: probes computed side by side, where their number is given.
+
+    Raises:
+      InputError: a batch larger than the data, both or neither of num_probes and
+        relative_error, see also `check`; outside jit, a trace that is not finite.
+    """
+    if (num_probes is None) == (relative_error is None):
+        raise InputError("give either num_probes or relative_error")
+    estimators.check_probes(1 if num_probes is None else num_probes, kind)
+    check(loss_fn, params, data, read)
+    num = num_examples(data)
+    if not 1 <= batch <= num:
+        raise InputError(f"batch={batch}: must lie in 1..{num}, the number of images")
+
+    def sample(key: Key) -> Array:
+        probe_key, batch_key = jax.random.split(key)
+        if batch == num:
+            drawn = data
+        else:
+            _, chosen = jax.lax.top_k(jax.random.bits(batch_key, (num,)), batch)
+            drawn = jax.tree.map(lambda x: x[chosen], data)
+        v = estimators.probe(probe_key, params, kind)
+        return along(loss_fn, params, read(drawn), v)
+
+    of = "trace of the Hessian of the mean loss"
+    if num_probes is not None:
+        return estimators.sampled_mean(
+            sample, key, num_probes=num_probes, together=together, of=of
+        )
+    assert relative_error is not None
+    return estimators.sampled_mean_to(
+        sample, key, relative_error=relative_error, max_probes=max_probes, of=of
+    )

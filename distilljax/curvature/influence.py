@@ -1,0 +1,201 @@
+"""Influence functions: the effect of leaving an image out, without training again.
+
+The loss without image j is L_-j = (n L - l_j) / (n - 1), for L the mean of the losses l_i
+of n images. So at any weights, trained to the end or not,
+
+    grad L_-j = grad L - (g_j - g) / (n - 1),    g_j = grad l_j, g = mean_i g_i,
+
+and the same holds where both sides also have a weight decay. A curvature C that is kept
+as it is turns this change of the gradient into a change of the weights,
+
+    delta_j = (C + damping I)^-1 (g_j - g) / (n - 1),
+
+the difference between the end of a Newton step on L_-j and that of one on L, damped by
+damping/2 || step ||^2. The test loss of x then changes by grad l_x . delta_j.
+
+How that stands to training again:
+
+- At a minimum of L (with its weight decay, if any), C its Hessian, no damping: the first
+  order of the effect in 1/n, and to that order delta_j = -(1/n) I_up,params(z_j) of Koh &
+  Liang 2017 (arXiv 1703.04730, section 2.1).
+- With the curvature of L_-j itself in place of C (`without`): a full Newton step on L_-j,
+  exact where the losses are quadratic. The two differ most in small sets, where an image
+  is much of the curvature along its own gradient.
+- Elsewhere the change of the gradient is exact, but the step that is left to take on L is
+  held to be the same on L_-j, though C, g_j and g would change on the way. Damping keeps
+  both steps short. It resembles early stopping: after time T, learning rate * steps /
+  (1 - momentum), a quadratic answers a steady change of its gradient along an eigenvalue c
+  with (1 - exp(-c T)) / c in place of 1 / c; damping by 1 / T, with 1 / (c + 1 / T).
+
+Departures: Koh & Liang weight the losses that are left by 1/n, here they are a mean and
+have 1 / (n - 1); they assume a minimum, with any weight decay a part of each l_i.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from distilljax.curvature.estimators import MatVec, Vector
+from distilljax.curvature.hessian import num_examples
+from distilljax.types import Array, InputError, Params
+
+Losses = Callable[[Params, Any], Array]  # parameters, data of b examples -> f32[b]
+
+# x, residual, direction, squared residual, iterations, whether A curves upwards.
+_State = tuple[Vector, Vector, Vector, Array, Array, Array]
+
+
+class Solve(NamedTuple):
+    """How well a linear system was solved."""
+
+    residual: Array  # f32[...], || rhs - A x || / || rhs ||, computed anew at the end
+    num_iters: Array  # i32[...]
+    converged: Array  # bool[...], whether the residual is within the tolerance
+
+
+class Influence(NamedTuple):
+    """Estimated effects of leaving images out."""
+
+    changes: Array  # f32[m, t], of test losses; positive where the image helped
+    solve: Solve  # [m]
+
+
+def conjugate_gradients(
+    matvec: MatVec, rhs: Vector, *, tolerance: float = 1e-4, max_iters: int = 100
+) -> tuple[Vector, Solve]:
+    """Solves A x = rhs for a symmetric positive definite A, from x = 0.
+
+    It ends within the tolerance, after `max_iters`, at a direction along which A does not
+    curve upwards, or at a value that is not finite; only the first has converged.
+
+    Departures: the residual that the iteration keeps drifts from the true one by
+    rounding, so it is taken to half the tolerance. jax.scipy's solver would do but for
+    saying how it ended.
+
+    Args:
+      matvec: v -> A v.
+      rhs: a pytree.
+      tolerance: of || rhs - A x || / || rhs ||.
+      max_iters: products with A, at most; one more checks the residual.
+
+    Returns:
+      x, and how well it solves the system.
+    """
+    size = optax.tree.norm(rhs)
+    size = jnp.where(size > 0, size, 1.0)
+
+    def unfinished(state: _State) -> Array:
+        *_, square, count, upwards = state
+        far = jnp.sqrt(square) > 0.5 * tolerance * size
+        return far & upwards & (count < max_iters)
+
+    def step(state: _State) -> _State:
+        x, residual, direction, square, count, _ = state
+        product = matvec(direction)
+        curvature = optax.tree.vdot(direction, product)
+        upwards = curvature > 0
+        length = jnp.where(upwards, square / curvature, 0.0)
+        x = optax.tree.add_scale(x, length, direction)
+        residual = optax.tree.add_scale(residual, -length, product)
+        new_square = optax.tree.vdot(residual, residual)
+        direction = optax.tree.add_scale(residual, new_square / square, direction)
+        return x, residual, direction, new_square, count + 1, upwards
+
+    zero, none = optax.tree.zeros_like(rhs), jnp.int32(0)
+    square = optax.tree.vdot(rhs, rhs)
+    x, *_, count, _ = jax.lax.while_loop(
+        unfinished, step, (zero, rhs, rhs, square, none, jnp.bool_(True))
+    )
+    residual = optax.tree.norm(optax.tree.sub(rhs, matvec(x))) / size
+    return x, Solve(residual, count, residual <= tolerance)
+
+
+def influence_function(
+    matvec: MatVec,
+    losses: Losses,
+    params: Params,
+    train: Any,
+    test_losses: Losses,
+    test: Any,
+    *,
+    damping: Array | float,
+    positions: Array | None = None,
+    without: Callable[[Array], MatVec] | None = None,
+    tolerance: float = 1e-4,
+    max_iters: int = 100,
+    chunk: int = 500,
+    together: int = 1,
+) -> Influence:
+    """Estimates each test loss without a training image less that with it.
+
+    grad l_x . (C + damping I)^-1 (g_j - g) / (n - 1), see the head of this file; one
+    linear system and one forward-mode pass over the test set for each image j.
+
+    Args:
+      matvec: v -> C v, the Hessian or Gauss-Newton matrix of the mean loss of all training
+        images at `params`, with that of its weight decay if it has one.
+      losses: the loss of each training example, without weight decay. An example's loss
+        must not depend on the others.
+      params: the trained weights.
+      train: a pytree of arrays with leading axis n; differentiated in one go.
+      test_losses: the loss of each test example; it may preprocess them first.
+      test: a pytree of arrays with leading axis t.
+      damping: added to the curvature, in its units (loss per squared weight), not relative
+        to it. The Hessian of a network has negative eigenvalues; damping that does not
+        outweigh them may leave the system unsolved.
+      positions: i32[m], the training examples to leave out, one at a time; None for all.
+      without: j -> (v -> C_-j v), the curvature of the mean loss without example j; used
+        in place of `matvec` for a full Newton step.
+      tolerance: see `conjugate_gradients`.
+      max_iters: see `conjugate_gradients`.
+      chunk: test examples computed at once.
+      together: how many training examples side by side.
+
+    Returns:
+      The changes, and for each example whether its system was solved: where it was not,
+      the changes are those of the last iterate.
+
+    Raises:
+      InputError: leading axes that differ, fewer than two training examples, a negative
+        damping.
+    """
+    num, num_test = num_examples(train), num_examples(test)
+    if num < 2:
+        raise InputError("train has 1 example: leaving it out would leave none; give more")
+    if isinstance(damping, float | int) and damping < 0:
+        raise InputError(f"damping={damping}: must not be negative")
+    train, test = jax.tree.map(jnp.asarray, (train, test))  # traced positions index them
+    chunk = min(chunk, num_test)
+    num_chunks = -(-num_test // chunk)
+
+    def in_chunks(x: Array) -> Array:
+        pad = ((0, num_chunks * chunk - num_test), *((0, 0),) * (x.ndim - 1))
+        return jnp.pad(x, pad, mode="edge").reshape(num_chunks, chunk, *x.shape[1:])
+
+    pieces = jax.tree.map(in_chunks, test)
+    mean_gradient = jax.grad(lambda p: losses(p, train).mean())(params)
+
+    def one(j: Array) -> tuple[Array, Solve]:
+        example = jax.tree.map(lambda x: x[j][None], train)
+        gradient = jax.grad(lambda p: losses(p, example).sum())(params)
+        curvature = matvec if without is None else without(j)
+        rhs = jax.tree.map(lambda a, b: (a - b) / (num - 1), gradient, mean_gradient)
+        change, solve = conjugate_gradients(
+            lambda v: optax.tree.add_scale(curvature(v), damping, v),
+            rhs,
+            tolerance=tolerance,
+            max_iters=max_iters,
+        )
+
+        def slopes(piece: Any) -> Array:
+            return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
+
+        return jax.lax.map(slopes, pieces).reshape(-1)[:num_test], solve
+
+    if positions is None:
+        positions = jnp.arange(num)
+    batch_size = together if together > 1 else None
+    return Influence(*jax.lax.map(one, positions, batch_size=batch_size))

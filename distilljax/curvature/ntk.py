@@ -1,0 +1,440 @@
+"""The empirical neural tangent kernel K(x, x') = J(x) J(x')^T of a network.
+
+J(x) are the derivatives of the k outputs with respect to all p parameters (Jacot, Gabriel
+& Hongler 2018, arXiv 1806.07572). `apply(params, x) -> f32[n, k]` is any function of any
+pytree of float parameters whose outputs for an image depend on that image alone. Four
+ways, by what they cost for n images, in passes of one image through the network:
+
+    empirical_ntk   exact; n^2 k / (2 block) reverse passes, and the products of Jacobians
+    ntk_vp          exact; n reverse and n forward passes for each product with a vector
+    sketch          random; n m forward passes for m directions, no Jacobian at all
+    linearised      the network that has this kernel; twice the cost of the network
+
+All are pure functions that can be jitted, mapped and differentiated.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.curvature.estimators import Kind, check_probes, probe
+from distilljax.types import Array, Estimate, InputError, Key, Params
+
+Apply = Callable[[Params, Array], Array]
+Form = Literal["full", "trace", "classes"]
+
+_BUDGET = 2**28  # bytes that Jacobians take unless a block is given
+_PRECISE = jax.lax.Precision.HIGHEST
+_OF = {
+    "full": "empirical NTK",
+    "trace": "empirical NTK, trace over outputs",
+    "classes": "empirical NTK of each output",
+}
+
+
+def empirical_ntk(
+    apply: Apply,
+    params: Params,
+    x1: Array,
+    x2: Array | None = None,
+    *,
+    form: Form = "full",
+    block: int | None = None,
+) -> Array:
+    """The kernel between all images of two sets, by contraction of Jacobians.
+
+    Jacobians are held for one block of images of each set: 2 block p s bytes for p
+    parameters of s bytes, times k for the form `full`; the other forms walk the outputs
+    one at a time. To that add the activations of a block and the kernel twice. Every image
+    of x1 has its Jacobian computed once (for each output), every image of x2 once for each
+    block of x1: n1 + n2 ceil(n1 / block) in all, about half of it without x2; so larger
+    blocks are faster. The contraction is 2 n1 n2 k p operations, half of it without x2,
+    times k for `full`. Differentiated in reverse, it keeps the Jacobians of all blocks.
+
+    Args:
+      apply: (params, f32[n, ...]) -> f32[n, k].
+      params: a pytree of float arrays.
+      x1: f32[n1, ...].
+      x2: f32[n2, ...]; None for x1 itself, and then the matrix is symmetric to the bit.
+      form: `full` has K[i, j, a, b] = J_a(x1_i) . J_b(x2_j) for outputs a and b; `trace`
+        sums K[i, j, a, a] over a (divided by k it is the mean kernel of an output);
+        `classes` gives the k kernels K[i, j, a, a], output by output.
+      block: images of a set whose Jacobians are held at once, at most; None for as many
+        as keep them within 256 MiB, but at least one.
+
+    Returns:
+      f32[n1, n2, k, k], f32[n1, n2] or f32[k, n1, n2].
+
+    Raises:
+      InputError: parameters that are not floating point, outputs that are not [n, k],
+        sets whose images differ in shape or that are empty, an unknown form, a block
+        below one.
+    """
+    _check_form(form)
+    _check_block(block)
+    num_outputs = _check(apply, params, *([x1] if x2 is None else [x1, x2]))
+    if block is None:
+        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+        held *= num_outputs if form == "full" else 1
+        block = max(1, _BUDGET // (2 * max(1, held)))
+
+    def kernel(outputs: Array) -> Array:
+        return _kernel(apply, params, x1, x2, outputs, block)
+
+    outputs = jnp.arange(num_outputs)
+    if form == "full":
+        return kernel(outputs)
+    if form == "classes":
+        return jax.lax.map(lambda a: kernel(a[None])[..., 0, 0], outputs)
+
+    def add(total: Array, a: Array) -> tuple[Array, None]:
+        return total + kernel(a[None])[..., 0, 0], None
+
+    shape = (x1.shape[0], (x1 if x2 is None else x2).shape[0])
+    return jax.lax.scan(add, jnp.zeros(shape, _kernel_dtype(params)), outputs)[0]
+
+
+def ntk_vp(
+    apply: Apply,
+    params: Params,
+    x1: Array,
+    x2: Array | None = None,
+    *,
+    block: int | None = None,
+) -> Callable[[Array], Array]:
+    """Products with the kernel as a matrix [n1 k, n2 k], which is never formed.
+
+    u_i = J(x1_i) sum_j J(x2_j)^T v_j: one reverse pass over x2, one forward pass over x1.
+
+    Args:
+      apply: (params, f32[n, ...]) -> f32[n, k].
+      params: a pytree of float arrays.
+      x1: f32[n1, ...].
+      x2: f32[n2, ...]; None for x1 itself.
+      block: images in one pass, at most; None for all. Memory is that of a pass.
+
+    Returns:
+      v f32[n2, k] -> u f32[n1, k].
+
+    Raises:
+      InputError: see `empirical_ntk`; when called, a vector of another shape.
+    """
+    if x2 is None:
+        x2 = x1
+    _check_block(block)
+    expected = (x2.shape[0], _check(apply, params, x1, x2))
+
+    def matvec(v: Array) -> Array:
+        if v.shape != expected:
+            raise InputError(
+                f"a vector {list(v.shape)} for a kernel whose second set has outputs "
+                f"{list(expected)}; give one of that shape"
+            )
+        return _push(apply, params, x1, _pull(apply, params, x2, v, block), block)
+
+    return matvec
+
+
+def sketch(
+    apply: Apply,
+    params: Params,
+    x: Array,
+    key: Key,
+    num_directions: int,
+    *,
+    kind: Kind = "rademacher",
+    together: int = 4,
+    block: int | None = None,
+) -> Array:
+    """Random features whose products have the kernel as their mean.
+
+    Phi[i, a, r] = J_a(x_i) . u_r / sqrt(m) for m random directions u_r with E u u^T = I, so
+    that E sum_r Phi[i, a, r] Phi[j, b, r] = K[i, j, a, b]. With Gaussian directions the
+    variance of that is (K[i, i, a, a] K[j, j, b, b] + K[i, j, a, b]^2) / m; with Rademacher
+    ones it is less by 2 / m sum_q J_qa(x_i)^2 J_qb(x_j)^2 over parameters q. Each direction
+    is one forward-mode pass over the images, which stores nothing on the way: memory is
+    that of `together` passes, and n k m numbers. `sketched_ntk` gives the kernel.
+
+    Args:
+      apply: (params, f32[n, ...]) -> f32[n, k].
+      params: a pytree of float arrays.
+      x: f32[n, ...].
+      key: settles the directions. The same key gives the same ones for every set, as the
+        kernel between two sets needs; more directions keep those that fewer would have
+        used, up to the factor 1 / sqrt(m).
+      num_directions: m.
+      kind: of directions.
+      together: directions computed side by side.
+      block: images in one pass, at most; None for all.
+
+    Returns:
+      f32[n, k, m].
+
+    Raises:
+      InputError: see `empirical_ntk`; fewer than one direction, or one at a time; an
+        unknown kind.
+    """
+    if num_directions < 1 or together < 1:
+        raise InputError(
+            f"num_directions={num_directions}, together={together}: give at least one each"
+        )
+    check_probes(num_directions, kind)
+    _check_block(block)
+    _check(apply, params, x)
+
+    def one(r: Array) -> Array:
+        direction = probe(jax.random.fold_in(key, r), params, kind)
+        return _push(apply, params, x, direction, block)
+
+    together = min(together, num_directions)
+    features = jax.lax.map(
+        one, jnp.arange(num_directions), batch_size=together if together > 1 else None
+    )
+    return jnp.moveaxis(features, 0, -1) / num_directions**0.5
+
+
+def sketched_ntk(
+    phi1: Array, phi2: Array | None = None, *, form: Form = "full"
+) -> Estimate:
+    """The kernel from the features of `sketch`: the mean over directions.
+
+    Entries share their directions, so their errors are not independent.
+
+    Args:
+      phi1: f32[n1, k, m].
+      phi2: f32[n2, k, m], made with the same key; None for phi1 itself, and then the
+        matrix is symmetric to the bit.
+      form: see `empirical_ntk`.
+
+    Returns:
+      An estimate in the shape of the form; the error is from the spread over directions.
+
+    Raises:
+      InputError: features that do not fit, or an unknown form.
+    """
+    _check_form(form)
+    other = phi1 if phi2 is None else phi2
+    if phi1.ndim != 3 or phi1.shape[1:] != other.shape[1:]:
+        raise InputError(
+            f"features {list(phi1.shape)} and {list(other.shape)}: expected [n1, k, m] and "
+            "[n2, k, m], from `sketch` with the same key and number of directions"
+        )
+    num = phi1.shape[2]
+    rule = {"full": "iar,jbr->ijab", "trace": "iar,jar->ij", "classes": "iar,jar->aij"}
+
+    def products(a: Array, b: Array) -> Array:
+        return jnp.einsum(rule[form], a, b, precision=_PRECISE)
+
+    value = products(phi1, other)
+    if phi2 is None:
+        turned = (1, 0, 3, 2) if form == "full" else (*range(value.ndim - 2), -1, -2)
+        value = (value + value.transpose(turned)) / 2
+
+    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        one = num * products(pair[0][..., None], pair[1][..., None])
+        return total + jnp.square(one - value), None
+
+    directions = jnp.moveaxis(phi1, -1, 0), jnp.moveaxis(other, -1, 0)
+    squares = jax.lax.scan(add, jnp.zeros_like(value), directions)[0]
+    error = jnp.sqrt(squares / (num - 1) / num) if num > 1 else value * jnp.nan
+    return Estimate(value, error, jnp.asarray(num, jnp.int32), _OF[form])
+
+
+def linearised(apply: Apply, params0: Params) -> Apply:
+    """The first-order Taylor expansion of a network in its parameters.
+
+    f_lin(params, x) = f(params0, x) + J(params0, x) (params - params0), by one forward-mode
+    pass (Lee et al. 2019, arXiv 1902.06720, section 2.2). It has the signature of `apply`,
+    so what trains the network trains its linearisation, from any parameters; its kernel is
+    that of the network at params0, wherever it has got to.
+
+    Args:
+      apply: (params, f32[n, ...]) -> f32[n, k].
+      params0: where to linearise, a pytree of float arrays; a constant of any program
+        that is compiled around the result.
+
+    Raises:
+      InputError: parameters that are not floating point.
+    """
+    _check_params(params0)
+
+    def apply_lin(params: Params, x: Array) -> Array:
+        change = jax.tree.map(jnp.subtract, params, params0)
+        outputs, moved = jax.jvp(lambda p: apply(p, x), (params0,), (change,))
+        return outputs + moved
+
+    return apply_lin
+
+
+def _check_params(params: Params) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise InputError("params has no arrays: there is nothing to differentiate by")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise InputError(
+                f"the parameter {jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}; "
+                "derivatives need floating point: convert it, or leave it out of params"
+            )
+
+
+def _check(apply: Apply, params: Params, *sets: Array) -> int:
+    """Refuses what has no kernel; returns the number of outputs."""
+    _check_params(params)
+    first = sets[0]
+    if any(x.ndim == 0 or x.shape[0] == 0 or x.shape[1:] != first.shape[1:] for x in sets):
+        shapes = " and ".join(str(list(x.shape)) for x in sets)
+        raise InputError(
+            f"images {shapes}: expected [n, ...], at least one image, and the same shape "
+            "of image in both sets"
+        )
+    outputs = jax.eval_shape(apply, params, first)
+    shape = getattr(outputs, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != first.shape[0]:
+        found = type(outputs).__name__ if shape is None else list(shape)
+        raise InputError(
+            f"apply returned {found} for {first.shape[0]} images; expected "
+            f"[{first.shape[0]}, k], a row of outputs for each"
+        )
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise InputError(f"apply returned {outputs.dtype}; expected floating point outputs")
+    return shape[1]
+
+
+def _check_form(form: str) -> None:
+    if form not in get_args(Form):
+        raise InputError(f"form={form!r}: expected one of {', '.join(get_args(Form))}")
+
+
+def _check_block(block: int | None) -> None:
+    if block is not None and block < 1:
+        raise InputError(f"block={block}: give at least one image, or None")
+
+
+def _blocks(x: Array, block: int | None, mode: str = "edge") -> Array:
+    """Blocks of equal size, at most `block`, the last one padded: [m, b, ...]."""
+    num = x.shape[0]
+    num_blocks = -(-num // min(block or num, num))
+    size = -(-num // num_blocks)
+    pad = ((0, num_blocks * size - num), *((0, 0),) * (x.ndim - 1))
+    return jnp.pad(x, pad, mode=mode).reshape(num_blocks, size, *x.shape[1:])
+
+
+def _kernel_dtype(params: Params) -> Any:
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+
+
+def _jacobian(apply: Apply, params: Params, images: Array, outputs: Array) -> Params:
+    """Derivatives of r of the outputs; leaves f32[b, r, ...]."""
+
+    def one(image: Array) -> Params:
+        found, pull = jax.vjp(lambda p: apply(p, image[None])[0], params)
+        seeds = jax.nn.one_hot(outputs, found.size, dtype=found.dtype)
+        return jax.vmap(lambda seed: pull(seed)[0])(seeds)
+
+    return jax.vmap(one)(images)
+
+
+def _contract(ours: Params, theirs: Params, dtype: Any) -> Array:
+    """Inner products of Jacobians, leaf by leaf: f32[b1, b2, r, r]."""
+    total = jnp.zeros((), dtype)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        total = total + jnp.einsum(
+            "iap,jbp->ijab",
+            a.reshape(*a.shape[:2], -1),
+            b.reshape(*b.shape[:2], -1),
+            precision=_PRECISE,
+            preferred_element_type=dtype,
+        )
+    return total
+
+
+def _kernel(
+    apply: Apply,
+    params: Params,
+    x1: Array,
+    x2: Array | None,
+    outputs: Array,
+    block: int,
+) -> Array:
+    """The kernel of r of the outputs, f32[n1, n2, r, r]."""
+    dtype, r = _kernel_dtype(params), outputs.size
+    rows = _blocks(x1, block)
+    columns = rows if x2 is None else _blocks(x2, block)
+    (num_rows, height), (num_columns, width) = rows.shape[:2], columns.shape[:2]
+
+    def jacobian(images: Array) -> Params:
+        return _jacobian(apply, params, images, outputs)
+
+    def put(kernel: Array, tile: Array, i: Array, j: Array) -> Array:
+        corner = (i * height, j * width, 0, 0)
+        return jax.lax.dynamic_update_slice(kernel, tile, corner)
+
+    def between(kernel: Array, i: Array) -> tuple[Array, None]:
+        ours = jacobian(rows[i])
+
+        def fill(kernel: Array, j: Array) -> tuple[Array, None]:
+            tile = _contract(ours, jacobian(columns[j]), dtype)
+            return put(kernel, tile, i, j), None
+
+        return jax.lax.scan(fill, kernel, jnp.arange(num_columns))
+
+    def within(kernel: Array, i: Array) -> tuple[Array, None]:
+        """Row i against itself and half of the others, those that follow on a circle.
+
+        So every pair of blocks is met, and each row has as many, but for the pairs that
+        face each other where the number of rows is even: the first row of a pair has it.
+        """
+        ours = jacobian(rows[i])
+        tile = _contract(ours, ours, dtype)
+        kernel = put(kernel, (tile + tile.transpose(1, 0, 3, 2)) / 2, i, i)
+
+        def fill(kernel: Array, offset: Array) -> tuple[Array, None]:
+            def meet(kernel: Array) -> Array:
+                j = (i + offset) % num_rows
+                tile = _contract(ours, jacobian(rows[j]), dtype)
+                return put(put(kernel, tile, i, j), tile.transpose(1, 0, 3, 2), j, i)
+
+            first = (2 * offset < num_rows) | (i < offset)
+            return jax.lax.cond(first, meet, lambda kernel: kernel, kernel), None
+
+        if num_rows == 1:
+            return kernel, None
+        return jax.lax.scan(fill, kernel, jnp.arange(1, num_rows // 2 + 1))
+
+    kernel = jnp.zeros((num_rows * height, num_columns * width, r, r), dtype)
+    step = within if x2 is None else between
+    kernel, _ = jax.lax.scan(step, kernel, jnp.arange(num_rows))
+    return kernel[: x1.shape[0], : (x1 if x2 is None else x2).shape[0]]
+
+
+def _push(
+    apply: Apply, params: Params, x: Array, direction: Params, block: int | None
+) -> Array:
+    """J(x_i) . direction for all images, f32[n, k]."""
+
+    def one(images: Array) -> Array:
+        return jax.jvp(lambda p: apply(p, images), (params,), (direction,))[1]
+
+    if block is None or block >= x.shape[0]:
+        return one(x)
+    moved = jax.lax.map(one, _blocks(x, block))
+    return moved.reshape(-1, moved.shape[-1])[: x.shape[0]]
+
+
+def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -> Params:
+    """sum_i J(x_i)^T v_i, shaped as the parameters."""
+
+    def one(images: Array, weights: Array) -> Params:
+        outputs, pull = jax.vjp(lambda p: apply(p, images), params)
+        return pull(weights.astype(outputs.dtype))[0]
+
+    def add(total: Params, part: tuple[Array, Array]) -> tuple[Params, None]:
+        return jax.tree.map(jnp.add, total, one(*part)), None
+
+    if block is None or block >= x.shape[0]:
+        return one(x, v)
+    parts = _blocks(x, block), _blocks(v, block, "constant")
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]

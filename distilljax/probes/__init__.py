@@ -1,0 +1,24 @@
+"""Probes: what can be measured along a training run.
+
+Each entry of `PROBES` is one module: a docstring with what it measures and its source,
+`Config`, and `make(config, model) -> Probe`.
+"""
+
+from distilljax.probes import (
+    accuracy,
+    hessian_eigenvalues,
+    hessian_spectrum,
+    hessian_trace,
+    ntk,
+)
+from distilljax.probes.base import Point, Probe
+
+PROBES = {
+    "accuracy": accuracy,
+    "hessian_trace": hessian_trace,
+    "hessian_eigenvalues": hessian_eigenvalues,
+    "hessian_spectrum": hessian_spectrum,
+    "ntk": ntk,
+}
+
+__all__ = ["PROBES", "Point", "Probe"]

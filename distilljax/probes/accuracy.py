@@ -1,0 +1,54 @@
+"""Recognition: accuracy and loss of a network on a set (Yang et al. 2024, sec. 4.2)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import optax
+
+from distilljax.config import Config as Base
+from distilljax.config import option
+from distilljax.curvature.hessian import mean_over
+from distilljax.probes.base import (
+    Point,
+    Probe,
+    Quantities,
+    Source,
+    arrays,
+    exact,
+    stateless,
+)
+from distilljax.types import Array, Batch, Key, Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Accuracy and loss."""
+
+    images: int | None = option(
+        None, "Most images looked at, as many of each class; none: all.", low=1
+    )
+    chunk: int = option(500, "Images in one pass.", low=1)
+
+
+def make(config: Config, model: Model) -> Probe:
+    """The probe; quantities `accuracy`, in 0..1, and `loss`, the mean cross-entropy.
+
+    A label that is a distribution counts as its largest entry for the accuracy. Both
+    are exact for the images looked at.
+    """
+
+    def measure(key: Key, point: Point, source: Source) -> Quantities:
+        def both(batch: Batch) -> Array:
+            logits = model.apply(point.params, batch.images)
+            right = jnp.argmax(logits, -1) == jnp.argmax(batch.labels, -1)
+            loss = optax.losses.softmax_cross_entropy(logits, batch.labels)
+            return jnp.stack([right.mean(dtype=loss.dtype), loss.mean()])
+
+        data, read = arrays(source)
+        found = mean_over(both, data, chunk=config.chunk, read=read)
+        return {
+            "accuracy": exact(found[0], "accuracy"),
+            "loss": exact(found[1], "mean cross-entropy"),
+        }
+
+    return stateless(measure, config.images)

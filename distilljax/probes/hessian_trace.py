@@ -1,0 +1,65 @@
+"""The trace of the Hessian of the mean loss on a set (Yang et al. 2024, sec. 4.3).
+
+Departures: the paper stops probing when a running mean stands still; here the number of
+probes is given and the standard error reported. The probes are the same at every point
+of a run, so that curves are smooth without a moving average. On a set of more than
+`batch` images each probe meets a random batch of its own, and the standard error holds
+that choice too.
+"""
+
+import dataclasses
+import functools
+from typing import Literal
+
+from distilljax.config import Config as Base
+from distilljax.config import option
+from distilljax.core.losses import cross_entropy
+from distilljax.curvature import hessian
+from distilljax.probes.base import (
+    Point,
+    Probe,
+    Quantities,
+    Source,
+    arrays,
+    stateless,
+)
+from distilljax.types import Key, Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Trace of the Hessian."""
+
+    num_probes: int = option(100, "Random probes.", low=1)
+    batch: int | None = option(
+        50, "Images a probe, where the set has more; none: all images.", low=1
+    )
+    chunk: int = option(100, "Images in one pass, where a probe meets all images.", low=1)
+    kind: Literal["rademacher", "gaussian"] = option("rademacher", "Kind of probes.")
+    together: int = option(1, "Probes computed side by side.", low=1)
+
+
+def make(config: Config, model: Model) -> Probe:
+    """The probe; one quantity, `hessian_trace`."""
+    loss_fn = cross_entropy(model.apply)
+
+    def measure(key: Key, point: Point, source: Source) -> Quantities:
+        data, read = arrays(source)
+        everything = config.batch is None or config.batch >= hessian.num_examples(data)
+        estimate = functools.partial(
+            hessian.trace if everything else hessian.batch_trace,
+            **{"chunk": config.chunk} if everything else {"batch": config.batch},
+        )
+        found = estimate(
+            loss_fn,
+            point.params,
+            data,
+            key,
+            num_probes=config.num_probes,
+            kind=config.kind,
+            read=read,
+            together=config.together,
+        )
+        return {"hessian_trace": found}
+
+    return stateless(measure)
