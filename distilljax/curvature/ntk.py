@@ -145,7 +145,7 @@ def sketch(
     num_directions: int,
     *,
     kind: Kind = "rademacher",
-    together: int = 4,
+    together: int = 1,
     block: int | None = None,
 ) -> Array:
     """Random features whose products have the kernel as their mean.

@@ -194,13 +194,6 @@ def test_extreme_eigenpairs(matrix, like):
     np.testing.assert_allclose(jnp.sqrt(est.dot(gap, gap)), found.residuals[0], atol=1e-8)
 
 
-def test_all_eigenvalues(matrix, like):
-    found = est.extreme_eigenpairs(
-        products(matrix), jax.random.key(1), like, top=30, bottom=10, num_iters=DIM
-    )
-    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(matrix)[::-1], atol=1e-8)
-
-
 def test_moments_of_the_density(matrix, like):
     found = est.spectral_density(
         products(matrix), jax.random.key(2), like, num_probes=2000, num_iters=6

@@ -204,7 +204,7 @@ def test_directions_are_the_same_however_they_are_grouped(float64):
     @jax.jit
     def both(params, x):
         few = ntk.sketch(shallow, params, x[:5], key, 3, together=3, block=2)
-        return few, ntk.sketch(shallow, params, x, key, 5, together=1)
+        return few, ntk.sketch(shallow, params, x, key, 5)
 
     few, more = both(problem.params, problem.x)
     np.testing.assert_allclose(few * 3**0.5, more[:5, :, :3] * 5**0.5, atol=1e-12)
