@@ -44,6 +44,7 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
+import math
 import pathlib
 import sys
 import time
@@ -92,8 +93,8 @@ class Config(Base):
         "convnet,convnet16,resnet18,resnet34",
         f"Networks, with commas: {', '.join(ARCHITECTURES)}.",
     )
-    width_scale: float = option(
-        1.0, "Times the width of every network; below 1 for a CPU.", above=0
+    width_scale: str = option(
+        "1", "Times the width of each of --models, with commas, or of all; for a CPU below 1."
     )
     epochs: str = option(
         "",
@@ -121,6 +122,7 @@ class _Choice(NamedTuple):
     """What the options come to before data are read."""
 
     epochs: dict[str, int]  # architecture -> epochs; in the order of --models
+    networks: dict[str, common.Network]
     map_model: str
     artefacts: dict[str, Named]
 
@@ -205,6 +207,19 @@ def _epochs(config: Config, names: Sequence[str]) -> dict[str, int]:
     return dict(zip(names, numbers, strict=True))
 
 
+def _networks(config: Config, names: Sequence[str]) -> dict[str, common.Network]:
+    try:
+        scales = [float(part) for part in config.width_scale.split(",")]
+    except ValueError:
+        scales = []
+    if len(scales) == 1:
+        scales *= len(names)
+    if len(scales) != len(names) or not all(0 < scale < math.inf for scale in scales):
+        reason = f"expected one positive number, or one for each of {', '.join(names)}"
+        raise FieldError("width_scale", config.width_scale, reason)
+    return dict(zip(names, map(common.scaled, names, scales), strict=True))
+
+
 def _choose(config: Config) -> _Choice:
     names = common.architectures(config.models, own=False)
     epochs = _epochs(config, names)
@@ -221,7 +236,7 @@ def _choose(config: Config) -> _Choice:
                 f"{first} and {label} were made under different preprocessing, and the "
                 "networks are trained under one; show them in commands of their own"
             )
-    return _Choice(epochs, map_model, artefacts)
+    return _Choice(epochs, _networks(config, names), map_model, artefacts)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -249,8 +264,8 @@ def _run(config: Config, choice: _Choice, workdir: pathlib.Path) -> dict[str, An
     transform = first.artefact.transform
     loaded = common.data_of(first, config.dataset, config.data_dir)
     models = {
-        name: common.sized_model(common.scaled(name, config.width_scale), loaded)
-        for name in choice.epochs
+        name: common.sized_model(network, loaded)
+        for name, network in choice.networks.items()
     }
     real = data.on_device(loaded.train, transform, loaded.num_classes)
     nets = _nets(config, choice, loaded, transform)
@@ -319,7 +334,7 @@ def _nets(
 ) -> list[_Net]:
     found = []
     for name, epochs in choice.epochs.items():
-        network = common.scaled(name, config.width_scale)
+        network = choice.networks[name]
         trained_on = [loaded.fingerprint, common.transform_digest(transform)]
         how = [network.described(), config.recipe.to_dict(), epochs, config.seed]
         found += [

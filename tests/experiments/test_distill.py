@@ -152,7 +152,11 @@ def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "images"), [("memory", 3 * 3), ("multi_formation", 3 * 4)]
+    ("name", "images"),
+    [
+        ("memory", 3 * 3),
+        pytest.param("multi_formation", 3 * 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
     argv = [f"--parametrisation={name}", *BPTT, "--baselines=random,herding,k_centre"]
@@ -212,13 +216,11 @@ def test_experts_of_another_split_are_refused(dataset, experts, tmp_path):
 
 def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
     """A set that is still noise teaches nothing: a third is right by chance."""
-    more = ["--bptt.unroll=8", "--bptt.real_batch=60", "--init=noise"]
-    untaught = distill.run(
-        config(dataset, tmp_path / "a", *more, "--steps=1", "--bptt.image_lr=1e-9")
-    )
-    taught = distill.run(
-        config(dataset, tmp_path / "b", *more, "--steps=60", "--whole_epochs=60")
-    )
+    more = ["--bptt.unroll=8", "--bptt.real_batch=60", "--init=noise", "--score_every=30"]
+    still = [*more, "--steps=1", "--bptt.image_lr=1e-9", "--whole_epochs=0"]
+    untaught = distill.run(config(dataset, tmp_path / "a", *still))
+    learned = [*more, "--steps=60", "--whole_epochs=60"]
+    taught = distill.run(config(dataset, tmp_path / "b", *learned))
     assert untaught["accuracy"]["distilled"]["mean"] < 0.6
     assert taught["accuracy"]["distilled"]["mean"] > 0.8
     assert taught["accuracy"]["whole"]["mean"] > 0.9
@@ -235,7 +237,9 @@ def start_process(argv):
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_is_the_same_run_bit_for_bit(finished, dataset, tmp_path, how):
     argv = flags(dataset, tmp_path, *BPTT)
     checkpoints = tmp_path / "checkpoints"

@@ -355,6 +355,15 @@ def test_components_of_equal_points():
     assert not found.project(np.ones((2, 4))).any()
 
 
+def test_width_of_each_network():
+    def widths(text, *names):
+        found = recognition._networks(recognition.Config(width_scale=text), names)
+        return [network.config.width for network in found.values()]
+
+    assert widths("0.25", "convnet", "resnet18") == [32, 16]
+    assert widths("0.5, 1", "convnet", "convnet16") == [64, 16]
+
+
 def test_epochs_of_each_network():
     def epochs(text, *names):
         return recognition._epochs(recognition.Config(epochs=text), names)
@@ -372,6 +381,9 @@ def test_epochs_of_each_network():
         (["--epochs=1,2"], "epochs='1,2': expected one positive integer, or one for each"),
         (["--epochs=0"], "epochs='0': expected one positive integer"),
         (["--epochs=ten"], "epochs='ten': expected"),
+        (["--width_scale=1,2"], "width_scale='1,2': expected one positive number, or one"),
+        (["--width_scale=0"], "width_scale='0': expected one positive number"),
+        (["--width_scale=inf"], "width_scale='inf': expected one positive"),
         (["--map_model=resnet18"], "map_model='resnet18': choose among mlp"),
         (["--models=vgg11"], "models='vgg11': 8x8 images cannot be halved"),
     ],

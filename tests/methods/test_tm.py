@@ -101,7 +101,11 @@ def plain_loss(config, source, distilled, key):
         (1, {}),
         (2, {}),
         (5, {"student_batch": 3}),
-        (10, {"student_batch": 2, "augment": "flip", "min_start": 1}),
+        pytest.param(
+            10,
+            {"student_batch": 2, "augment": "flip", "min_start": 1},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_gradient_is_exact_under_every_memory_policy(float64, steps, options):
