@@ -94,7 +94,7 @@ class Config(Base):
         f"Networks, with commas: {', '.join(ARCHITECTURES)}.",
     )
     width_scale: str = option(
-        "1", "Times the width of each of --models, with commas, or of all; for a CPU below 1."
+        "1", "Times the width of each of --models, with commas, or of all; 1 is for a GPU."
     )
     epochs: str = option(
         "",

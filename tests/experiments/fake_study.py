@@ -1,0 +1,66 @@
+"""A study of three steps that only count, for tests of what goes around real ones.
+
+`python -m tests.experiments.fake_study WORKDIR [--minutes=M]` is the study, `python -m
+tests.experiments.fake_study --step ...` one of its steps: it writes a line a unit to
+units.txt, skips those that are there, and ends with its output.
+"""
+
+import fcntl
+import os
+import pathlib
+import sys
+import time
+
+
+def steps(root, *, failing="", seconds=0.0, source=None):
+    from experiments.study import Step
+
+    def step(name, needs=(), inputs=()):
+        workdir = root / name
+        flags = {
+            "fail": name == failing,
+            "seconds": seconds,
+            "workdir": workdir,
+        }
+        module = "tests.experiments.fake_study"
+        output = workdir / "summary.json"
+        return Step(name, name, module, flags, inputs, needs, output, 1.0)
+
+    made = root / "a" / "made.txt"
+    first = step("a", inputs=(source,) if source else ())
+    return [first, step("b", needs=("a",), inputs=(made,)), step("c")]
+
+
+def run_step(argv):
+    given = dict(word.removeprefix("--").split("=", 1) for word in argv)
+    workdir = pathlib.Path(given["workdir"])
+    if given["fail"] == "true":
+        sys.exit("error: told to fail")
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (workdir / "pid.txt").write_text(str(os.getpid()))
+        units = workdir / "units.txt"
+        done = units.read_text().split() if units.exists() else []
+        for unit in range(len(done), 3):
+            time.sleep(float(given["seconds"]))
+            with units.open("a") as file:
+                file.write(f"{unit}\n")
+        (workdir / "made.txt").write_text("made")
+        (workdir / "summary.json").write_text("{}")
+
+
+def run_study(argv):
+    from experiments import launch, study
+
+    root = pathlib.Path(argv[0])
+    study.plan = lambda config: steps(root, seconds=0.25)
+    argv = [f"--workdir={root}", *argv[1:]]
+    launch.main(study.Config, study.main, argv=argv)
+
+
+if __name__ == "__main__":
+    if sys.argv[1].startswith("--"):
+        run_step(sys.argv[1:])
+    else:
+        run_study(sys.argv[1:])

@@ -1,0 +1,239 @@
+"""The order of the study, what it runs again, and how it is cut and goes on."""
+
+import fcntl
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from distilljax.io import records
+from distilljax.types import InputError
+from experiments import launch, study
+from experiments.scales import SCALES
+from tests.experiments import fake_study
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def config(root, *more):
+    return launch.parse(study.Config, [f"--workdir={root}", *more])
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Runs the three steps that only count; returns what the study says of them."""
+    root, source = tmp_path / "root", tmp_path / "source.txt"
+    source.write_text("first")
+
+    def run(*more, **options):
+        made = fake_study.steps(root, source=source, **options)
+        monkeypatch.setattr(study, "plan", lambda _: made)
+        return study.run(config(root, *more))
+
+    run.root, run.source = root, source
+    return run
+
+
+def units(root):
+    return {
+        name: (root / name / "units.txt").read_text().split()
+        for name in "abc"
+        if (root / name / "units.txt").exists()
+    }
+
+
+ONCE = {name: ["0", "1", "2"] for name in "abc"}
+
+
+def test_runs_in_order_and_nothing_twice(fake, capfd):
+    summary = fake()
+    assert summary["finished"]
+    assert summary["steps"] == dict.fromkeys("abc", "done")
+    assert units(fake.root) == ONCE
+    lines = records.read(fake.root / "study.jsonl")
+    assert [line["step"] for line in lines] == ["a", "b", "c"]
+    assert all(line["finished"] and line["seconds"] > 0 for line in lines)
+    held = json.loads((fake.root / "study.json").read_text())
+    assert held["steps"] == summary["steps"]
+    out = capfd.readouterr().out
+    assert "step 2 of 3: b; about" in out
+    assert "$ python -m tests.experiments.fake_study --fail=false" in out
+
+    before = {
+        name: (fake.root / name / "summary.json").stat().st_mtime_ns for name in "abc"
+    }
+    assert fake()["steps"] == dict.fromkeys("abc", "done before")
+    after = {name: (fake.root / name / "summary.json").stat().st_mtime_ns for name in "abc"}
+    assert after == before
+
+
+def test_a_changed_input_or_setting_runs_what_depends_on_it(fake):
+    fake()
+    fake.source.write_text("second")
+    assert fake()["steps"] == {"a": "done", "b": "done before", "c": "done before"}
+    (fake.root / "a" / "made.txt").write_text("other")
+    assert fake()["steps"] == {"a": "done before", "b": "done", "c": "done before"}
+    (fake.root / "c" / "summary.json").unlink()
+    assert fake()["steps"] == {"a": "done before", "b": "done before", "c": "done"}
+    assert fake(seconds=0.001)["steps"] == dict.fromkeys("abc", "done")
+
+
+def test_a_failed_step_stops_only_those_that_need_it(fake, capfd):
+    message = r"not all of the study is done: a \(exit code 1\), b \(needs a\)"
+    with pytest.raises(InputError, match=message):
+        fake(failing="a")
+    assert units(fake.root) == {"c": ["0", "1", "2"]}
+    assert "step a failed with exit code 1; the reason is above" in capfd.readouterr().out
+    assert fake()["steps"] == {"a": "done", "b": "done", "c": "done before"}
+    assert units(fake.root) == ONCE
+
+
+def start(root, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.experiments.fake_study", str(root), *more],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path, lines):
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text().count("\n") >= lines):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("step", "lines", "how"),
+    [("a", 1, "told"), ("b", 2, "killed alone"), ("c", 1, "killed with its step")],
+)
+def test_cut_at_any_point_it_goes_on_and_repeats_nothing(tmp_path, step, lines, how):
+    process = start(tmp_path)
+    wait_for(tmp_path / step / "units.txt", lines)
+    if how == "told":
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130, stderr
+        assert units(tmp_path)["a"] != ONCE["a"], "its step was told as well"
+    else:
+        process.kill()
+        process.communicate(timeout=60)
+        if how == "killed with its step":
+            pid = int((tmp_path / step / "pid.txt").read_text())
+            os.kill(pid, signal.SIGKILL)
+    process = start(tmp_path)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert units(tmp_path) == ONCE
+    for earlier in "abc"[: "abc".index(step)]:
+        assert f"{earlier} was finished before" in stdout
+
+
+def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
+    place = fake.root / "b"
+    place.mkdir(parents=True)
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        timer = threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        assert fake()["finished"]
+        timer.join()
+    assert "waiting for another process that runs b" in capfd.readouterr().out
+    assert units(fake.root) == ONCE
+
+
+def test_ends_in_time_with_a_code_of_its_own(tmp_path):
+    codes = []
+    while not codes or codes[-1] == study.OUT_OF_TIME:
+        process = start(tmp_path, "--minutes=0.015")
+        stdout, stderr = process.communicate(timeout=60)
+        codes.append(process.returncode)
+        assert len(codes) < 20, "it never gets on"
+    assert codes[-1] == 0, stderr
+    assert len(codes) > 1
+    assert units(tmp_path) == ONCE
+    lines = records.read(tmp_path / "study.jsonl")
+    assert {line["step"] for line in lines if line["finished"]} == set("abc")
+    assert any(not line["finished"] for line in lines)
+    assert "finished: " in stdout
+
+
+@pytest.mark.parametrize(
+    ("scale", "sets"),
+    [
+        ("laptop", "ready"),
+        ("laptop", "distil"),
+        ("night", "ready"),
+        ("night", "distil"),
+        ("paper", "distil"),
+    ],
+)
+def test_every_command_of_every_scale_is_one(tmp_path, scale, sets):
+    """`plan` parses each by the flags of its experiment."""
+    steps = study.plan(config(tmp_path, f"--scale={scale}", f"--sets={sets}"))
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for step in steps:
+        assert set(step.needs) <= set(names[: names.index(step.name)]), "in order"
+    assert [s.group for s in steps if s.group != "sets"][-1] == "report"
+    assert ("sets" in {step.group for step in steps}) == (sets == "distil")
+    for step in steps if sets == "ready" else ():
+        ready = [path for path in step.inputs if tmp_path not in path.parents]
+        assert all(path.exists() for path in ready)
+
+
+def test_every_experiment_of_the_study_is_in_every_scale():
+    for scale in SCALES.values():
+        flags = set(scale.flags) | {"report", "sets"}
+        assert flags == set(study.STEPS) | {"dynamics_reverse"}
+
+
+def test_plan_runs_nothing(tmp_path, capsys):
+    summary = study.run(config(tmp_path / "run", "--plan"))
+    out = capsys.readouterr().out
+    assert "# mixing: to do\npython -m experiments.mixing --artefacts=" in out
+    assert not (tmp_path / "run").exists()
+    assert summary["steps"]["report"] == "to do"
+
+
+def test_only_some_steps_and_own_sets(tmp_path):
+    made = tmp_path / "mine.npz"
+    made.touch()
+    chosen = config(tmp_path, "--steps=influence,mixing", f"--artefacts={made}")
+    steps = study.plan(chosen)
+    assert [step.name for step in steps] == ["mixing", "influence_mine"]
+    assert steps[1].flags["artefact"] == made
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--steps=mix"], "steps='mix': there is no step 'mix'; known are sets, recogn"),
+        (["--artefacts=absent.npz"], "artefacts='absent.npz': there is no file absent"),
+        (["--scale=paper", "--sets=ready"], "sets='ready': there are no ready sets"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        study.run(config(tmp_path / "run", *more))
+    assert re.search(message, str(caught.value)), caught.value
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path):
+    made = [tmp_path / "a" / "x.npz", tmp_path / "b" / "x.npz"]
+    for path in made:
+        path.parent.mkdir()
+        path.touch()
+    with pytest.raises(InputError, match="two sets have the same name"):
+        study.run(config(tmp_path / "run", f"--artefacts={made[0]},{made[1]}"))
