@@ -611,3 +611,242 @@ def influenced(
     figure.subplots_adjust(hspace=0.25, wspace=0.06)
     figure.suptitle(title, fontsize=10, y=0.9 + 0.3 / figure.get_figheight())
     _save(figure, path)
+
+
+def matched_agreements(
+    path: pathlib.Path,
+    matched: Mapping[str, Mapping[str, tuple[Mapping[str, Any], np.ndarray]]],
+    clouds: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    accuracies: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    title: str,
+) -> None:
+    """Draws agreement with pools at equal accuracy, and against accuracy.
+
+    Above, for each row and pool, the distribution of single agreements, their mean at equal
+    accuracy and its interval. Below, a panel a row: each member of the pools, and as lines
+    the accuracies of the row's networks.
+
+    Args:
+      path: the PNG to write.
+      matched: row -> pool -> `value` and `interval` (of None if unknown), and agreements
+        f[m]; without the pools that have no member of that accuracy.
+      clouds: row -> pool -> accuracies f[m] of its members and agreements f[m].
+      accuracies: row -> f[s], of its networks.
+      names: pool -> what it is called.
+      title: of the figure.
+    """
+    rows = list(clouds)
+    columns = max(3, min(5, len(rows)))
+    blocks = -(-len(rows) // columns)
+    figure = plt.figure(
+        figsize=(1.0 + 1.75 * columns, 3.0 + 2.1 * blocks), layout="constrained"
+    )
+    grid = figure.add_gridspec(
+        1 + blocks, columns, height_ratios=[2.4, *[1.9] * blocks], hspace=0.08
+    )
+    colours = dict(zip(names, (COLOURS[1], ACCENT), strict=True))
+    axes = figure.add_subplot(grid[0, :])
+    for place, row in enumerate(rows):
+        for side, pool in zip((-0.17, 0.17), names, strict=True):
+            at, colour = place + side, colours[pool]
+            if pool not in matched[row]:
+                axes.annotate(
+                    "no member of\nits accuracy",
+                    (at, 0.5),
+                    xycoords=axes.get_xaxis_transform(),
+                    fontsize=6.5,
+                    color=colour,
+                    ha="center",
+                    va="center",
+                    rotation=90,
+                )
+                continue
+            summary, values = matched[row][pool]
+            if len(values) > 4 and np.ptp(values) > 0:
+                violin: Any = axes.violinplot(values, [at], widths=0.3, showextrema=False)
+                for body in violin["bodies"]:
+                    body.set(facecolor=colour, alpha=0.3, lw=0)
+            spots = at + np.random.default_rng(0).uniform(-0.07, 0.07, len(values))
+            axes.scatter(spots, values, s=4, color=colour, alpha=0.35, lw=0)
+            value = summary["value"]
+            low, high = (value if x is None else x for x in summary["interval"])
+            axes.errorbar(
+                at,
+                value,
+                [[value - low], [high - value]],
+                color=INK,
+                marker="o",
+                mfc=colour,
+                mec=INK,
+                ms=5,
+                lw=1.4,
+                capsize=3,
+                zorder=3,
+            )
+    axes.set_xticks(range(len(rows)), rows, fontsize=8)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    # A wide interval of few networks leaves the picture; distributions do not.
+    if shown := [one for of_row in matched.values() for one in of_row.values()]:
+        low = min(values.min() for _, values in shown)
+        high = max(values.max() for _, values in shown)
+        room = max(0.5 * (high - low), 0.02)
+        seen, most = axes.get_ylim()
+        axes.set_ylim(max(seen, low - room), min(most, high + room))
+    axes.set_ylabel("agreement at equal accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.grid(axis="y", color=SOFT, alpha=0.25)
+    axes.set_title(title, fontsize=10, loc="left")
+    legend = [
+        Line2D([], [], ls="", marker="o", ms=5, color=colours[pool], label=name)
+        for pool, name in names.items()
+    ]
+    legend.append(Line2D([], [], color=INK, lw=0.8, ls=":", label="the row's networks"))
+    axes.legend(
+        handles=legend, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
+    )
+    # What lies far below the networks and the first pool says nothing of them.
+    pool = next(iter(names))
+    least = min(
+        min(clouds[row][pool][0].min(), np.min(accuracies[row])) - 0.03 for row in rows
+    )
+    first: Axes | None = None
+    for i, row in enumerate(rows):
+        block, column = divmod(i, columns)
+        axes = figure.add_subplot(grid[1 + block, column], sharex=first, sharey=first)
+        first = first or axes
+        for pool in reversed(names):
+            x, y = (values[clouds[row][pool][0] >= least] for values in clouds[row][pool])
+            size = 9 if len(x) < 1000 else 3
+            axes.scatter(x, y, s=size, color=colours[pool], alpha=0.35, lw=0)
+        for accuracy in accuracies[row]:
+            axes.axvline(accuracy, color=INK, lw=0.7, ls=":", zorder=0)
+        axes.set_title(row, fontsize=8, loc="left")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.tick_params(labelsize=7)
+        axes.label_outer()
+        if column == 0:
+            axes.set_ylabel("agreement with members", fontsize=8)
+        axes.set_xlabel("accuracy", fontsize=8)
+    _save(figure, path)
+
+
+def attributed(
+    path: pathlib.Path,
+    images: np.ndarray,
+    others: Sequence[np.ndarray],
+    names: Sequence[str],
+    findings: Sequence[Sequence[tuple[str, bool]]],
+    title: str,
+    *,
+    header: str,
+) -> None:
+    """A row for each distilled image: it, its test images, and attributes in words.
+
+    Args:
+      path: the PNG to write.
+      images: f32[r, h, w, c], displayable.
+      others: r arrays f32[m, h, w, c], displayable; m may differ, and be 0.
+      names: r names of classes.
+      findings: r times (text, whether it is significant); the significant ones stand out.
+      title: of the figure.
+      header: above the words.
+    """
+    rows, columns = len(images), max(1, *(len(row) for row in others))
+    height = 0.78 * rows + 0.3
+    figure, grid = plt.subplots(
+        rows,
+        columns + 3,
+        figsize=(0.72 * (columns + 1) + 5.6, height),
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1, 0.25, *[1] * columns, 5.6]},
+    )
+    for i in range(rows):
+        _show(grid[i, 0], images[i])
+        grid[i, 0].set_ylabel(names[i], fontsize=8, rotation=0, ha="right", va="center")
+        for axes in grid[i, 1:]:
+            axes.axis("off")
+        for axes, image in zip(grid[i, 2:], others[i], strict=False):
+            axes.axis("on")
+            _show(axes, image)
+        for j, (text, significant) in enumerate(findings[i]):
+            grid[i, -1].text(
+                0.02,
+                0.5 + 0.3 * ((len(findings[i]) - 1) / 2 - j),
+                text,
+                fontsize=8,
+                color=ACCENT if significant else "#616e7c",
+                fontweight="bold" if significant else "normal",
+                va="center",
+                transform=grid[i, -1].transAxes,
+            )
+    grid[0, -1].set_title(header, fontsize=8, loc="left", x=0.02, pad=6)
+    figure.subplots_adjust(hspace=0.12, wspace=0.06)
+    top = figure.subplotpars.top + 0.32 / height
+    figure.suptitle(title, fontsize=10, x=0.125, ha="left", y=top, va="bottom")
+    _save(figure, path)
+
+
+def effect_map(
+    path: pathlib.Path,
+    effects: np.ndarray,
+    marks: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    *,
+    marked: tuple[str, str],
+    unknown: str,
+) -> None:
+    """Signed effects of attributes, a row for each image.
+
+    Args:
+      path: the PNG to write.
+      effects: f[n, a] in -1..1; what is not known is nan and grey.
+      marks: i[n, a]; 1 is marked hollow, 2 filled.
+      rows: n names; a run of equal ones is named once.
+      columns: a names.
+      title: of the figure.
+      marked: what marks 1 and 2 mean.
+      unknown: what grey means.
+    """
+    n, a = effects.shape
+    high = 0.26 if n <= 20 else 0.13
+    figure, axes = plt.subplots(figsize=(1.8 + 0.26 * a, 1.9 + high * n))
+    axes.set_facecolor("#e4e7eb")
+    drawn = axes.pcolormesh(effects, cmap="RdBu_r", vmin=-1, vmax=1, ec="white", lw=0.5)
+    size = 18 if n <= 20 else 7
+    for mark, face in ((1, "none"), (2, INK)):
+        y, x = np.nonzero(marks == mark)
+        axes.scatter(
+            x + 0.5, y + 0.5, s=size, fc=face, ec=INK, lw=0.8, label=marked[mark - 1]
+        )
+    if np.isnan(effects).any():
+        axes.bar(0, 0, fc="#e4e7eb", label=unknown)
+    starts = [i for i in range(n) if i == 0 or rows[i] != rows[i - 1]]
+    ends = [*starts[1:], n]
+    middles = [(first + last) / 2 for first, last in zip(starts, ends, strict=True)]
+    axes.set_yticks(middles, [rows[i] for i in starts], fontsize=8)
+    if n > len(starts):
+        for first in starts[1:]:
+            axes.axhline(first, color=INK, lw=0.6)
+    axes.set_xticks(np.arange(a) + 0.5, columns, fontsize=8, rotation=45, ha="right")
+    axes.tick_params(length=0)
+    axes.set_xticks([], minor=True)
+    axes.invert_yaxis()
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    figure.colorbar(drawn, ax=axes, label="effect", shrink=0.8, pad=0.015)
+    axes.set_title(title, fontsize=10, loc="left", pad=22)
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        borderaxespad=0.2,
+        handletextpad=0.2,
+    )
+    _save(figure, path)

@@ -370,6 +370,10 @@ def _run(
         "accuracy_without_one": float(arranged.without.accuracy.mean()),
         "mean_absolute_influence": float(sizes.mean()),
         "mean_noise_floor": float(floor.mean()),
+        # Of each initialisation, before the mean over them makes influences smaller.
+        "influence_over_noise": common.with_interval(
+            np.abs(np.asarray(influences)).mean(axis=(1, 2)) / float(floor.mean())
+        ),
         "share_above_two_standard_errors": float(significant.mean()),
         "reliability": {
             "value": float(reliability.value),

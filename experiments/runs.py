@@ -1,6 +1,7 @@
 """The working directory of a run: what is in it, and whose it is."""
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import importlib.metadata
@@ -128,7 +129,7 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and memory, for `summary.json`."""
+    """Versions, device and date, for `summary.json`."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
     return {
@@ -137,6 +138,7 @@ def environment() -> dict[str, Any]:
         **{name: importlib.metadata.version(name) for name in packages},
         "device": f"{jax.device_count()} x {device.platform} {device.device_kind}",
         "machine": f"{platform.machine()}, {platform.system()}",
+        "finished": datetime.date.today().isoformat(),
     }
 
 

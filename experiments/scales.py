@@ -95,12 +95,16 @@ SCALES = {
             },
             "mixing": {"real_per_class": "0,2,10", "seeds": 3},
             "agreement": {
-                "subset_networks": 60,
+                # Fewer images in all than CIFAR-10 has, so larger shares of them.
+                "subset_networks": 36,
+                "subset_low": 0.02,
+                "subset_high": 0.25,
                 "subset_epochs": 30,
                 "early_runs": 6,
                 "early_iterations": 150,
                 "early_every": 2,
                 "test_images": 500,
+                "least": 10,
                 "seeds": 3,
             },
             "dynamics": {

@@ -1,0 +1,319 @@
+"""Pools of networks trained on real data, to compare others with: many in one program.
+
+Yang et al. 2024 (arXiv 2406.04284, section 4.1) compare networks trained on a distilled set
+with networks trained on random subsets of the real data, and with networks stopped early on
+all of it. Of each network of a pool, what it predicts of the test images is kept, to be
+compared by `agreement.matched`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from distilljax.core import agreement, evaluate, inner, losses, sampling
+from distilljax.core.agreement import Match
+from distilljax.core.inner import InnerState
+from distilljax.core.scan import scan
+from distilljax.types import Array, InputError, Key, Model, Params, RealSet
+
+
+class Subsets(NamedTuple):
+    """Random subsets of a labelled set, padded to the largest. On the host."""
+
+    positions: np.ndarray  # i32[s, m], each row's first are the subset, the rest zeros
+    sizes: np.ndarray  # i32[s], of the subsets; m is the largest
+    fractions: np.ndarray  # f64[s], of each class
+
+
+class Predicted(NamedTuple):
+    """What networks predict of the test images."""
+
+    classes: Array  # u8[..., n], or i32 from 257 classes on
+    finite: Array  # bool[...], whether all of a network's logits were finite
+
+
+def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) -> Subsets:
+    """Random subsets that hold the same share of every class.
+
+    The share is uniform in low..high. A class gives the nearest whole number of images, at
+    least one, without replacement. A subset depends on its number and the seed alone.
+
+    Args:
+      labels: i[n], with every class of 0..k-1.
+      num: s, how many subsets.
+      low: the smallest share, above 0.
+      high: the largest, at most 1.
+      seed: settles all of them.
+
+    Raises:
+      InputError: shares that are none, or no subset.
+    """
+    if not (0 < low <= high <= 1 and num > 0):
+        raise InputError(
+            f"{num} subsets with shares {low:g}..{high:g} of each class: expected at least "
+            "one subset and 0 < low <= high <= 1"
+        )
+    of_class = [np.flatnonzero(labels == j) for j in range(int(labels.max()) + 1)]
+    chosen, fractions = [], []
+    for number in range(num):
+        rng = np.random.default_rng([seed, number])
+        fractions.append(rng.uniform(low, high))
+        chosen.append(
+            np.concatenate(
+                [
+                    rng.choice(where, max(1, round(fractions[-1] * len(where))), False)
+                    for where in of_class
+                ]
+            )
+        )
+    sizes = np.array([len(one) for one in chosen], np.int32)
+    positions = np.zeros((num, sizes.max()), np.int32)
+    for row, one in zip(positions, chosen, strict=True):
+        row[: len(one)] = one
+    return Subsets(positions, sizes, np.array(fractions))
+
+
+def train_on_subset(
+    key: Key,
+    model: Model,
+    real: RealSet,
+    positions: Array,
+    size: Array,
+    *,
+    epochs: int,
+    batch: int,
+    optimizer: optax.GradientTransformation,
+    chunk: int | None = None,
+) -> Params:
+    """A fresh network, trained on some images of a real set.
+
+    The size may be traced: one program serves subsets of all sizes, and each costs what it
+    has. An epoch has ceil(size / batch) steps on a new permutation of the subset, divided
+    into batches as even as can be, so that no image is left out. A step costs its images,
+    rounded up to whole chunks.
+
+    Args:
+      key: for the initial weights and the order of the images.
+      model: the network; it treats images one by one.
+      real: where the images are.
+      positions: i32[m], those of the subset, then any others that are there.
+      size: i32[], images of the subset, at most m; the network is not trained at 0.
+      epochs: passes over the subset.
+      batch: most images of a step.
+      optimizer: how to step.
+      chunk: images whose gradient is computed at a time; None for a whole batch.
+    """
+    most = positions.shape[0]
+    batch = min(batch, most)
+    chunk = min(chunk or batch, batch)
+    init_key, order_key = jax.random.split(key)
+
+    def gradient(params: Params, order: Array, first: Array, last: Array) -> Params:
+        """Of the mean loss on order[first:last]."""
+
+        def add(i: Array, total: Params) -> Params:
+            places = first + i * chunk + jnp.arange(chunk)
+            weights = (places < last) / (last - first)
+            images, labels = sampling.take(real, order[jnp.minimum(places, most - 1)])
+
+            def loss(params: Params) -> Array:
+                logits = model.apply(params, images)
+                return weights @ optax.losses.softmax_cross_entropy(logits, labels)
+
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(params))
+
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.fori_loop(0, -(-(last - first) // chunk), add, nothing)
+
+    num_batches = -(-size // batch)
+
+    def one_epoch(epoch: Array, state: InnerState) -> InnerState:
+        scores = jax.random.bits(jax.random.fold_in(order_key, epoch), (most,))
+        order = positions[jnp.lexsort((scores, jnp.arange(most) >= size))]
+
+        def step(number: Array, state: InnerState) -> InnerState:
+            ends = (number + jnp.arange(2)) * size // num_batches
+            grads = gradient(state.params, order, *ends)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            return InnerState(optax.apply_updates(state.params, updates), opt_state)
+
+        return jax.lax.fori_loop(0, num_batches, step, state)
+
+    state = inner.init(model.init(init_key), optimizer)
+    return jax.lax.fori_loop(0, epochs, one_epoch, state).params
+
+
+def subset_trained(
+    keys: Key,
+    model: Model,
+    real: RealSet,
+    positions: Array,
+    sizes: Array,
+    test: RealSet,
+    *,
+    epochs: int,
+    batch: int,
+    optimizer: optax.GradientTransformation,
+    chunk: int | None = None,
+    together: int = 1,
+) -> Predicted:
+    """Predictions of one fresh network for each subset, see `train_on_subset`.
+
+    Networks side by side wait for the largest of their subsets.
+
+    Args:
+      keys: key[s], one a network.
+      model: the network.
+      real: where the subsets are from.
+      positions: i32[s, m].
+      sizes: i32[s].
+      test: what to predict, n images.
+      epochs: passes over each subset.
+      batch: most images of a step.
+      optimizer: how to step.
+      chunk: see `train_on_subset` and `predicted`.
+      together: how many networks train side by side; the others wait their turn.
+
+    Returns:
+      classes [s, n], finite [s].
+    """
+
+    def one(given: tuple[Key, Array, Array]) -> Predicted:
+        key, where, size = given
+        params = train_on_subset(
+            key,
+            model,
+            real,
+            where,
+            size,
+            epochs=epochs,
+            batch=batch,
+            optimizer=optimizer,
+            chunk=chunk,
+        )
+        return predicted(model, params, test, chunk)
+
+    batch_size = together if together > 1 else None
+    return jax.lax.map(one, (keys, positions, sizes), batch_size=batch_size)
+
+
+def early_stopped(
+    keys: Key,
+    model: Model,
+    real: RealSet,
+    test: RealSet,
+    *,
+    iterations: int,
+    every: int,
+    batch: int,
+    optimizer: optax.GradientTransformation,
+    chunk: int | None = None,
+    together: int = 1,
+) -> Predicted:
+    """Predictions of networks in training on all of a real set, each run at many times.
+
+    Batches are those of permutations, split evenly, see `sampling.even_batches`. Looking at
+    the test images changes nothing: the run at iteration i is a run of i iterations.
+
+    Args:
+      keys: key[s], one a run.
+      model: the network.
+      real: what to train on.
+      test: what to predict, n images.
+      iterations: steps of each run; those beyond the last whole `every` are not taken.
+      every: steps between predictions.
+      batch: most images of a step.
+      optimizer: how to step.
+      chunk: see `predicted`.
+      together: how many networks train side by side; the others wait their turn.
+
+    Returns:
+      classes [s, t, n] and finite [s, t] after `every`, 2 `every`, ... iterations, t =
+      iterations // every.
+
+    Raises:
+      InputError: `every` is more than there are iterations.
+    """
+    num_looks = iterations // every
+    if not num_looks:
+        raise InputError(
+            f"no prediction: every={every} is more than iterations={iterations}; lower it"
+        )
+    num = real.labels.shape[0]
+    size, per_epoch = sampling.even_batches(num, batch)
+    loss_fn = losses.cross_entropy(model.apply)
+
+    def one(key: Key) -> Predicted:
+        init_key, order_key = jax.random.split(key)
+        order = sampling.epochs(order_key, num, size, num_looks * every, per_epoch)
+
+        def advance(state: InnerState, order: Array) -> tuple[InnerState, Predicted]:
+            state, _ = inner.unroll(
+                loss_fn,
+                optimizer,
+                lambda where: sampling.take(real, where),
+                state,
+                order,
+                remat="none",
+            )
+            return state, predicted(model, state.params, test, chunk)
+
+        state = inner.init(model.init(init_key), optimizer)
+        blocks = order.reshape(num_looks, every, size)
+        return scan(advance, state, blocks, remat="none")[1]
+
+    return jax.lax.map(one, keys, batch_size=together if together > 1 else None)
+
+
+def predicted(
+    model: Model, params: Params, test: RealSet, chunk: int | None = None
+) -> Predicted:
+    """What one network predicts of the test images, classes [n] and finite [].
+
+    `chunk` images are computed at a time, 500 if None. A CPU is quickest with what its
+    cache holds: at width 32 and 28x28 images, three times as quick with 32 as with 500.
+    """
+    logits = evaluate.predict(model.apply, params, test, chunk=chunk or 500)
+    dtype = jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
+    return Predicted(jnp.argmax(logits, axis=-1).astype(dtype), jnp.isfinite(logits).all())
+
+
+class MeanError(NamedTuple):
+    """How far another pool would move a mean over networks. On the host."""
+
+    error: float  # standard error; NaN where a window is of one run
+    num_runs: int  # of the pool, in the windows
+
+
+def mean_error(matches: Sequence[Match], groups: np.ndarray) -> MeanError:
+    """The error that the choice of a pool leaves in a mean of matched agreements.
+
+    The networks that are matched share the pool, so what one run does to all of them adds
+    up. The jackknife over runs: sqrt((g - 1) / g sum_r (mean_-r - mean of these)^2), with
+    mean_-r the mean over networks without the members of run r. Windows stay as they were
+    otherwise.
+
+    Args:
+      matches: of several networks with one pool.
+      groups: i[m], the training run of each member of the pool.
+    """
+    runs_of = [groups[match.window.members] for match in matches]
+    runs = np.unique(np.concatenate(runs_of))
+    without = np.zeros((len(runs), len(matches)))
+    for column, (match, those) in enumerate(zip(matches, runs_of, strict=True)):
+        without[:, column] = match.estimate.value
+        for run in np.unique(those):
+            keep = those != run
+            if not keep.any():
+                return MeanError(math.nan, len(runs))
+            estimate = agreement.at_accuracy(
+                match.accuracies[keep], match.agreements[keep], match.accuracy
+            )
+            without[runs == run, column] = estimate.value
+    num = len(runs)
+    return MeanError(math.sqrt((num - 1) * np.var(without.mean(axis=1))), num)

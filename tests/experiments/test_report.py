@@ -1,0 +1,464 @@
+"""The page: what is read, what is refused, and that it is sound HTML that needs nothing."""
+
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from distilljax import data, io
+from distilljax.core.evaluate import Protocol
+from distilljax.types import DistilledSet, InputError
+from experiments import claims, launch, page, report, sections
+from tests.experiments.test_claims import (
+    DATASET,
+    METHODS,
+    agreement,
+    attributes,
+    distill,
+    dynamics,
+    influence,
+    mixing,
+    recognition,
+)
+
+
+def write(root, record, name=None, **summary):
+    """A record as a run leaves it."""
+    folder = pathlib.Path(root, name or record.experiment)
+    folder.mkdir(parents=True)
+    described = {
+        "experiment": f"experiments.{record.experiment}",
+        "config": dict(record.config),
+        "command": record.command,
+    }
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "summary.json").write_text(json.dumps({**record.summary, **summary}))
+    return folder
+
+
+def drawn(path, size=(40, 30), noise=False):
+    values = np.full((size[1], size[0], 3), 200, np.uint8)
+    if noise:
+        values = np.random.default_rng(0).integers(0, 256, values.shape, np.uint8)
+    PIL.Image.fromarray(values).save(path)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Every experiment once, the sets beside them, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    for method in METHODS:
+        folder = write("sets", distill(0.1, method), f"{method}_ipc10")
+        drawn(folder / "grid.png")
+    root = pathlib.Path("study")
+    pictured = {
+        "recognition": recognition(0.1),
+        "mixing": mixing((0.05, -0.05)),
+        "agreement": agreement(0.05),
+        "dynamics": dynamics(runs=1),
+    }
+    for name, record in pictured.items():
+        drawn(write(root, record) / f"{name}.png")
+    for method in ("tm", "dm"):
+        drawn(
+            write(root, influence(method=method), f"influence_{method}") / "influence.png"
+        )
+        write(root, attributes(method=method), f"attributes_{method}")
+    return root
+
+
+def made(root="study", **options):
+    config = report.Config(records=str(root), **options)
+    found = report.run(config)
+    return pathlib.Path(config.out or f"{root}/report.html").read_text(), found
+
+
+VOID = {"img", "meta", "br", "link", "input", "hr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Fails on a tag that is closed out of turn; keeps tags and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.tags.append((tag, dict(attrs)))
+        if tag == "p":
+            assert "p" not in self.open
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, tag
+        assert self.open.pop() == tag, (tag, self.open)
+
+    def handle_data(self, text):
+        if "style" not in self.open:
+            self.text.append(text)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def said(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+BLOCKS = {"div", "p", "table", "ul", "section", "article", "figure", "header", "h2", "h3"}
+
+
+def test_the_page_is_sound_and_needs_nothing_else(study):
+    text, _ = made()
+    reader = Reader(text)
+    assert text.startswith("<!doctype html>")
+    for tag in ("script", "link", "iframe", "object", "video", "base"):
+        assert not reader.all(tag)
+    for attrs in reader.all("img"):
+        assert re.match(r"data:image/(png|webp);base64,[A-Za-z0-9+/=]+$", attrs["src"])
+        assert attrs["alt"]
+        assert int(attrs["width"]) > 0
+        assert int(attrs["height"]) > 0
+    ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    outside = []
+    for attrs in reader.all("a"):
+        target = attrs["href"]
+        if target.startswith("#"):
+            assert target[1:] in ids
+        elif target.startswith("http"):
+            outside.append(target)
+        else:
+            assert pathlib.Path("study", target).is_dir(), target
+    assert outside == ["https://arxiv.org/abs/2406.04284"]
+    for _, attrs in reader.tags:
+        assert not any(name.startswith("on") for name in attrs)
+    assert not re.search(r"url\(|@import|http", page.STYLE)
+    # Only the links may name a scheme.
+    assert text.count("http") == 1
+
+
+def test_inline_elements_hold_no_blocks(study):
+    text, _ = made()
+
+    class Nesting(Reader):
+        def handle_starttag(self, tag, attrs):
+            if tag in BLOCKS:
+                assert not {"span", "a", "p", "h2", "h3"} & set(self.open), (tag, self.open)
+            super().handle_starttag(tag, attrs)
+
+    Nesting(text)
+
+
+def test_the_page_says_what_the_records_hold(study):
+    text, found = made(title="A <title> & more")
+    said = Reader(text).said()
+    assert "A <title> & more" in said
+    verdicts = {one["id"]: one["verdict"] for one in found["claims"]}
+    assert verdicts["beats_random"] == claims.SUPPORTED
+    assert verdicts["recognised_less"] == claims.NOT_SUPPORTED
+    assert verdicts["recognised_early"] == claims.UNDECIDED  # one run
+    assert sum(found["counts"].values()) == len(claims.CLAIMS)
+    for claim in claims.CLAIMS:
+        assert f'id="claim-{claim.id}"' in text
+        assert claim.statement in said
+    assert said.count("✓") > found["counts"][claims.SUPPORTED]  # a sign beside each word
+    assert "ConvNets of width 32, not 128 as in the paper" in said
+    assert "followed in a single run" in said
+    assert "CIFAR-10 (tfds)" in said
+    assert "distilljax 0.1.0, jax 0.10.2, Python 3.11.7" in said
+    assert "Total time 12m00s" in said  # twelve records
+    assert text.count("<figure>") == 4 + 4 + 2  # sets, experiments, influence
+    assert "paper 58.7" in said  # bptt, +0, beside ours
+
+
+def test_verdicts_are_there_for_programs(study):
+    made()
+    found = json.loads(pathlib.Path("study/verdicts.json").read_text())
+    assert found["dataset"] == DATASET
+    by_id = {one["id"]: one for one in found["claims"]}
+    mixing = by_id["mixing_lowers"]
+    assert mixing["verdict"] == claims.SUPPORTED
+    assert mixing["deciding"]["where"] == "+10 per class"
+    assert mixing["deciding"]["level"] == pytest.approx(0.975)  # the best of two
+    low, high = mixing["deciding"]["interval_at_level"]
+    inner = mixing["deciding"]["interval"]
+    assert low < inner[0] < inner[1] < high < 0
+    assert mixing["figure"] == "mixing/mixing.png"
+    assert mixing["deciding"]["folder"] == "mixing"
+    pixels = by_id["pixels_leave_the_range"]
+    assert pixels["figure"] is None  # it was not drawn
+    assert by_id["beats_random"]["figure"] == "../sets/bptt_ipc10/grid.png"
+
+
+def test_the_same_records_give_the_same_bytes(study):
+    first, _ = made()
+    second, _ = made()
+    assert first == second
+
+
+def test_the_page_may_lie_elsewhere_and_its_links_still_lead_home(study):
+    text, _ = made(out="pages/deep/page.html")
+    folders = [
+        attrs["href"] for attrs in Reader(text).all("a") if attrs["href"].endswith("/")
+    ]
+    assert len(folders) == 4 + 4 + 4
+    for target in folders:
+        assert pathlib.Path("pages/deep", target).is_dir()
+    assert pathlib.Path("pages/deep/verdicts.json").exists()
+
+
+def test_the_papers_numbers_are_not_beside_sets_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = mixing((0.05, -0.05))
+    write("ten", record)
+    for row in record.summary["rows"].values():
+        row["images_per_class"] = 1
+    write("one", record)
+    assert "paper 58.7" in Reader(made("ten")[0]).said()
+    assert "paper 58.7" not in Reader(made("one")[0]).said()
+
+
+def test_names_are_escaped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evil = '<img src=x onerror="alert(1)">&'
+    record = mixing((0.05, -0.05), methods=("tm",))
+    held = dict(record.summary)
+    for key in ("accuracy", "rows"):
+        held[key] = {evil if k == "tm_ipc10" else k: v for k, v in held[key].items()}
+    write("study", record._replace(summary=held, command=f"python {evil} --x='<b>'"))
+    found = attributes()
+    found.summary["enrichment"][0]["attribute"] = evil
+    write("study", found)
+    text, _ = made()
+    assert evil not in text
+    reader = Reader(text)
+    assert not any("onerror" in attrs for _, attrs in reader.tags)
+    assert evil in reader.said()
+
+
+def test_a_study_without_pictures_or_makers_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("study", mixing((0.05, -0.05)))
+    text, found = made()
+    said = Reader(text).said()
+    assert "There is no record of how sets/tm_ipc10/distilled.npz was made" in said
+    assert "No finished run of experiments.recognition is among the records." in said
+    assert found["counts"][claims.NO_RECORD] == len(claims.CLAIMS) - 2
+    assert "<figure>" not in text
+
+
+def test_sets_made_of_other_data_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("study", mixing((0.05, -0.05), methods=("tm",)))
+    other = {**DATASET, "name": "svhn", "fingerprint": "77"}
+    write("sets", distill(0.1, "tm"), "tm_ipc10", dataset=other)
+    text, found = made()
+    assert "was made of other data (svhn)" in Reader(text).said()
+    assert found["claims"][0]["verdict"] == claims.NO_RECORD
+
+
+def test_unfinished_runs_and_those_that_are_not_read_are_named(study):
+    folder = write(study, mixing((0.0, 0.0)), "cut")
+    (folder / "summary.json").unlink()
+    write(study, distill(0.1)._replace(experiment="train_experts"), "experts")
+    (study / "foreign").mkdir()
+    (study / "foreign" / "config.json").write_text('{"of": "another program"}')
+    said = Reader(made()[0]).said()
+    assert "Unfinished: mixing in study/cut ; it goes on by" in said
+    assert "Not read here: train_experts in study/experts" in said
+    assert "foreign" not in said
+
+
+def test_records_are_found_at_any_depth_and_through_links(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("far/away", mixing((0.05, -0.05)))
+    pathlib.Path("study/deep").mkdir(parents=True)
+    pathlib.Path("study/deep/link").symlink_to(pathlib.Path("far/away").resolve())
+    pathlib.Path("study/deep/loop").symlink_to(pathlib.Path("study").resolve())
+    write("study/.hidden", mixing((0.05, -0.05), methods=("dm",)))
+    cut = write("study", mixing((0.0, 0.0)), "cut") / "summary.json"
+    cut.unlink()
+    found = report.collect(pathlib.Path("study"))
+    assert [r.folder for r in found.records] == ["study/deep/link/mixing"]
+    assert [r.folder for r in found.unfinished] == ["study/cut"]
+
+
+def test_copies_are_dropped_and_contradictions_refused(study):
+    shutil.copytree("study/mixing", "study/mixing_again")
+    found = report.collect(study)
+    assert [r.folder for r in found.records if r.experiment == "mixing"] == ["study/mixing"]
+    write(study, mixing((0.5, 0.5)), "mixing_other")
+    with pytest.raises(InputError, match="study/mixing and study/mixing_other are both"):
+        report.collect(study)
+
+
+def test_records_of_other_sets_architectures_or_curves_are_merged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for method in ("tm", "bptt"):
+        write("study", mixing((0.05, -0.05), methods=(method,)), f"mixing_{method}")
+    both = recognition(0.1)
+    for name in ("convnet", "convnet16"):
+        held = {
+            **both.summary,
+            "networks": {name: both.summary["networks"][name]},
+            "recognition": {
+                row: {name: cells[name]}
+                for row, cells in both.summary["recognition"].items()
+            },
+        }
+        write("study", both._replace(summary=held), f"recognition_{name}")
+    whole = dynamics()
+    reverse = {**whole.summary, "trained_on": "sets/tm_ipc10/distilled.npz"}
+    write("study", whole)
+    write("study", whole._replace(summary=reverse), "dynamics_reverse")
+    _, found = made()
+    verdicts = {one["id"]: one for one in found["claims"]}
+    assert verdicts["mixing_lowers"]["verdict"] == claims.SUPPORTED
+    where = {r["where"] for r in verdicts["recognised_as_well"]["readings"]}
+    assert where == {"convnet", "convnet16"}
+
+
+def test_a_page_is_about_one_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("study", mixing((0.05, -0.05)))
+    other = {**DATASET, "name": "embedded Fashion-MNIST", "source": "embedded"}
+    other["fingerprint"] = "6f9b43a82c"
+    write("study", influence(), dataset=other)
+    with pytest.raises(
+        InputError, match=r"cifar10 \(study/mixing\).*choose with --dataset"
+    ):
+        report.collect(pathlib.Path("study"))
+    for name in ("embedded", "Embedded Fashion-MNIST", "6f9b43a8"):
+        found = report.collect(pathlib.Path("study"), name)
+        assert [r.experiment for r in found.records] == ["influence"]
+    with pytest.raises(InputError, match="no such data are among the records"):
+        report.collect(pathlib.Path("study"), "svhn")
+    said = Reader(made(dataset="embedded")[0]).said()
+    assert "the paper's are CIFAR-10" in said
+    assert "paper (CIFAR-10, width 128)" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("config.json", "{"), ("summary.json", "[1]"), ("summary.json", "")]
+)
+def test_damaged_records_are_refused_by_name(study, name, text):
+    (study / "mixing" / name).write_text(text)
+    with pytest.raises(InputError, match=f"study/mixing/{name}"):
+        made()
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no such folder"):
+        report.collect(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no finished run of distill"):
+        report.collect(tmp_path)
+    with pytest.raises(InputError, match="name a folder of runs"):
+        report.run(report.Config())
+
+
+def test_a_page_that_cannot_be_written_is_an_error(study):
+    pathlib.Path("file").write_text("")
+    with pytest.raises(InputError, match="cannot write to file"):
+        made(out="file/page.html")
+
+
+def test_the_table_of_verdicts_is_printed(study, capsys):
+    made()
+    printed = capsys.readouterr().out
+    for claim in claims.CLAIMS:
+        assert claim.id in printed
+    assert "✕ not supported" in printed
+    assert "<" not in printed.replace("< 0.001", "")
+
+
+def test_the_command_line(study):
+    config = launch.parse(report.Config, ["--records=study", "--dataset=cifar10"])
+    assert config == report.Config(records="study", dataset="cifar10")
+
+
+# --- pictures --------------------------------------------------------------------------
+
+
+def test_large_pictures_are_made_smaller(tmp_path):
+    drawn(tmp_path / "small.png")
+    small = page.picture(tmp_path / "small.png", "alt", "caption")
+    assert "data:image/png" in small
+    drawn(tmp_path / "large.png", (2400, 600), noise=True)
+    large = page.picture(tmp_path / "large.png", "alt", "caption")
+    assert "data:image/webp" in large
+    assert f'width="{round(page.PIXELS_SHOWN * page.MOST_PIXELS)}"' in large
+    assert len(large) < (tmp_path / "large.png").stat().st_size
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n" + b"0" * 600_000])
+def test_what_is_no_picture_is_refused(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.png is no picture"):
+        page.picture(tmp_path / "broken.png", "alt", "caption")
+
+
+def test_a_set_without_its_picture_is_drawn(tmp_path):
+    record = distill(0.1, "tm", folder=str(tmp_path))
+    assert sections.grid(record) is None
+    artefact = io.Artefact(
+        DistilledSet(jnp.zeros((2, 4, 4, 1)), jnp.eye(2), jnp.zeros(())),
+        data.Normalise(jnp.array([0.4]), jnp.array([0.2])),
+        ("top", "bottom"),
+        DATASET,
+        "tm",
+        {"ipc": 1},
+        Protocol(),
+        "0.1.0",
+        {},
+    )
+    io.save(tmp_path / "distilled.npz", artefact)
+    figure = sections.grid(record)
+    assert figure is not None
+    assert "data:image/png" in figure
+    assert "TM" in figure
+
+
+def test_elements_escape_text_and_attributes():
+    made = page.el("p", "a < b & c", title='"quoted"')
+    assert made == '<p title="&quot;quoted&quot;">a &lt; b &amp; c</p>'
+    assert page.el("p", made) == f"<p>{made}</p>"
+    assert page.el("p", None, ["x", None], class_="y") == '<p class="y">x</p>'
+    assert page.el("img", src="data:,") == '<img src="data:,">'
+    assert page.join("5 %") == "5\u00a0%"
+
+
+def test_smoothing_is_the_papers_an_iteration_at_a_time():
+    every = sections.smoothed([0, 1, 2], [1.0, 2.0, 3.0])
+    assert every == pytest.approx([1.0, 1.1, 1.29])
+    # A constant between two looks: the same as looking at it every iteration.
+    sparse = sections.smoothed([0, 10], [0.0, 5.0])
+    dense = sections.smoothed(list(range(11)), [0.0] + [5.0] * 10)
+    assert sparse[-1] == pytest.approx(dense[-1])
+
+
+def test_an_interval_far_longer_than_the_others_ends_in_an_arrow():
+    short = claims.Reading(
+        "tm", "points", 0.0, True, value=0.1, interval=claims.Interval(0.05, 0.15)
+    )
+    long = short._replace(interval=claims.Interval(-90.0, 90.2))
+    scale = report.axis([short, long])
+    assert scale is not None
+    assert scale.high < 1
+    assert report.forest(short, scale) != report.forest(long, scale)
+    assert Reader(report.forest(long, scale)).all("path")
+    assert scale.at(-90.0) >= 0
+    assert scale.at(90.0) <= 240
