@@ -1,7 +1,50 @@
-"""What do the real test images that a distilled image acts on have in common?
+r"""Ask what the real test images that a distilled image acts on have in common.
 
-python -m experiments.influence --artefact=runs/a/distilled.npz --workdir=runs/influence/a
-python -m experiments.attributes --influence=runs/influence/a
+    python -m experiments.influence --artefact=runs/a/distilled.npz --workdir=runs/a/inf
+    python -m experiments.attributes --influence=runs/a/inf
+    python -m experiments.attributes --influence=runs/a/inf --annotators=measured,clip \
+        --clip.path=clip-vit-base-patch32
+
+Yang et al. 2024, sec. 5: for each distilled image a vision-language model names attributes
+of the test images that leaving it out hurts most, and their rates are put beside base
+rates; there is no code. The paper shows examples, no test.
+
+Here the group of a distilled image is the `--top` test images of its own class with the
+highest influence (mean over initialisations; none is trained again), and the base the
+other test images of that class which the influences look at, so that to be a trouser is
+no finding. Attributes come from annotators, see `experiments.annotators`: `measured`
+(colour, light, background, edges, place and form of the object) and `clip`.
+
+- Each attribute and distilled image is one two-sided test: Fisher's for a boolean one,
+  Mann's and Whitney's else, with exact tails. The effect is the rank-biserial
+  correlation, which for a boolean is the difference of the rates.
+- p-values are corrected over all tests of the run, by Holm and by Benjamini and Hochberg.
+- `--permutations` exchange the test images of each class, for all groups and attributes
+  at once, which keeps what depends on what. They say how many findings chance makes, and
+  how often as many as there are: the p of `attributes` in `summary.json`.
+- `coherence`: the mean cosine of two members of a group, in the features of a network
+  trained here on real images for `--epochs`, less that of random groups of the class; per
+  image a permutation p, over images a 95 % interval of Student's t. Images of one class
+  share their base, and all share the network: the interval is of distilled images, not of
+  networks.
+
+Expected, if images speak for visible groups: more findings than chance makes, and
+coherence above 0. Found, one image a class by `tm`, 1,000 test images, two
+initialisations: Fashion-MNIST 15 findings in 153 tests (0.01 by chance, p = 0.005, the
+least of 200 permutations), coherence 0.092 (0.062 to 0.122), 9 of 10 images above chance;
+CIFAR-10 10 in 296 (0.045, p = 0.005), 0.047 (0.024 to 0.070), 7 of 10. Airplanes in front
+of a bright plain sky, frogs on a dark ground, tall dresses, sneakers that go up like
+boots: the last are not typical but those that need a sneaker to be told from boots.
+
+Limits: influence is a change of loss, large where another class is near, so a finding says
+whom an image serves and not what it shows. A group is one network's width and a few
+initialisations; attributes hang together, so findings are no list of separate causes.
+Saliency takes the border for background. What CLIP sees in 32 pixels is guesswork.
+
+`network.npz` and `annotations/` are kept, so that the same command resumes.
+`attributes.npz` holds groups, values and all tests, `attributes.png` and `effects.png`
+the pictures. CPU time, one core shared with other work: 48 s on Fashion-MNIST (8,000
+training images), 3 min 21 s on CIFAR-10 (50,000), most of it training; 10 s once trained.
 """
 
 import dataclasses
@@ -448,8 +491,8 @@ def _prepare(config: Config) -> _Problem:
     num = named.artefact.distilled.label_logits.shape[0]
     if loaded.fingerprint != found.fingerprint:
         raise InputError(
-            f"the influences in {config.influence} are of other data than {loaded.name} (the "
-            "SHA-256 differs); give --dataset of those that they are of"
+            f"the influences in {config.influence} are of other data than {loaded.name} "
+            "(the SHA-256 differs); give --dataset of those that they are of"
         )
     digest = common.digest(
         [loaded.fingerprint, common.transform_digest(named.artefact.transform)],
@@ -460,10 +503,10 @@ def _prepare(config: Config) -> _Problem:
             f"the influences in {config.influence} are of another set than {path} holds; "
             "name theirs with --artefact, or run experiments.influence on this one"
         )
-    if not (found.positions.min() >= 0 and found.positions.max() < len(loaded.test.labels)):
+    if found.positions.min() < 0 or found.positions.max() >= len(loaded.test.labels):
         raise InputError(
-            f"the influences in {config.influence} are damaged: their positions are outside "
-            f"the test set of {loaded.name}; run experiments.influence again"
+            f"the influences in {config.influence} are damaged: their positions are "
+            f"outside the test set of {loaded.name}; run experiments.influence again"
         )
     classes = loaded.test.labels[found.positions]
     labels = np.asarray(distilled_set.hard_labels(named.artefact.distilled))
@@ -547,7 +590,11 @@ def _train(
       InputError: training that diverges.
     """
     loaded, transform = problem.loaded, problem.named.artefact.transform
-    recipe, key, path = config.recipe, jax.random.key(config.seed), workdir / "network.npz"
+    recipe, key, path = (
+        config.recipe,
+        common.fresh_key(config.seed),
+        workdir / "network.npz",
+    )
     identity = common.digest(
         [
             loaded.fingerprint,
@@ -576,7 +623,8 @@ def _train(
     def advance(key: Any, state: InnerState, real: Any) -> tuple[InnerState, jax.Array]:
         return expert.epoch(key, model, real, recipe, state)
 
-    state = expert.init(expert.epoch_key(key, 0, 0), model, recipe)
+    begin = jax.jit(lambda key: expert.init(key, model, recipe))
+    state = begin(expert.epoch_key(key, 0, 0))
     if kept.epoch:
         print(f"{network.name} goes on after epoch {kept.epoch}")
         restore = ravel_pytree(state.opt_state)[1]
@@ -593,8 +641,8 @@ def _train(
         seconds += time.perf_counter() - began
         if not np.isfinite(losses[-1]):
             raise InputError(
-                f"{network.name} at epoch {epoch} has a training loss of {losses[-1]}; lower "
-                "its learning rate, --recipe.lr"
+                f"{network.name} at epoch {epoch} has a training loss of {losses[-1]}; "
+                "lower its learning rate, --recipe.lr"
             )
         last = epoch == config.epochs
         if last or time.monotonic() - spoke > SECONDS_BETWEEN_LINES:

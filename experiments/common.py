@@ -103,6 +103,18 @@ def model_of(config: Config, image_shape: tuple[int, int, int], num_classes: int
     return model
 
 
+def fresh_key(seed: int) -> Key:
+    """What is random in an experiment that looks at finished sets.
+
+    Experts, and the networks of a distillation, take their keys from `key(seed)` itself,
+    where `fold_in(key, i)` is `split(key, n)[i]`. From that root the first networks of an
+    experiment would begin at the very weights that the experts of `tm` began at, for
+    which the set was made; a set is better there than on networks it has never met.
+    """
+    purpose = int.from_bytes(hashlib.sha256(b"networks that look").digest()[:4], "big")
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
 def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
     """`seeds` independent random sets of `ipc` real images a class, stacked.
 

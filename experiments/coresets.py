@@ -182,7 +182,7 @@ def _run(
             for n in ipcs
         },
     )
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    keys = jax.random.split(common.fresh_key(config.seed), config.seeds)
     for ipc in ipcs:
         sets = baseline_sets(names, loaded.train, prepared.real, ipc, config.seeds)
         _draw(workdir, ipc, prepared, sets)

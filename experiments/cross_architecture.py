@@ -91,7 +91,7 @@ class _Trainer(cells.Trainer):
         models: Mapping[str, tuple[Model, int]],
         progress: cells.Progress,
     ):
-        keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+        keys = jax.random.split(common.fresh_key(config.seed), config.seeds)
         super().__init__(keys, config.together, progress)
         self._models = models
 

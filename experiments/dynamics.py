@@ -281,7 +281,7 @@ class _Trainer:
                     return held["params"]
         config, on = self._config, self._setting.train_on
         init_key, order_key = jax.random.split(
-            jax.random.fold_in(jax.random.key(config.seed), run)
+            jax.random.fold_in(common.fresh_key(config.seed), run)
         )
         num = on.labels.shape[0]
         positions = sampling.epochs(
@@ -429,7 +429,7 @@ def _done(file: pathlib.Path, setting: _Setting) -> dict[tuple[_Series, int], An
 def _probe_key(seed: int, series: _Series) -> Key:
     """One key for all points of a curve, and for the same curve of every run and set."""
     name = int.from_bytes(hashlib.sha256(series.probe.encode()).digest()[:4], "big")
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2**31), name)
+    return jax.random.fold_in(jax.random.fold_in(common.fresh_key(seed), 2**31), name)
 
 
 def _measured(

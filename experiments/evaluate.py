@@ -109,7 +109,7 @@ def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict
         config.seeds,
     )
     accuracy = common.against(
-        jax.random.key(config.seed),
+        common.fresh_key(config.seed),
         config.seeds,
         model,
         artefact.distilled,

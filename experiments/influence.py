@@ -143,7 +143,7 @@ def _prepare(config: Config, named: common.Named) -> _Problem:
         distilled_set.as_batch(artefact.distilled),
         data.on_device(split, artefact.transform, loaded.num_classes),
         positions,
-        jax.random.split(jax.random.key(config.seed), config.seeds),
+        jax.random.split(common.fresh_key(config.seed), config.seeds),
         common.digest(
             [loaded.fingerprint, common.transform_digest(artefact.transform)],
             artefact.distilled,

@@ -249,7 +249,7 @@ def _run(
     table = cells.Table(
         workdir / "cells.jsonl", wanted, "network", config.seeds, weights=weights
     )
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    keys = jax.random.split(common.fresh_key(config.seed), config.seeds)
     trainer = cells.Trainer(keys, config.together, table.progress)
     for cell in table.missing:
         began = time.perf_counter()

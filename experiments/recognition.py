@@ -438,7 +438,7 @@ def _train(
     progress = cells.Progress(
         todo, "epoch", [epochs_left[net] for net in todo], noun="network"
     )
-    key = jax.random.key(config.seed)
+    key = common.fresh_key(config.seed)
     for name, of_name in itertools.groupby(todo, lambda net: net.kind):
         model, size = models[name]
         print(f"compiling {name}, {size:,} parameters", file=sys.stderr, flush=True)

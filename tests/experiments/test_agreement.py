@@ -97,7 +97,7 @@ def problem(artefact):
 
 
 def network_key(group, number, seed=0):
-    keys = jax.random.split(jax.random.key(seed), 3)
+    keys = jax.random.split(common.fresh_key(seed), 3)
     return jax.random.fold_in(keys[group], number)
 
 
@@ -399,31 +399,30 @@ def test_the_figure_bears_rows_without_a_match(tmp_path):
 
 def test_training_that_diverges_is_named(tmp_path):
     class Program:
+        """The first network of each piece is well, the second is not."""
+
         def lower(self, *given):
             return self
 
         def compile(self):
-            return lambda: pools.Predicted(np.zeros((2, 45)), np.array([True, finite]))
-
-    def group(kind, *numbers):
-        piece = agreement._Piece(kind, numbers, f"{kind} {len(numbers)}", 5)
-        return agreement._Group([piece], 1.0, Program(), lambda numbers, wanted: ())
+            return lambda: pools.Predicted(np.zeros((2, 45)), np.array([True, False]))
 
     (tmp_path / "networks").mkdir()
-    finite = False
     for name, kind, remedy in (
         (agreement._of_pool("subset"), "subset-trained", "lower --lr"),
-        (agreement._of_row("subset"), "networks on subset", "another --protocol, or leave"),
+        (agreement._of_row("subset"), "networks on subset", "another --protocol"),
     ):
-        with pytest.raises(
-            InputError, match=rf"{kind}, 2 of them: .* diverged; .*{remedy}"
-        ):
-            agreement._train({name: group(kind, 0, 1)}, 7, tmp_path)
-    # Not of a network that only fills a piece.
-    whole = group("early-stopped", 0)
-    whole.pieces.append(agreement._Piece("early-stopped", (1, 2), "full", 5))
-    finite = True
-    agreement._train({agreement._of_pool("early_stopped"): whole}, 7, tmp_path)
+        pieces = [
+            agreement._Piece(kind, numbers, f"{kind} {len(numbers)}", 5)
+            for numbers in ((0,), (1, 2))
+        ]
+        group = agreement._Group(pieces, 1.0, Program(), lambda numbers, wanted: ())
+        message = rf"{kind}, 2 of them: .* diverged; .*{remedy}"
+        with pytest.raises(InputError, match=message):
+            agreement._train({name: group}, 7, tmp_path)
+        # Number 0 is kept: what was not well only filled its piece.
+        assert agreement._read(pieces[0], tmp_path).classes.shape == (1, 45)
+        assert not pieces[1].path(tmp_path).exists()
 
 
 def test_a_damaged_file_is_named(finished, artefacts, tmp_path, drawn):

@@ -140,7 +140,7 @@ def test_cells_are_what_evaluate_computes(finished, artefacts):
     loaded = data.load(artefact.dataset["name"])
     model = mlp.make(mlp.Config(width=13), (8, 8, 1), 3)
     expected = common.against(
-        jax.random.key(0),
+        common.fresh_key(0),
         3,
         model,
         artefact.distilled,

@@ -87,7 +87,7 @@ def test_everything_is_in_the_summary(finished):
 def test_without_real_images_it_is_what_evaluate_computes(finished, artefact):
     made, (loaded, _) = io.load(artefact), rows(artefact)
     expected = common.against(
-        jax.random.key(0),
+        common.fresh_key(0),
         3,
         mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3),
         made.distilled,

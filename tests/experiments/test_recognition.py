@@ -147,7 +147,7 @@ def test_networks_are_those_that_the_core_trains(finished, artefacts):
     recipe = config(workdir, artefacts).recipe
     assert (recipe.momentum, recipe.augment) == (0.9, "")
     real = data.on_device(loaded.train, transform, 3)
-    key, number = jax.random.key(0), 1
+    key, number = common.fresh_key(0), 1
     state = expert.init(expert.epoch_key(key, number, 0), MODEL, recipe)
     advance = jax.jit(lambda key, state: expert.epoch(key, MODEL, real, recipe, state))
     losses = []
