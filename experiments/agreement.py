@@ -23,7 +23,8 @@ images a class, one network a set, the iteration chosen by hand):
 What differs here:
 - Accuracies are matched to the members nearest to that of each network
   (`core.agreement.matched`), by a straight line read off at equal accuracy; no iteration is
-  chosen. `iteration` is the median of the members found.
+  chosen. `iteration` is the median of the members found. A window holds predictions of at
+  least two thirds of the early-stopped runs, however near those of a few come.
 - Several networks for each set, and beside the sets as many random real images. The value
   is the mean over these networks. Its variance is the sum of two: the pool's, which the
   networks share, by the jackknife of that mean over pool networks (early-stopped: over
@@ -45,14 +46,14 @@ none of them again. Predictions are kept in `networks/`, those of subset-trained
 after each `--piece`, of others after each `--together`; a run that was cut goes on there.
 All sets of one command have the same preprocessing and, with `--model=own`, network.
 
-Time: a ConvNet of width 32, grey 28x28 images, one CPU core: 0.8 ms an image trained on and
-0.24 ms one predicted, measured apart; so a network on a subset of the embedded 8,000 takes
-18 s on average, a run of 196 iterations with all 2,000 test images predicted after each two
-and a half minutes, a network on 100 images half a minute: the defaults with four sets about
-four hours. `--early_every=4` with an `--early_least` of a fourth, and fewer of each, are for
-a CPU; for a GPU `--together=8 --chunk=256`, a first guess: not yet run on a GPU. The embedded
-subsets hold 40 to 400 images, fewer than the paper's 250 to 2,500, so networks on them may not
-reach the accuracy of good sets: raise `--subset_high`.
+Time: a ConvNet of width 32, grey 28x28 images, one CPU core: 0.8 ms an image trained on,
+0.24 ms one predicted, measured apart. So a network on a subset of the embedded 8,000 takes
+18 s on average, a run of 196 iterations with 2,000 test images predicted after each two and
+a half minutes, a network on 100 images half a minute: four hours for four sets and the
+defaults. `--early_every=4` and fewer of each are for a CPU. On a GPU `--together=8
+--chunk=256` is a first guess: not yet run on a GPU. Embedded subsets hold 40 to 400 images,
+not the paper's 250 to 2,500; for networks on them to be as good as those on good sets,
+raise `--subset_high`.
 """
 
 import dataclasses
@@ -226,7 +227,8 @@ class _Pool(NamedTuple):
     accuracy: np.ndarray  # f64[m]
     run: np.ndarray  # i[m]
     iteration: np.ndarray | None  # i[m]
-    least: int
+    least: int  # members wanted in a window
+    least_runs: int
     about: Mapping[str, Any]
 
 
@@ -307,6 +309,9 @@ def _prepare(config: Config, choice: _Choice, loaded: data.Dataset) -> _Problem:
     model, num_parameters = common.sized_model(choice.network, loaded, "model")
     test = rows[0].test
     trained_on = [loaded.fingerprint, common.transform_digest(transform)]
+    # Networks on sets and those of the pools share no random number.
+    keys = jax.random.split(common.fresh_key(config.seed), 3)
+    settled = [test.images, jax.random.key_data(keys)]
     return _Problem(
         model,
         num_parameters,
@@ -320,13 +325,8 @@ def _prepare(config: Config, choice: _Choice, loaded: data.Dataset) -> _Problem:
             config.subset_high,
             config.seed,
         ),
-        [
-            choice.network.described(),
-            common.digest(trained_on, [test.images]),
-            config.seed,
-        ],
-        # Networks on sets and those of the pools share no random number.
-        jax.random.split(common.fresh_key(config.seed), 3),
+        [choice.network.described(), common.digest(trained_on, settled), config.seed],
+        keys,
     )
 
 
@@ -376,6 +376,7 @@ def _run(config: Config, choice: _Choice, workdir: pathlib.Path) -> dict[str, An
         "protocol": config.protocol,
         "matching": {
             "least": {name: pool.least for name, pool in found.items()},
+            "least_runs": {name: pool.least_runs for name, pool in found.items()},
             "tolerance": config.tolerance,
         },
         "test_images": len(labels),
@@ -707,7 +708,7 @@ def _subset_pool(
         **_about(config, accuracy, seconds, group),
     }
     run = np.arange(len(accuracy))
-    return _Pool(classes, accuracy, run, None, config.least, about)
+    return _Pool(classes, accuracy, run, None, config.least, 1, about)
 
 
 def _early_pool(
@@ -732,6 +733,7 @@ def _early_pool(
         np.repeat(np.arange(num_runs), num_looks),
         np.tile(iterations, num_runs),
         config.early_least or 2 * num_runs,
+        math.ceil(num_runs * 2 / 3),
         about,
     )
 
@@ -788,7 +790,7 @@ class _Look:
                     pool.classes,
                     self._labels,
                     target,
-                    least=pool.least,
+                    least=self._members_wanted(target),
                     tolerance=tolerance,
                     groups=pool.run,
                 )
@@ -801,6 +803,14 @@ class _Look:
             which = f"{len(unmatched)} of {len(targets)} networks, such as number {number}"
             return _Compared(cloud, [], {"unmatched": f"{which}: {why}"})
         return _Compared(cloud, matches, self._summary(matches, kappas, consistencies))
+
+    def _members_wanted(self, target: np.ndarray) -> int:
+        """In the window of a network, for `least` members and `least_runs` runs."""
+        gaps = np.abs(self._pool.accuracy - (target == self._labels).mean())
+        runs = np.unique(self._pool.run)
+        nearest = np.sort([gaps[self._pool.run == run].min() for run in runs])
+        enough = nearest[min(self._pool.least_runs, len(runs)) - 1]
+        return max(self._pool.least, int((gaps <= enough).sum()))
 
     def _summary(
         self, matches: Sequence[Match], kappas: np.ndarray, consistencies: np.ndarray

@@ -385,15 +385,20 @@ def enrichment(
             base = others[:, attribute].mean()
             rows.append((image, attribute, rate, base, tested.effects(sums[0])))
     if not rows:
-        none, zeros = np.zeros(0), np.zeros(num_permutations, int)
-        return Enrichment(none.astype(int), none.astype(int), *(none,) * 6, zeros, zeros)
-    images, attributes, *numbers = zip(*rows, strict=True)
+        whole, none = np.zeros(0, int), np.zeros(0)
+        by_chance = np.zeros(num_permutations, int)
+        return Enrichment(
+            whole, whole, none, none, none, none, none, none, by_chance, by_chance
+        )
+    images, attributes, rates, bases, effects = map(np.array, zip(*rows, strict=True))
     p = np.stack(p_values, axis=1)  # [1 + r, m]
     corrected, q = holm(p), stats.false_discovery_control(p, axis=1)
     return Enrichment(
-        np.array(images),
-        np.array(attributes),
-        *map(np.array, numbers),
+        images,
+        attributes,
+        rates,
+        bases,
+        effects,
         p[0],
         corrected[0],
         q[0],
@@ -460,12 +465,12 @@ def coherence(
     rows = []
     for image, (label, group) in enumerate(groups):
         if len(group) > 1:
-            found, drawn = similarity(label, group), by_chance(label, len(group))
+            alike, drawn = float(similarity(label, group)), by_chance(label, len(group))
             # The whole class has one group: equal up to rounding.
-            p = chance_p(found - 1e-12, drawn)
-            rows.append((image, found, drawn.mean(), drawn.std(), p))
-    images, *numbers = (np.array(column) for column in zip(*rows, strict=True))
-    return Coherence(images, *numbers, stats.false_discovery_control(numbers[-1]))
+            chance = chance_p(alike - 1e-12, drawn)
+            rows.append((image, alike, drawn.mean(), drawn.std(), chance))
+    images, found, means, stds, p = map(np.array, zip(*rows, strict=True))
+    return Coherence(images, found, means, stds, p, stats.false_discovery_control(p))
 
 
 class _Problem(NamedTuple):
@@ -528,6 +533,9 @@ def _annotators(config: Config) -> list[Annotator]:
         what = f"there is no annotator {unknown[0]!r}" if names else "name at least one"
         known = ", ".join(ANNOTATORS)
         raise FieldError("annotators", config.annotators, f"{what}; known are {known}")
+    if "clip" not in names and config.clip != clip_annotator.Config():
+        reason = "--clip.* options have no meaning without clip, name it too"
+        raise FieldError("annotators", config.annotators, reason)
     return [Measured() if name == "measured" else Clip(config.clip) for name in names]
 
 
@@ -560,11 +568,12 @@ def _annotated(
     if held is None:
         print(f"annotating by {annotator.name}", file=sys.stderr, flush=True)
         table = annotator(images)
-        texts = {name: np.array(getattr(table, name)) for name in Annotations._fields}
-        _keep(path, identity, **texts)
+        _keep(path, identity, **table._asdict())
         return table
-    texts = {name: tuple(held[name].tolist()) for name in Annotations._fields[:-1]}
-    return Annotations(**texts, values=held["values"])
+    names, kinds, descriptions = (
+        tuple(held[name].tolist()) for name in ("names", "kinds", "descriptions")
+    )
+    return Annotations(names, kinds, descriptions, held["values"])
 
 
 class _Trained(NamedTuple):
@@ -699,6 +708,9 @@ def run(config: Config) -> dict[str, Any]:
 
 def _network(config: Config, problem: _Problem) -> common.Network:
     if config.model == common.OWN:
+        if config.width_scale != 1:
+            reason = "own has the width that the set was made with; name another --model"
+            raise FieldError("width_scale", config.width_scale, reason)
         return common.own_network(problem.label, problem.named.artefact, "model")
     return common.scaled(config.model, config.width_scale)
 

@@ -14,8 +14,6 @@ import pathlib
 import time
 from typing import Any, Literal
 
-import jax
-
 from distilljax import data, io
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option

@@ -716,7 +716,7 @@ def matched_agreements(
         block, column = divmod(i, columns)
         axes = figure.add_subplot(grid[1 + block, column], sharex=first, sharey=first)
         first = first or axes
-        for pool in reversed(names):
+        for pool in reversed(list(names)):
             x, y = (values[clouds[row][pool][0] >= least] for values in clouds[row][pool])
             size = 9 if len(x) < 1000 else 3
             axes.scatter(x, y, s=size, color=colours[pool], alpha=0.35, lw=0)
@@ -834,8 +834,8 @@ def effect_map(
             axes.axhline(first, color=INK, lw=0.6)
     axes.set_xticks(np.arange(a) + 0.5, columns, fontsize=8, rotation=45, ha="right")
     axes.tick_params(length=0)
-    axes.set_xticks([], minor=True)
-    axes.invert_yaxis()
+    axes.set_xlim(0, a)
+    axes.set_ylim(n, 0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.colorbar(drawn, ax=axes, label="effect", shrink=0.8, pad=0.015)

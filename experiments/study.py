@@ -15,8 +15,8 @@ claim of the paper.
 
 | --scale | data | networks | time |
 |---|---|---|---|
-| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | LAPTOP on two CPU cores |
-| night | CIFAR-10 | the same | NIGHT on two CPU cores |
+| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | about half an hour on two CPU cores, not yet timed whole |
+| night | CIFAR-10 | the same | hours, not yet run whole |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU and not yet run |
 
 `laptop` and `night` look at the sets in `experiments/artefacts`, `paper` distils its own

@@ -23,7 +23,7 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.types import InputError
 from experiments import common
-from experiments.annotators.table import Annotations, unit_range
+from experiments.annotators.table import Annotations, Kind, unit_range
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
 
 Prompts = dict[str, tuple[str, str]]
@@ -140,9 +140,10 @@ class Clip:
                     file=sys.stderr,
                     flush=True,
                 )
+        kinds: tuple[Kind, ...] = tuple("boolean" for _ in self._prompts)
         return Annotations(
             tuple(self._prompts),
-            ("boolean",) * len(self._prompts),
+            kinds,
             tuple(
                 f"Nearer to {positive!r} than to {negative!r}."
                 for positive, negative in self._prompts.values()
@@ -176,9 +177,8 @@ def _load(path: str) -> tuple[Any, Any]:
         )
 
     try:
-        model, about = transformers.CLIPModel.from_pretrained(
-            where, local_files_only=True, output_loading_info=True
-        )
+        load: Any = transformers.CLIPModel.from_pretrained
+        model, about = load(where, local_files_only=True, output_loading_info=True)
         processor = transformers.CLIPProcessor.from_pretrained(where, local_files_only=True)
     # Damaged files raise what the readers of their formats do.
     except Exception as error:

@@ -27,8 +27,8 @@ MODEL = mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3)
 def artefacts(dataset, tmp_path_factory):
     """One is called as a pool is."""
     folder = tmp_path_factory.mktemp("sets")
-    one = write(folder / "subset.npz", dataset, ipc=2, steps=7)
-    return [one, write(folder / "two.npz", dataset, ipc=2, seed=1, steps=7)]
+    one = write(folder / "subset.npz", dataset, ipc=2, steps=5)
+    return [one, write(folder / "two.npz", dataset, ipc=2, seed=1, steps=5)]
 
 
 def config(workdir, artefacts, *more):
@@ -48,7 +48,7 @@ def config(workdir, artefacts, *more):
         f"--lr={LR}",
         "--test_images=47",
         "--least=6",
-        "--early_least=5",
+        "--early_least=2",
         "--tolerance=0.5",
         "--piece=4",
         "--together=2",
@@ -182,11 +182,13 @@ def read_off(accuracies, values, target):
 
 
 @np.errstate(invalid="ignore", divide="ignore")
-def by_numpy(pool, labels, target, least):
+def by_numpy(pool, runs, least, least_runs, labels, target):
     """One network beside a pool."""
     accuracies, own = (pool == labels).mean(axis=1), (target == labels).mean()
     gaps = np.abs(accuracies - own)
     window = np.flatnonzero(gaps <= np.sort(gaps)[least - 1])
+    while len(set(runs[window])) < least_runs:
+        window = np.flatnonzero(gaps <= np.sort(gaps)[len(window)])
     agree = (pool[window] == target).mean(axis=1)
     shares = [[(row == c).mean() for c in range(3)] for row in (*pool[window], target)]
     chance = np.array(shares[:-1]) @ np.array(shares[-1])
@@ -194,9 +196,15 @@ def by_numpy(pool, labels, target, least):
     a, b = right.mean(axis=1), my_right.mean()
     by_chance = a * b + (1 - a) * (1 - b)
     same = (right == my_right).mean(axis=1)
+
+    def without(run):
+        others = runs[window] != run
+        return accuracies[window][others], agree[others]
+
     return {
         "window": window,
         "agreements": agree,
+        "without": {run: read_off(*without(run), own) for run in set(runs)},
         "value": read_off(accuracies[window], agree, own),
         "half_width": gaps[window].max(),
         "mean_gap": (accuracies[window] - own).mean(),
@@ -213,10 +221,11 @@ def test_the_summary_is_what_numpy_makes_of_the_predictions(finished, dataset):
     with np.load(dataset) as held:
         labels = held["test_labels"].reshape(3, 20)[:, :15].ravel()
     given = {
-        "subset": (np.stack(list(found["subset-trained"].values())), 6),
+        "subset": (np.stack(list(found["subset-trained"].values())), np.arange(11), 6, 1),
         "early_stopped": (
             np.concatenate(list(found["early-stopped"].values())),
-            5,
+            np.arange(3).repeat(4),
+            *(2, 2),
         ),
     }
     iterations, undefined = np.tile([3, 6, 9, 12], 3), []
@@ -226,8 +235,8 @@ def test_the_summary_is_what_numpy_makes_of_the_predictions(finished, dataset):
         np.testing.assert_allclose(
             row["accuracy"]["values"], [(one == labels).mean() for one in targets]
         )
-        for name, (pool, least) in given.items():
-            each[name] = [by_numpy(pool, labels, one, least) for one in targets]
+        for name, one_of in given.items():
+            each[name] = [by_numpy(*one_of, labels, one) for one in targets]
             for field in ("value", "mean_gap", "kappa", "error_consistency"):
                 mean = np.mean([one[field] for one in each[name]])
                 if np.isnan(mean):
@@ -239,6 +248,11 @@ def test_the_summary_is_what_numpy_makes_of_the_predictions(finished, dataset):
             np.testing.assert_allclose(row[name]["half_width"], widest)
             members = np.concatenate([one["window"] for one in each[name]])
             assert row[name]["num_members"] == len(set(members))
+            runs = set(one_of[1][members])
+            assert row[name]["num_runs"] == len(runs)
+            without = np.mean([[one["without"][r] for r in runs] for one in each[name]], 0)
+            jackknife = np.sqrt((len(runs) - 1) * without.var())
+            np.testing.assert_allclose(row[name]["pool_error"], jackknife, atol=2e-5)
             between = np.std([one["value"] for one in each[name]], ddof=1) / SEEDS**0.5
             total = np.hypot(between, row[name]["pool_error"])
             np.testing.assert_allclose(row[name]["standard_error"], total, atol=1e-5)
@@ -368,7 +382,7 @@ def test_one_pool_out_of_reach_leaves_the_other():
     def pool(accuracy):
         members = np.stack([network(accuracy) for _ in range(6)])
         means = (members == labels).mean(axis=1)
-        return agreement._Pool(members, means, np.arange(6), None, 4, {})
+        return agreement._Pool(members, means, np.arange(6), None, 4, 1, {})
 
     targets = np.stack([network(0.5) for _ in range(2)])
     near, far = (
@@ -413,7 +427,7 @@ def test_training_that_diverges_is_named(tmp_path):
         (agreement._of_row("subset"), "networks on subset", "another --protocol"),
     ):
         pieces = [
-            agreement._Piece(kind, numbers, f"{kind} {len(numbers)}", 5)
+            agreement._Piece(kind, numbers, f"{len(numbers)} {kind}", 5)
             for numbers in ((0,), (1, 2))
         ]
         group = agreement._Group(pieces, 1.0, Program(), lambda numbers, wanted: ())

@@ -416,6 +416,8 @@ def test_killed_and_resumed_it_is_the_same(
         (["--top=20"], "20 test images of the smallest class"),
         (["--annotators=guess"], "there is no annotator 'guess'"),
         (["--annotators="], "name at least one"),
+        (["--clip.batch=7"], "no meaning without clip"),
+        (["--width_scale=0.5"], "own has the width"),
         (["--model=guess"], "there is no architecture 'guess'"),
         (["--annotators=clip", "--clip.prompts=absent.json"], "clip.prompts"),
         (["--recipe.lr=1e30"], "training loss of"),
