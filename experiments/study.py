@@ -13,11 +13,13 @@ sharp is the loss on them (`dynamics`, 4.2 and 4.3), and on what do single image
 (`influence`, `attributes`, 5). The last step is `report`, a page with a verdict on each
 claim of the paper.
 
-| --scale | data | networks | time |
+| --scale | data | networks | time on two CPU cores |
 |---|---|---|---|
-| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | about half an hour on two CPU cores, not yet timed whole |
-| night | CIFAR-10 | the same | hours, not yet run whole |
-| paper | CIFAR-10 | the paper's, width 128 | made for a GPU and not yet run |
+| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | about half an hour |
+| night | CIFAR-10 | the same | hours |
+| paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
+
+None has been timed whole yet, and `paper` has not been run.
 
 `laptop` and `night` look at the sets in `experiments/artefacts`, `paper` distils its own
 first, by `--preset=cifar10_ipc10`.
