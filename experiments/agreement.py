@@ -819,7 +819,7 @@ class _Look:
         windows = [match.window for match in matches]
         each = np.array([float(match.estimate.value) for match in matches])
         pooled = pools.mean_error(matches, pool.run)
-        error, low, high = interval(each.mean(), _parts(each, [pooled]))
+        known = interval(each.mean(), _parts(each, [pooled]))
         members = np.concatenate([window.members for window in windows])
         targets = [
             {
@@ -834,8 +834,9 @@ class _Look:
         ]
         summary = {
             "value": float(each.mean()),
-            "standard_error": error,
-            "interval": [low, high],
+            "standard_error": known.standard_error,
+            "interval": [known.low, known.high],
+            "freedom": known.freedom,
             "num_members": len(np.unique(members)),
             "num_runs": pooled.num_runs,
             "half_width": max(window.half_width for window in windows),
@@ -872,28 +873,34 @@ def _parts(each: np.ndarray, pooled: Sequence[MeanError]) -> list[tuple[float, i
     return [(between, num - 1), *((one.error**2, one.num_runs - 1) for one in pooled)]
 
 
-def interval(
-    value: float, parts: Sequence[tuple[float, int]]
-) -> tuple[float | None, float | None, float | None]:
-    """Standard error and 95 % interval of a value with several independent errors.
+class Interval(NamedTuple):
+    """How well a value is known; None where one of its errors is not known."""
+
+    standard_error: float | None
+    low: float | None  # of the 95 % interval
+    high: float | None
+    freedom: float | None  # degrees of freedom; None too where there is no error
+
+
+def interval(value: float, parts: Sequence[tuple[float, int]]) -> Interval:
+    """The 95 % interval of a value with several independent errors.
 
     Student's t with (sum v)^2 / sum v^2 / f degrees of freedom (Satterthwaite 1946).
 
     Args:
       value: what is estimated.
       parts: (variance v, degrees of freedom f) of each error.
-
-    Returns:
-      Standard error, low, high; None where a variance is NaN.
     """
     total = sum(variance for variance, _ in parts)
     if not math.isfinite(total):
-        return None, None, None
+        return Interval(None, None, None, None)
     if total == 0:
-        return 0.0, float(value), float(value)
+        return Interval(0.0, float(value), float(value), None)
     freedom = total**2 / sum(variance**2 / f for variance, f in parts if variance)
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
-    return math.sqrt(total), float(value - half), float(value + half)
+    return Interval(
+        math.sqrt(total), float(value - half), float(value + half), float(freedom)
+    )
 
 
 def _or_none(value: float) -> float | None:
@@ -928,11 +935,12 @@ def _difference(of_row: Mapping[str, _Compared]) -> dict[str, Any]:
     values = [np.concatenate([m.agreements for m in one.matches]) for one in both]
     found = agreement.difference(estimates[0], estimates[1], (values[0], values[1]))
     value = both[0].summary["value"] - both[1].summary["value"]
-    error, low, high = interval(value, _parts(early - subset, errors))
+    known = interval(value, _parts(early - subset, errors))
     return {
         "value": value,
-        "standard_error": error,
-        "interval": [low, high],
+        "standard_error": known.standard_error,
+        "interval": [known.low, known.high],
+        "freedom": known.freedom,
         "cohen_d": _or_none(float(found.cohen_d)),
         "pool_error": _or_none(float(found.standard_error)),
         "values": (early - subset).tolist(),

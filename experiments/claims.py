@@ -657,7 +657,8 @@ def _agreed(record: Record, label: str, base: Reading) -> Reading:
     seeds = int(record.number(*at, "accuracy", "seeds"))
     interval = None
     if None not in record.get(*at, "difference", "interval"):
-        interval = recorded(record, *at, "difference", "interval", freedom=seeds - 1)
+        freedom = record.number(*at, "difference", "freedom")
+        interval = recorded(record, *at, "difference", "interval", freedom=freedom)
     members = [
         record.number(*at, pool, "num_members") for pool in ("early_stopped", "subset")
     ]

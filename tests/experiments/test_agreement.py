@@ -288,7 +288,8 @@ def test_the_summary_is_what_numpy_makes_of_the_predictions(finished, dataset):
 
 
 def test_intervals_by_hand():
-    error, low, high = agreement.interval(0.5, [(0.04**2, 2), (0.03**2, 4)])
+    error, low, high, freedom = agreement.interval(0.5, [(0.04**2, 2), (0.03**2, 4)])
+    assert freedom == pytest.approx(4.2159, abs=1e-3)
     assert error == pytest.approx(0.05)
     # (25e-4)^2 / ((16e-4)^2 / 2 + (9e-4)^2 / 4) = 4.216; t_{.975} = 2.7225 there.
     assert [low, high] == pytest.approx(
@@ -298,8 +299,8 @@ def test_intervals_by_hand():
     assert agreement.interval(0.0, [(1.0, 2), (0.0, 9)])[2] == pytest.approx(
         4.3027, abs=1e-4
     )
-    assert agreement.interval(0.5, [(0.0, 2)]) == (0.0, 0.5, 0.5)
-    assert agreement.interval(0.5, [(float("nan"), 0), (0.1, 3)]) == (None, None, None)
+    assert agreement.interval(0.5, [(0.0, 2)]) == (0.0, 0.5, 0.5, None)
+    assert agreement.interval(0.5, [(float("nan"), 0), (0.1, 3)]) == (None,) * 4
 
 
 def test_cut_and_resumed_it_is_the_same(finished, artefacts, tmp_path, drawn, capsys):

@@ -168,6 +168,7 @@ def agreement(difference, half=0.01, methods=METHODS):
             "standard_error": half / 2,
             "interval": [difference - half, difference + half],
             "cohen_d": 1.0,
+            "freedom": 4.0,
         },
     }
     all_rows = rows(methods)
