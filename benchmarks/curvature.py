@@ -13,16 +13,12 @@ A ConvNet of depth 3 is trained on real images for a while; on it are measured
   four sets of 100 images.
 """
 
+import contextlib
 import dataclasses
-import json
+import functools
 import math
-import os
-import pathlib
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,27 +26,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import harness
+from benchmarks.harness import Column, Remote, Sample, figure
 from distilljax import data
-from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, losses, sampling
 from distilljax.core.evaluate import Protocol, optimizer
 from distilljax.curvature import estimators, hessian
-from distilljax.io.files import write_json
 from distilljax.models import convnet
 from distilljax.types import Array, Batch, InputError, Key
-from experiments import launch, runs
 
 SETS, POINTS = 4, 301  # of the study's figure
 TARGET = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Base):
+class Config(harness.Options):
     """Options of the benchmark."""
 
     dataset: str = option("embedded", "Real images.")
@@ -60,13 +52,12 @@ class Config(Base):
     images: int = option(100, "Images on which probes are timed.", low=10)
     chunk: int = option(50, "Images in one pass.", low=1)
     probes: int = option(10, "Probes in each timing.", low=2)
-    repeats: int = option(3, "Timings, after one that is not counted.", low=1)
+    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
     spread_images: int = option(1000, "Images on which the spread is measured.", low=10)
     spread_probes: int = option(40, "Probes for the spread.", low=4)
     batch: int = option(50, "Images of a random batch.", low=1)
     products: int = option(30, "Products for the variance-reduced estimators.", low=6)
     torch: bool = option(False, "Time PyHessian too; needs the extra `torch`.")
-    json: str | None = option(None, "File to write the records to.")
 
 
 class Problem:
@@ -145,81 +136,52 @@ def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
     }
 
 
-def _pyhessian(problem: Problem, config: Config) -> Callable[[], dict[str, Any]]:
-    """A function that runs PyHessian in a process of its own."""
-    batch = problem.batch(config.images)
-    flat = {
-        "/".join(part.key for part in path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(problem.params)
-    }
+def in_pyhessian(given: dict[str, Any]) -> Any:
+    """PyHessian's work; called in its process, the one that has PyTorch."""
+    from benchmarks.torch_baseline import pyhessian_trace
 
-    def run() -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            given, result = (
-                pathlib.Path(folder, "given.npz"),
-                pathlib.Path(folder, "r.json"),
-            )
-            np.savez(
-                given,
-                images=np.asarray(batch.images),
-                labels=np.asarray(batch.labels.argmax(-1)),
-                num_probes=config.probes,
-                **flat,
-            )
-            module = "benchmarks.torch_baseline.pyhessian_trace"
-            done = subprocess.run(
-                [sys.executable, "-m", module, str(given), str(result)],
-                capture_output=True,
-                text=True,
-                env=os.environ,
-            )
-            if done.returncode:
-                last = done.stderr.strip().splitlines()[-1:]
-                raise InputError(
-                    f"PyHessian could not run ({' '.join(last)}); install the extra `torch`"
-                )
-            return json.loads(result.read_text())
-
-    return run
+    return {"trace": lambda: pyhessian_trace.trace(**given)}
 
 
 def time_probes(config: Config, problem: Problem) -> list[dict[str, Any]]:
     """CPU and wall seconds a probe of each way, interleaved."""
     batch = problem.batch(config.images)
-    key = jax.random.key(1)
-    compiled = {}
+    args = (problem.params, batch, jax.random.key(1))
     records: dict[str, dict[str, Any]] = {}
+    contestants: dict[str, Callable[[], Sample]] = {}
     for name, form in _forms(config, problem).items():
-        began = time.perf_counter()
-        compiled[name] = jax.jit(form).lower(problem.params, batch, key).compile()
+        program = harness.compiled(form, *args)
         records[name] = {
             "way": name,
-            "compile_seconds": time.perf_counter() - began,
-            "bytes": compiled[name].memory_analysis().temp_size_in_bytes,
-            "cpu": [],
-            "wall": [],
+            "compile_seconds": program.compile_seconds,
+            "bytes": program.temporary_bytes,
         }
-    theirs = _pyhessian(problem, config) if config.torch else None
-    if theirs:
-        records["PyHessian"] = {"way": "PyHessian", "bytes": 0, "cpu": [], "wall": []}
-    for repeat in range(config.repeats + 1):
-        for name, program in compiled.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(program(problem.params, batch, key))
-            if repeat:
-                records[name]["cpu"].append((time.process_time() - cpu) / config.probes)
-                records[name]["wall"].append((time.perf_counter() - wall) / config.probes)
-        if theirs and repeat:
-            found = theirs()
-            record = records["PyHessian"]
-            record["cpu"].append(found["cpu_seconds"] / config.probes)
-            record["wall"].append(found["wall_seconds"] / config.probes)
-            record["bytes"] = found["bytes"]
-            record["torch"] = found["torch"]
-            record["mean"] = statistics.mean(found["values"])
-    for record in records.values():
-        for clock in ("cpu", "wall"):
-            record[f"{clock}_seconds_per_probe"] = statistics.median(record[clock])
+        contestants[name] = functools.partial(
+            harness.clock, functools.partial(program.call, *args)
+        )
+    with contextlib.ExitStack() as stack:
+        theirs = None
+        if config.torch:
+            given = {
+                "params": jax.tree.map(np.asarray, problem.params),
+                "x": np.asarray(batch.images),
+                "y": np.asarray(batch.labels.argmax(-1)),
+                "num_probes": config.probes,
+            }
+            theirs = stack.enter_context(Remote(in_pyhessian, given))
+            contestants["PyHessian"] = functools.partial(theirs.clock, "trace")
+        samples = harness.interleave(contestants, config.repeats)
+        if theirs:
+            records["PyHessian"] = {
+                "way": "PyHessian",
+                "mean": statistics.mean(theirs.call("trace")),
+                "bytes": theirs.growth("trace"),
+            }
+    for name, record in records.items():
+        for clock in Sample._fields:
+            values = [getattr(sample, clock) / config.probes for sample in samples[name]]
+            record[clock] = values
+            record[f"{clock}_seconds_per_probe"] = statistics.median(values)
     return list(records.values())
 
 
@@ -316,29 +278,57 @@ def costs(
     return rows
 
 
+def columns(record: dict[str, Any]) -> tuple[Column, ...]:
+    """Columns of the ways to a probe, against the first."""
+    ours = record["one_probe"][0]["cpu_seconds_per_probe"]
+    return (
+        Column("way", lambda r: r["way"], left=True),
+        Column("CPU s", lambda r: figure(r["cpu_seconds_per_probe"])),
+        Column("wall s", lambda r: figure(r["wall_seconds_per_probe"])),
+        Column("of ours", lambda r: figure(r["cpu_seconds_per_probe"] / ours)),
+        Column("MiB", lambda r: harness.mib(r["bytes"])),
+        Column("compile s", lambda r: figure(r.get("compile_seconds"))),
+    )
+
+
+COSTS = (
+    Column("images", lambda r: f"{r['images']:,}"),
+    Column("a probe sees", lambda r: f"{r['a probe sees']:,}"),
+    Column("probes", lambda r: f"{r['probes']:,}"),
+    Column("CPU s", lambda r: figure(r["cpu_seconds"])),
+)
+ESTIMATORS = (
+    Column("estimator", lambda r: r["estimator"], left=True),
+    Column("mean", lambda r: figure(r["mean"], 4)),
+    Column("std over 8 keys", lambda r: figure(r["std"])),
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's tables in Markdown."""
+    return "\n\n".join(
+        (
+            harness.markdown(columns(record), record["one_probe"]),
+            harness.markdown(COSTS, record["to_3_percent"]),
+            harness.markdown(ESTIMATORS, record["estimators"]),
+        )
+    )
+
+
 def run(config: Config) -> None:
     """Measures, prints the tables, writes what is asked for."""
+    versions = harness.need("torch", "pyhessian") if config.torch else {}
+    harness.pin(config.threads)
+    record = harness.described("curvature", config)
+    record["environment"] |= versions
     problem = Problem(config)
-    timed = time_probes(config, problem)
-    ours = timed[0]["cpu_seconds_per_probe"]
+    record["one_probe"] = time_probes(config, problem)
     title = (
         f"One probe on {config.images} images of {problem.name}, width {config.width}, "
         f"after {config.iterations} iterations"
     )
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("way", "CPU s", "wall s", "of ours", "MiB", "compile s"):
-        table.add_column(column, justify="left" if column == "way" else "right")
-    for record in timed:
-        table.add_row(
-            record["way"],
-            f"{record['cpu_seconds_per_probe']:.3g}",
-            f"{record['wall_seconds_per_probe']:.3g}",
-            f"{record['cpu_seconds_per_probe'] / ours:.2f}",
-            f"{record['bytes'] / 2**20:.0f}",
-            f"{record.get('compile_seconds', 0):.1f}",
-        )
-    Console().print(table)
-    spread = spreads(config, problem)
+    harness.show(title, columns(record), record["one_probe"])
+    spread = record["spread"] = spreads(config, problem)
     trace = spread["all"]["trace"]
     for way, row in spread.items():
         seen = (
@@ -349,50 +339,22 @@ def run(config: Config) -> None:
             f"has a standard deviation of {row['of_one_probe']:.1f}, "
             f"{row['of_one_probe'] / abs(trace):.0%}"
         )
-    rows = costs(config, ours, spread, trace)
-    table = Table(
-        title="To a standard error of 3 %", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" for value in row.values()))
-    Console().print(table)
+    ours = record["one_probe"][0]["cpu_seconds_per_probe"]
+    rows = record["to_3_percent"] = costs(config, ours, spread, trace)
+    harness.show("To a standard error of 3 %", COSTS, rows)
     cheapest = {
         n: min(r["cpu_seconds"] for r in rows if r["images"] == n) for n in (100, 50_000)
     }
-    figure = POINTS * (cheapest[50_000] + SETS * cheapest[100])
+    seconds = POINTS * (cheapest[50_000] + SETS * cheapest[100])
+    record["figure_cpu_seconds"] = seconds
     print(
-        f"The study's figure ({POINTS} points, {SETS} sets): {figure / 3600:.2f} CPU hours"
+        f"The study's figure ({POINTS} points, {SETS} sets): {seconds / 3600:.2f} CPU hours"
     )
-    variance = reduced(config, problem)
-    table = Table(
-        title=f"{variance[0]['products']} products on {config.images} images",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in ("estimator", "mean", "std over 8 keys"):
-        table.add_column(column, justify="left" if column == "estimator" else "right")
-    for record in variance:
-        table.add_row(record["estimator"], f"{record['mean']:.1f}", f"{record['std']:.1f}")
-    Console().print(table)
-    if config.json:
-        settings = config.to_dict()
-        for place in ("json", "data_dir"):
-            settings.pop(place)
-        write_json(
-            config.json,
-            {
-                "config": settings,
-                "environment": runs.environment(),
-                "one_probe": timed,
-                "spread": spread,
-                "to_3_percent": rows,
-                "figure_cpu_seconds": figure,
-                "estimators": variance,
-            },
-        )
+    estimates = record["estimators"] = reduced(config, problem)
+    title = f"{estimates[0]['products']} products on {config.images} images"
+    harness.show(title, ESTIMATORS, estimates)
+    harness.write(config.json, record)
 
 
 if __name__ == "__main__":
-    launch.main(Config, run)
+    harness.main(Config, run)

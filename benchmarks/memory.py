@@ -10,20 +10,18 @@ compared with the bytes of one set of parameters (`bptt` keeps their momentum to
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import jax
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import problem
+from benchmarks import harness, problem
+from benchmarks.harness import Column, figure, mib
 from distilljax.config import option
 from distilljax.core import expert
 from distilljax.core.scan import Remat
-from distilljax.io.files import write_json
 from distilljax.methods import METHODS, bptt, tm
-from experiments import figures, launch, runs
+from experiments import figures
 
 LENGTHS = (5, 10, 20, 40, 80)
 
@@ -47,35 +45,62 @@ def measure(name: str, length: int, remat: Remat, config: Config) -> dict[str, A
     method = METHODS[name].make(settings, made.model)
     state = method.init(jax.random.key(0), made.start)
     source = made.sources[METHODS[name].SOURCE]
-    compiled = jax.jit(method.step).lower(jax.random.key(1), state, source).compile()
+    program = harness.compiled(method.step, jax.random.key(1), state, source)
     return {
         "method": name,
         "remat": remat,
         "unroll": length,
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes": program.temporary_bytes,
     }
+
+
+def _rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row of the table for each method and policy, `bytes` by the unroll."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        kind = {n: record[n] for n in ("method", "remat")}
+        row = rows.setdefault((record["method"], record["remat"]), kind | {"bytes": {}})
+        row["bytes"][record["unroll"]] = record["temporary_bytes"]
+    return list(rows.values())
+
+
+def _held(length: int) -> Callable[[Mapping[str, Any]], str]:
+    """MiB after an unroll of that length."""
+    return lambda row: mib(row["bytes"][length])
+
+
+def _growth(row: Mapping[str, Any]) -> str:
+    """MiB a step between the two longest unrolls."""
+    before, last = LENGTHS[-2:]
+    grown = row["bytes"][last] - row["bytes"][before]
+    return figure(grown / harness.MIB / (last - before))
+
+
+COLUMNS = (
+    Column("method", lambda r: r["method"], left=True),
+    Column("remat", lambda r: r["remat"], left=True),
+    *(Column(f"{length} steps", _held(length)) for length in LENGTHS),
+    Column("MiB a step", _growth),
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's table in Markdown."""
+    return harness.markdown(COLUMNS, _rows(record["records"]))
 
 
 def run(config: Config) -> None:
     """Measures, prints the table, writes what is asked for."""
+    described = harness.described("memory", config)
     parameters = 4 * expert.num_params(problem.make(config).model)
-    table = Table(
-        title=f"temporary MiB; one set of parameters is {parameters / 2**20:.2f} MiB",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    columns = ("method", "remat", *map(str, LENGTHS), "MiB a step")
-    for column in columns:
-        table.add_column(column, justify="left" if column in columns[:2] else "right")
-    records = []
-    for name in ("bptt", "tm"):
-        for remat in get_args(Remat):
-            row = [measure(name, length, remat, config) for length in LENGTHS]
-            mib = [record["temporary_bytes"] / 2**20 for record in row]
-            growth = (mib[-1] - mib[-2]) / (LENGTHS[-1] - LENGTHS[-2])
-            table.add_row(name, remat, *(f"{x:.1f}" for x in mib), f"{growth:.3f}")
-            records += row
-    Console().print(table)
+    records = [
+        measure(name, length, remat, config)
+        for name in ("bptt", "tm")
+        for remat in get_args(Remat)
+        for length in LENGTHS
+    ]
+    title = f"temporary MiB; one set of parameters is {mib(parameters)} MiB"
+    harness.show(title, COLUMNS, _rows(records))
     if config.plot:
         lines = {
             (name, remat): [
@@ -87,14 +112,9 @@ def run(config: Config) -> None:
             for remat in get_args(Remat)
         }
         figures.memory_curves(pathlib.Path(config.plot), lines)
-    if config.json:
-        described = {
-            "config": problem.sizes(config),
-            "environment": runs.environment(),
-            "parameter_bytes": parameters,
-        }
-        write_json(config.json, described | {"records": records})
+    described["parameter_bytes"] = parameters
+    harness.write(config.json, described | {"records": records})
 
 
 if __name__ == "__main__":
-    launch.main(Config, run)
+    harness.main(Config, run)

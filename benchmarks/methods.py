@@ -3,40 +3,34 @@
     python -m benchmarks.methods
     python -m benchmarks.methods --ipc=10 --width=128 --repeats=7
 
-On random images of the size asked for: speed does not depend on what they show.
-Prints a table and, with `--json=FILE`, writes the records.
+On random images of the size asked for: speed does not depend on what they show. Each
+dispatch takes several outer steps; the methods run in turns.
 """
 
 import dataclasses
-import statistics
-import time
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import problem
+from benchmarks import harness, problem
+from benchmarks.harness import Column, figure, mib
 from distilljax.config import option
 from distilljax.core.outer import OuterState, Source, StepInfo
-from distilljax.io.files import write_json
 from distilljax.methods import METHODS
 from distilljax.types import Key
-from experiments import launch, runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(problem.ProblemOptions):
+class Config(problem.ProblemOptions, harness.Options):
     """Options of the benchmark."""
 
     steps: int = option(5, "Outer steps in one dispatch.", low=1)
-    repeats: int = option(5, "Dispatches timed, after one that is not.", low=1)
-    json: str | None = option(None, "File to write the records to.")
 
 
-def measure(name: str, config: Config) -> dict[str, Any]:
-    """One record: medians over repeats, bytes from the compiled program."""
+def prepare(name: str, config: Config) -> tuple[harness.Program, Callable[[], Any]]:
+    """The compiled program of a method, and a dispatch of it."""
     made = problem.make(config)
     method = METHODS[name].make(METHODS[name].Config(), made.model)
     source = made.sources[METHODS[name].SOURCE]
@@ -46,43 +40,48 @@ def measure(name: str, config: Config) -> dict[str, Any]:
         keys = jax.random.split(key, config.steps)
         return jax.lax.scan(lambda s, key: method.step(key, s, source), state, keys)
 
-    began = time.perf_counter()
-    compiled = jax.jit(many).lower(jax.random.key(1), state, source).compile()
-    compile_seconds = time.perf_counter() - began
-    seconds = []
-    for repeat in range(config.repeats + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(jax.random.key(repeat), state, source))
-        seconds.append((time.perf_counter() - began) / config.steps)
-    counted = sorted(seconds[1:])
-    return {
-        "method": name,
-        "median_seconds_per_step": statistics.median(counted),
-        "min_seconds_per_step": counted[0],
-        "max_seconds_per_step": counted[-1],
-        "compile_seconds": compile_seconds,
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-    }
+    key = jax.random.key(1)
+    program = harness.compiled(many, key, state, source)
+    return program, lambda: program.call(key, state, source)
+
+
+COLUMNS = (
+    Column("method", lambda r: r["method"], left=True),
+    Column("s/step", lambda r: figure(r["wall_seconds"]["median"])),
+    Column("min", lambda r: figure(r["wall_seconds"]["min"])),
+    Column("quartiles", lambda r: harness.quartiles(r["wall_seconds"])),
+    Column("CPU s/step", lambda r: figure(r["cpu_seconds"]["median"])),
+    Column("compile s", lambda r: figure(r["compile_seconds"])),
+    Column("temporary MiB", lambda r: mib(r["temporary_bytes"])),
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's table in Markdown."""
+    return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
     """Measures every method and prints the table."""
-    records = [measure(name, config) for name in METHODS]
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    for column in ("method", "s/step", "min", "max", "compile s", "temporary MiB"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for record in records:
-        table.add_row(
-            record["method"],
-            *(f"{record[f'{k}_seconds_per_step']:.3g}" for k in ("median", "min", "max")),
-            f"{record['compile_seconds']:.1f}",
-            f"{record['temporary_bytes'] / 2**20:.0f}",
-        )
-    Console().print(table)
-    if config.json:
-        described = {"config": problem.sizes(config), "environment": runs.environment()}
-        write_json(config.json, described | {"records": records})
+    harness.pin(config.threads)
+    described = harness.described("methods", config)
+    prepared = {name: prepare(name, config) for name in METHODS}
+    samples = harness.interleave(
+        {
+            name: functools.partial(harness.clock, dispatch)
+            for name, (_, dispatch) in prepared.items()
+        },
+        config.repeats,
+    )
+    records = [
+        {"method": name}
+        | harness.summary(samples[name], per=config.steps)
+        | program.record()
+        for name, (program, _) in prepared.items()
+    ]
+    harness.show(harness.caption(described), COLUMNS, records)
+    harness.write(config.json, described | {"records": records})
 
 
 if __name__ == "__main__":
-    launch.main(Config, run)
+    harness.main(Config, run)

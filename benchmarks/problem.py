@@ -33,11 +33,6 @@ class ProblemOptions(Base):
     channels: int = option(1, "Channels of the images.", low=1, high=3)
 
 
-def sizes(config: Base) -> dict[str, Any]:
-    """The options of a benchmark, without the places of what it writes."""
-    return {n: v for n, v in config.to_dict().items() if n not in ("json", "plot")}
-
-
 class Problem(NamedTuple):
     """What a method is made of and reads."""
 

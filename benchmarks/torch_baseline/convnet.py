@@ -1,7 +1,7 @@
 """The ConvNet of `distilljax.models` in PyTorch, with the same weights."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,31 +12,34 @@ def convnet(params: Mapping[str, Any], image_shape: tuple[int, int, int]) -> nn.
     """3x3 convolution, instance norm, ReLU, 2x2 average pooling, and a linear layer.
 
     Args:
-      params: of a `distilljax.models.convnet` with its defaults but for width and depth.
+      params: of a `distilljax.models.convnet` with its defaults but for width and depth;
+        they settle the type of the module's floats.
       image_shape: (h, w, c).
 
     Returns:
-      A module of f32[b, c, h, w] -> f32[b, k].
+      A module of [b, c, h, w] -> [b, k].
     """
     blocks, head = params["backbone"], params["head"]["Dense_0"]
+    dtype = _tensor(head["kernel"]).dtype
     depth = sum(name.startswith("Conv_") for name in blocks)
     layers: list[nn.Module] = []
     height, width = image_shape[:2]
     channels = image_shape[2]
     for i in range(depth):
         kernel = np.asarray(blocks[f"Conv_{i}"]["kernel"])
-        convolution = nn.Conv2d(channels, kernel.shape[3], 3, padding=1)
+        convolution = nn.Conv2d(channels, kernel.shape[3], 3, padding=1, dtype=dtype)
         channels = kernel.shape[3]
-        norm = nn.GroupNorm(channels, channels, eps=1e-5)
+        bias = cast(torch.Tensor, convolution.bias)
+        norm = nn.GroupNorm(channels, channels, eps=1e-5, dtype=dtype)
         with torch.no_grad():
             convolution.weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1)))
-            convolution.bias.copy_(_tensor(blocks[f"Conv_{i}"]["bias"]))
+            bias.copy_(_tensor(blocks[f"Conv_{i}"]["bias"]))
             norm.weight.copy_(_tensor(blocks[f"Normalisation_{i}"]["scale"]))
             norm.bias.copy_(_tensor(blocks[f"Normalisation_{i}"]["bias"]))
         layers += [convolution, norm, nn.ReLU(), nn.AvgPool2d(2)]
         height, width = height // 2, width // 2
     weights = np.asarray(head["kernel"])
-    linear = nn.Linear(*weights.shape)
+    linear = nn.Linear(weights.shape[0], weights.shape[1], dtype=dtype)
     # Features are flattened channels last there, channels first here.
     turned = weights.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
     with torch.no_grad():
@@ -50,5 +53,5 @@ def _tensor(x: Any) -> torch.Tensor:
 
 
 def images(x: Any) -> torch.Tensor:
-    """f32[b, h, w, c] -> f32[b, c, h, w]."""
+    """[b, h, w, c] -> [b, c, h, w]."""
     return torch.tensor(np.ascontiguousarray(np.asarray(x).transpose(0, 3, 1, 2)))

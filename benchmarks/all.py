@@ -1,0 +1,107 @@
+"""All benchmarks at sizes for a laptop: records, and their tables in one file.
+
+    python -m benchmarks.all
+    python -m benchmarks.all --quick
+    python -m benchmarks.all --out=benchmarks/records --readme
+
+Each runs in a process of its own, one after another, with nothing else beside it if the
+numbers are to mean something.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+from benchmarks import harness
+from distilljax.config import Config as Base
+from distilljax.config import option
+from distilljax.types import InputError
+
+README = harness.ROOT / "benchmarks" / "README.md"
+IN_README = ("methods", "side_by_side")
+
+# The flags of each, and those that make it tiny.
+RUNS = {
+    "methods": (
+        "--steps=2",
+        "--steps=1 --repeats=1 --width=4 --size=8",
+    ),
+    "memory": ("", "--width=4 --size=8"),
+    "curvature": (
+        "--probes=5 --spread_images=500 --spread_probes=24 --products=12",
+        "--probes=2 --repeats=1 --width=4 --iterations=2 --images=10 --chunk=10 "
+        "--spread_images=10 --spread_probes=4 --batch=5 --products=6",
+    ),
+    "side_by_side": (
+        "--unroll=5 --steps=30 --real_batch=64 --repeats=3",
+        "--unroll=2 --steps=2 --real_batch=10 --repeats=1 --width=4 --depth=1 --size=8 "
+        "--ipc=1 --test_images=10",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Options of the run."""
+
+    out: str = option("runs/benchmarks", "Folder of the records and tables.")
+    threads: int | None = option(None, "Cores to stay on; none: all.", low=1)
+    quick: bool = option(False, "Tiny sizes, to see that everything runs.")
+    readme: bool = option(False, "Put the tables into benchmarks/README.md too.")
+
+
+def flags(name: str, config: Config, torch: bool) -> list[str]:
+    """The flags of one benchmark, but for where its record goes."""
+    words = shlex.split(RUNS[name][config.quick])
+    if config.threads and name != "memory":  # which only compiles
+        words.append(f"--threads={config.threads}")
+    if name == "curvature" and torch:
+        words.append("--torch")
+    return words
+
+
+def section(name: str, path: pathlib.Path) -> str:
+    """Table and caption of a record."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    table = importlib.import_module(f"benchmarks.{name}").table(record)
+    return f"{table}\n\n{harness.caption(record)}"
+
+
+def run(config: Config) -> None:
+    """Runs them, writes records and tables.
+
+    Raises:
+      InputError: a benchmark failed; it has said why.
+    """
+    torch = all(importlib.util.find_spec(name) for name in ("torch", "pyhessian"))
+    out = pathlib.Path(config.out)
+    sections = {}
+    for name in RUNS:
+        if name == "side_by_side" and not torch:
+            print(f"{name} is left out: it needs the extra `torch`", file=sys.stderr)
+            continue
+        path = out / f"{name}.json"
+        words = ["-m", f"benchmarks.{name}", *flags(name, config, torch)]
+        print(shlex.join(["python", *words]), flush=True)
+        done = subprocess.run([sys.executable, *words, f"--json={path}"])
+        if done.returncode:
+            raise InputError(f"benchmarks.{name} ended with code {done.returncode}")
+        sections[name] = section(name, path)
+    text = "\n\n".join(f"## {name}\n\n{content}" for name, content in sections.items())
+    (out / "tables.md").write_text(f"# Benchmarks\n\n{text}\n", encoding="utf-8")
+    print(f"tables: {out / 'tables.md'}")
+    if config.readme:
+        held = README.read_text(encoding="utf-8")
+        for name in IN_README:
+            if name in sections:
+                held = harness.fill(held, name, sections[name])
+        README.write_text(held, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    harness.main(Config, run)

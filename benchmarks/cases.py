@@ -1,0 +1,293 @@
+"""The pieces of work that are done on both sides: `CASES`, by name.
+
+A case runs what `distilljax` ships, a method's outer step or a training, with nothing
+left to chance: the network's weights are given, and the real images are as many as a
+batch has, so that any draw is the same batch. So another program given the same plain
+arrays has to find the same numbers.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import problem
+from distilljax import data
+from distilljax.config import option
+from distilljax.core import evaluate, expert, leave_one_out
+from distilljax.core.evaluate import Protocol
+from distilljax.core.expert import Trajectories
+from distilljax.core.scan import Remat
+from distilljax.methods import METHODS
+from distilljax.models import convnet
+from distilljax.types import Batch, DistilledSet, Model, RealSet
+
+K = problem.NUM_CLASSES
+OUTER_RATE = 1e4  # so large that an update is the gradient: see `_outer`
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes(problem.ProblemOptions):
+    """Sizes of the cases."""
+
+    ipc: int = option(10, "Distilled images per class, of ten classes.", low=1)
+    width: int = option(32, "Channels of the ConvNet.", low=1)
+    depth: int = option(3, "Blocks of the ConvNet.", low=1)
+    size: int = option(32, "Side of the images.", low=8)
+    channels: int = option(3, "Channels of the images.", low=1, high=3)
+    unroll: int = option(10, "Inner steps of bptt and tm.", low=1)
+    remat: Remat = option("step", "What the reverse pass of bptt and tm keeps.")
+    real_batch: int = option(
+        256, "Real images: of each class (gm, dm), of all together (bptt).", low=10
+    )
+    steps: int = option(300, "Training steps of train and loo.", low=1)
+    test_images: int = option(1000, "Images on which train and loo are tested.", low=10)
+    networks: int = option(2, "Networks of loo, each without another image.", low=1)
+    together: int = option(1, "Networks of loo that train side by side here.", low=1)
+
+
+class Case(NamedTuple):
+    """A piece of work."""
+
+    function: Callable[..., Any]  # ours
+    args: tuple[Any, ...]  # of `function`
+    counted: Callable[..., Any]  # of `args`; without what is computed twice, for FLOPs
+    result: Callable[[Any], dict[str, Any]]  # what `function` gave -> numbers by name
+    given: dict[str, Any]  # plain arrays, for the other side
+    unit: str  # what is done `units` times
+    units: int = 1
+
+
+class _Common(NamedTuple):
+    """What all cases of one size share."""
+
+    model: Model  # its fresh weights are those given
+    params: Any
+    images: np.ndarray  # [n, h, w, c]
+    labels: np.ndarray  # i[n]
+    dtype: Any
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {"params": self.params, "images": self.images, "labels": self.labels}
+
+
+def _common(sizes: Sizes, dtype: Any) -> _Common:
+    shape = (sizes.size, sizes.size, sizes.channels)
+    model = convnet.make(convnet.Config(width=sizes.width, depth=sizes.depth), shape, K)
+    params = jax.tree.map(
+        lambda x: np.asarray(x, dtype), jax.jit(model.init)(jax.random.key(0))
+    )
+    rng = np.random.default_rng(0)
+    return _Common(
+        model._replace(init=lambda key: jax.tree.map(jnp.asarray, params)),
+        params,
+        rng.standard_normal((K * sizes.ipc, *shape)).astype(dtype),
+        np.repeat(np.arange(K), sizes.ipc),
+        dtype,
+    )
+
+
+def _real(common: _Common, num: int, seed: int) -> tuple[RealSet, np.ndarray]:
+    """`num` random images with labels 0, 1, .., k - 1, 0, ..; and as networks see them."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (num, *common.images.shape[1:])).astype(np.uint8)
+    split = data.Split(pixels, np.arange(num, dtype=np.int32) % K)
+    real = data.on_device(split, data.fit("normalise", pixels), K)
+    return real, np.asarray(real.transform(real.images)).astype(common.dtype)
+
+
+def _outer(
+    name: str,
+    sizes: Sizes,
+    common: _Common,
+    source: Any,
+    settings: dict[str, Any],
+    given: dict[str, Any],
+    learning_rate: float = 0.01,
+) -> Case:
+    """One outer step of a method from where it starts.
+
+    The images are learned by SGD whose rate is so large that the change of the images,
+    over the rate, is the meta-gradient to the last digits of the type.
+    """
+
+    def make(remat: Remat) -> Any:
+        changed = settings | ({"remat": remat} if "remat" in settings else {})
+        config = METHODS[name].Config().replace(changed)
+        return METHODS[name].make(config, common.model)
+
+    method = make(settings.get("remat", "none"))
+    one_hot = np.eye(K)[common.labels]
+    start = DistilledSet(
+        jnp.asarray(common.images),
+        jnp.asarray(100 * (one_hot - 1), common.dtype),
+        jnp.asarray(np.log(learning_rate), common.dtype),
+    )
+    state = method.init(jax.random.key(1), start)
+
+    def result(found: Any) -> dict[str, Any]:
+        after, info = found
+        change = common.images - np.asarray(after.distilled.images)
+        return {
+            "loss": float(info.loss),
+            "norm": float(info.grad_norm),
+            "gradient": change / OUTER_RATE,
+        }
+
+    return Case(
+        method.step,
+        (jax.random.key(2), state, source),
+        make("none").step,
+        result,
+        common.given | given,
+        "outer step",
+    )
+
+
+def _bptt(sizes: Sizes, common: _Common) -> Case:
+    real, images = _real(common, sizes.real_batch, seed=1)
+    settings = {
+        "unroll": sizes.unroll,
+        "real_batch": sizes.real_batch,
+        "outer": "sgd",
+        "image_lr": OUTER_RATE,
+        "clip": 1e30,
+        "remat": sizes.remat,
+    }
+    given = {
+        "real_images": images,
+        "real_labels": np.asarray(real.labels),
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "num_steps": sizes.unroll,
+    }
+    return _outer("bptt", sizes, common, real, settings, given)
+
+
+def _by_class(name: str, sizes: Sizes, common: _Common, **settings: Any) -> Case:
+    real, images = _real(common, K * sizes.real_batch, seed=1)
+    settings |= {
+        "real_batch": sizes.real_batch,
+        "image_lr": OUTER_RATE,
+        "augment": "",
+    }
+    given = {"real_by_class": np.stack([images[j::K] for j in range(K)])}
+    return _outer(name, sizes, common, real, settings, given)
+
+
+def _tm(sizes: Sizes, common: _Common) -> Case:
+    start = np.asarray(expert.flatten(common.params))
+    away = np.random.default_rng(2).standard_normal(start.shape)
+    target = start + (0.01 * away).astype(common.dtype)
+    settings = {
+        "student_steps": sizes.unroll,
+        "expert_epochs": 1,
+        "max_start": 0,
+        "augment": "",
+        "image_lr": OUTER_RATE,
+        "remat": sizes.remat,
+    }
+    restored = expert.unflatten(common.model)(jnp.asarray(target))
+    given = {
+        "target": jax.tree.map(np.asarray, restored),
+        "log_lr": float(np.log(0.01)),
+        "num_steps": sizes.unroll,
+    }
+    walk = jnp.asarray(np.stack([start, target])[None])
+    source = Trajectories(walk, jnp.asarray(0, jnp.int32))
+    return _outer("tm", sizes, common, source, settings, given)
+
+
+def _protocol(sizes: Sizes) -> Protocol:
+    return Protocol(steps=sizes.steps, lr=0.01, momentum=0.9)
+
+
+def _trained_given(sizes: Sizes, common: _Common, test: tuple[RealSet, Any]) -> dict:
+    return common.given | {
+        "test_images": test[1],
+        "test_labels": np.asarray(test[0].labels),
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "num_steps": sizes.steps,
+    }
+
+
+def _batch(common: _Common) -> Batch:
+    one_hot = jnp.asarray(np.eye(K)[common.labels], common.dtype)
+    return Batch(jnp.asarray(common.images), one_hot)
+
+
+def _train(sizes: Sizes, common: _Common) -> Case:
+    test = _real(common, sizes.test_images, seed=3)
+
+    def function(key: Any, batch: Batch, test: RealSet) -> Any:
+        params = evaluate.train(key, common.model, batch, _protocol(sizes))
+        return evaluate.predict(common.model.apply, params, test)
+
+    return Case(
+        function,
+        (jax.random.key(2), _batch(common), test[0]),
+        function,
+        lambda logits: {"logits": np.asarray(logits)},
+        _trained_given(sizes, common, test),
+        "network",
+    )
+
+
+def _loo(sizes: Sizes, common: _Common) -> Case:
+    test = _real(common, sizes.test_images, seed=3)
+    left_out = np.arange(sizes.networks) % len(common.images)
+
+    def function(keys: Any, left_out: Any, batch: Batch, test: RealSet) -> Any:
+        return leave_one_out.retrain(
+            keys,
+            left_out,
+            common.model,
+            batch,
+            test,
+            _protocol(sizes),
+            together=sizes.together,
+        ).losses
+
+    keys = jnp.repeat(jax.random.key(2)[None], sizes.networks)
+    return Case(
+        function,
+        (keys, jnp.asarray(left_out, jnp.int32), _batch(common), test[0]),
+        function,
+        lambda losses: {"losses": np.asarray(losses)},
+        _trained_given(sizes, common, test) | {"left_out": left_out.tolist()},
+        "network",
+        sizes.networks,
+    )
+
+
+CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
+    "bptt": _bptt,
+    "gm": lambda sizes, common: _by_class("gm", sizes, common),
+    "dm": lambda sizes, common: _by_class("dm", sizes, common),
+    "tm": _tm,
+    "train": _train,
+    "loo": _loo,
+}
+
+
+def make(names: Any, sizes: Sizes, dtype: Any = np.float32) -> dict[str, Case]:
+    """Cases by name.
+
+    Args:
+      names: of `CASES`.
+      sizes: how large.
+      dtype: of all floats; float64 needs x64.
+    """
+    common = _common(sizes, dtype)
+    return {name: CASES[name](sizes, common) for name in names}
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """||ours - theirs|| / ||theirs||, as float64."""
+    a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))

@@ -1,0 +1,141 @@
+"""Distillation and evaluation as they are usually written in PyTorch.
+
+Loops in Python, gradients of gradients by `create_graph`, networks called with
+parameters from outside where training is differentiated. What is differentiated is
+given as tensors that require a gradient, and a loss is returned with its graph: the
+caller takes the derivative with respect to what it wants and nothing else.
+
+Images are [b, c, h, w], labels i64[b]; any floating type.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+EPS = 1e-6  # added to a product of norms
+
+
+def _call(network: nn.Module, params: Sequence[Tensor], images: Tensor) -> Tensor:
+    names = [name for name, _ in network.named_parameters()]
+    return functional_call(network, dict(zip(names, params, strict=True)), (images,))
+
+
+def bptt(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    real: tuple[Tensor, Tensor],
+    *,
+    learning_rate: float,
+    momentum: float,
+    num_steps: int,
+) -> Tensor:
+    """Cross-entropy on real images after `num_steps` of SGD with momentum on the set."""
+    params = [p.detach().clone().requires_grad_() for p in network.parameters()]
+    velocity = [torch.zeros_like(p) for p in params]
+    for _ in range(num_steps):
+        loss = cross_entropy(_call(network, params, images), labels)
+        grads = torch.autograd.grad(loss, params, create_graph=True)
+        velocity = [momentum * v + g for v, g in zip(velocity, grads, strict=True)]
+        params = [p - learning_rate * v for p, v in zip(params, velocity, strict=True)]
+    return cross_entropy(_call(network, params, real[0]), real[1])
+
+
+def tm(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    target: Sequence[Tensor],
+    log_lr: Tensor,
+    *,
+    num_steps: int,
+) -> Tensor:
+    """Squared distance to an expert's target after SGD on the set, over that at the start.
+
+    The student starts with the parameters of `network`; its rate is exp(log_lr).
+    """
+    start = [p.detach() for p in network.parameters()]
+    student = [p.clone().requires_grad_() for p in start]
+    rate = log_lr.exp()
+    for _ in range(num_steps):
+        loss = cross_entropy(_call(network, student, images), labels)
+        grads = torch.autograd.grad(loss, student, create_graph=True)
+        student = [p - rate * g for p, g in zip(student, grads, strict=True)]
+
+    def gap(params: Sequence[Tensor]) -> Tensor:
+        pairs = zip(params, target, strict=True)
+        return torch.stack([(p - t).square().sum() for p, t in pairs]).sum()
+
+    return gap(student) / gap(start)
+
+
+def row_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """1 - cosine, summed over the output channels of all weights; biases do not count."""
+    total = ours[0].new_zeros(())
+    for a, b in zip(ours, theirs, strict=True):
+        if a.ndim == 1:
+            continue
+        a, b = a.flatten(1), b.flatten(1)
+        lengths = a.norm(dim=1) * b.norm(dim=1)
+        total = total + (1 - (a * b).sum(1) / (lengths + EPS)).sum()
+    return total
+
+
+def gm(network: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Gradients of real and distilled images brought together, class by class.
+
+    Args:
+      network: its parameters stay as they are.
+      images: of each class, distilled.
+      real: of each class, as many classes.
+    """
+    params = list(network.parameters())
+
+    def labels(given: Tensor, label: int) -> Tensor:
+        return torch.full((len(given),), label, device=given.device)
+
+    total = images[0].new_zeros(())
+    for label, (ours, theirs) in enumerate(zip(images, real, strict=True)):
+        wanted = torch.autograd.grad(
+            cross_entropy(network(theirs), labels(theirs, label)), params
+        )
+        loss = cross_entropy(network(ours), labels(ours, label))
+        grads = torch.autograd.grad(loss, params, create_graph=True)
+        total = total + row_distance(grads, wanted)
+    return total
+
+
+def dm(features: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Squared distance of mean features of real and distilled images, class by class."""
+    total = images[0].new_zeros(())
+    for ours, theirs in zip(images, real, strict=True):
+        with torch.no_grad():
+            wanted = features(theirs).mean(0)
+        total = total + (features(ours).mean(0) - wanted).square().sum()
+    return total
+
+
+def train(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    num_steps: int,
+    learning_rate: float,
+    momentum: float,
+) -> None:
+    """Trains in place: SGD, the whole set in every step."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+
+def predict(network: nn.Module, images: Tensor, chunk: int = 500) -> Tensor:
+    """Logits, `chunk` images at a time, without gradients."""
+    with torch.no_grad():
+        return torch.cat([network(part) for part in images.split(chunk)])
