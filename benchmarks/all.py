@@ -23,7 +23,19 @@ from distilljax.config import option
 from distilljax.types import InputError
 
 README = harness.ROOT / "benchmarks" / "README.md"
-IN_README = ("methods", "side_by_side")
+IN_README = (
+    "methods",
+    "throughput",
+    "convolutions",
+    "networks",
+    "dispatch",
+    "precision",
+    "products",
+    "experts",
+    "devices",
+    "side_by_side",
+)
+TINY = "--repeats=1 --width=4 --depth=1 --size=8 --images=4"
 
 # The flags of each, and those that make it tiny.
 RUNS = {
@@ -32,6 +44,29 @@ RUNS = {
         "--steps=1 --repeats=1 --width=4 --size=8",
     ),
     "memory": ("", "--width=4 --size=8"),
+    "throughput": (
+        "--ipcs=10 --steps=1",
+        "--ipcs=1 --unrolls=2,3 --steps=1 --repeats=1 --width=4 --size=8 --real_batch=8",
+    ),
+    "convolutions": ("--depth=2 --width=16", TINY),
+    "networks": ("--networks=1,8 --steps=10", f"{TINY} --networks=1,2 --steps=2"),
+    "dispatch": (
+        "--methods=dm",
+        "--dispatches=1,2 --methods=dm --repeats=1 --width=4 --size=8",
+    ),
+    "precision": (
+        "--images=50 --width=16 --depth=2 --train_steps=20",
+        f"{TINY} --steps=2 --unroll=2 --train_steps=1 --seeds=2",
+    ),
+    "products": ("--images=50 --width=16", f"{TINY} --products=1 --ntk_images=2"),
+    "experts": (
+        "--experts=2",
+        "--experts=2 --augment= --repeats=1 --width=4 --size=8",
+    ),
+    "devices": (
+        "--depth=2 --width=16",
+        f"{TINY} --networks=4 --steps=2 --train_images=4 --probes=2",
+    ),
     "curvature": (
         "--probes=5 --spread_images=500 --spread_probes=24 --products=12",
         "--probes=2 --repeats=1 --width=4 --iterations=2 --images=10 --chunk=10 "

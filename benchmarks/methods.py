@@ -8,13 +8,13 @@ dispatch takes several outer steps; the methods run in turns.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from benchmarks import harness, problem
+from benchmarks import contest, harness, problem
+from benchmarks.contest import Contestant
 from benchmarks.harness import Column, figure, mib
 from distilljax.config import option
 from distilljax.core.outer import OuterState, Source, StepInfo
@@ -29,20 +29,32 @@ class Config(problem.ProblemOptions, harness.Options):
     steps: int = option(5, "Outer steps in one dispatch.", low=1)
 
 
-def prepare(name: str, config: Config) -> tuple[harness.Program, Callable[[], Any]]:
-    """The compiled program of a method, and a dispatch of it."""
-    made = problem.make(config)
-    method = METHODS[name].make(METHODS[name].Config(), made.model)
-    source = made.sources[METHODS[name].SOURCE]
+def prepare(
+    name: str,
+    made: problem.Problem,
+    steps: int,
+    settings: Mapping[str, Any] | None = None,
+    against: str | None = None,
+) -> Contestant:
+    """Outer steps of a method, all in one dispatch.
+
+    Args:
+      name: of the method.
+      made: what it works on.
+      steps: how many.
+      settings: of the method; its defaults if None.
+      against: what it is compared with.
+    """
+    module = METHODS[name]
+    method = module.make(module.Config().replace(settings or {}), made.model)
     state = method.init(jax.random.key(0), made.start)
 
     def many(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
-        keys = jax.random.split(key, config.steps)
+        keys = jax.random.split(key, steps)
         return jax.lax.scan(lambda s, key: method.step(key, s, source), state, keys)
 
-    key = jax.random.key(1)
-    program = harness.compiled(many, key, state, source)
-    return program, lambda: program.call(key, state, source)
+    args = (jax.random.key(1), state, made.sources[module.SOURCE])
+    return contest.program(many, *args, per=steps, against=against, method=name)
 
 
 COLUMNS = (
@@ -65,20 +77,9 @@ def run(config: Config) -> None:
     """Measures every method and prints the table."""
     harness.pin(config.threads)
     described = harness.described("methods", config)
-    prepared = {name: prepare(name, config) for name in METHODS}
-    samples = harness.interleave(
-        {
-            name: functools.partial(harness.clock, dispatch)
-            for name, (_, dispatch) in prepared.items()
-        },
-        config.repeats,
-    )
-    records = [
-        {"method": name}
-        | harness.summary(samples[name], per=config.steps)
-        | program.record()
-        for name, (program, _) in prepared.items()
-    ]
+    made = problem.make(config)
+    contestants = {name: prepare(name, made, config.steps) for name in METHODS}
+    records = list(contest.timed(contestants, config.repeats).values())
     harness.show(harness.caption(described), COLUMNS, records)
     harness.write(config.json, described | {"records": records})
 

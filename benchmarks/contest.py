@@ -1,0 +1,207 @@
+"""Ways to do the same work: the same numbers first, then time in turns."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness, problem
+from benchmarks.harness import Column, Sample, figure
+from distilljax.config import FieldError, option
+from distilljax.models import convnet
+from distilljax.types import Batch, InputError, Model, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(harness.Options):
+    """Options of a contest on a ConvNet and random images."""
+
+    images: int = option(20, "Images in a batch.", low=1)
+    width: int = option(32, "Channels of the ConvNet.", low=1)
+    depth: int = option(3, "Blocks of the ConvNet.", low=1)
+    size: int = option(28, "Side of the images.", low=8)
+    channels: int = option(1, "Channels of the images.", low=1, high=3)
+    tolerance: float = option(
+        1e-3, "Largest relative difference of what should be the same.", above=0
+    )
+
+
+class Given(NamedTuple):
+    """A network with fresh weights, and random images."""
+
+    model: Model
+    params: Params
+    batch: Batch
+
+
+def network(config: Options, **settings: Any) -> Model:
+    """The ConvNet, with further settings of its own."""
+    shape = (config.size, config.size, config.channels)
+    sizes = convnet.Config(width=config.width, depth=config.depth)
+    return convnet.make(sizes.replace(settings), shape, problem.NUM_CLASSES)
+
+
+def random_batch(config: Options, num_images: int, seed: int = 1) -> Batch:
+    """Random images, with labels 0, 1, .., k - 1, 0, .."""
+    shape = (num_images, config.size, config.size, config.channels)
+    labels = jax.nn.one_hot(
+        jnp.arange(num_images) % problem.NUM_CLASSES, problem.NUM_CLASSES
+    )
+    return Batch(jax.random.normal(jax.random.key(seed), shape), labels)
+
+
+def given(config: Options, num_images: int | None = None) -> Given:
+    """What contests run on; `config.images` images if no number is given."""
+    model = network(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    return Given(model, params, random_batch(config, num_images or config.images))
+
+
+def counts(field: str, text: str) -> tuple[int, ...]:
+    """Different whole numbers from 1 on, such as 1,4,16.
+
+    Raises:
+      FieldError: anything else.
+    """
+    parts = text.split(",")
+    found = tuple(int(part) for part in parts if part.strip().isdecimal())
+    if len(found) < len(parts) or len(set(found)) < len(found) or min(found) < 1:
+        reason = "expected different whole numbers from 1 on, with commas between them"
+        raise FieldError(field, text, reason)
+    return found
+
+
+def names(field: str, text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Different names of a list, separated by commas.
+
+    Raises:
+      FieldError: another name, or one twice.
+    """
+    found = tuple(text.split(","))
+    for name in found:
+        if name not in known or found.count(name) > 1:
+            reason = f"expected some of {', '.join(known)}, each once; found {name!r}"
+            raise FieldError(field, text, reason)
+    return found
+
+
+def difference(found: Any, expected: Any) -> float:
+    """||found - expected|| / ||expected|| over all numbers of two trees, as float64."""
+    a, b = (
+        np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+        for tree in (found, expected)
+    )
+    if a.shape != b.shape:
+        return float("nan")
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def same(found: Mapping[str, Any], tolerance: float) -> dict[str, float]:
+    """Refuses contestants that compute something else than the first.
+
+    Args:
+      found: by name, a tree of numbers.
+      tolerance: the largest `difference` that passes.
+
+    Returns:
+      By name, the difference from the first.
+
+    Raises:
+      InputError: one is larger, or no number.
+    """
+    first, *_ = found
+    differences = {n: difference(value, found[first]) for n, value in found.items()}
+    for name, value in differences.items():
+        if not value <= tolerance:
+            raise InputError(
+                f"{name} differs by {value:.2g} from {first}, more than "
+                f"tolerance={tolerance:g}; nothing was timed"
+            )
+    return differences
+
+
+class Contestant(NamedTuple):
+    """One way."""
+
+    work: Callable[[], Any]  # what is timed
+    about: dict[str, Any]  # what else its record holds
+    per: int = 1  # things that a run does; times are of one
+    against: str | None = None  # the contestant that it is compared with, of the same run
+
+
+def program(
+    function: Callable[..., Any],
+    *args: Any,
+    per: int = 1,
+    against: str | None = None,
+    **about: Any,
+) -> Contestant:
+    """A function, compiled for its arguments."""
+    made = harness.compiled(function, *args)
+    work = functools.partial(made.call, *args)
+    return Contestant(work, about | made.record(), per, against)
+
+
+def timed(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, dict[str, Any]]:
+    """Times contestants in turns.
+
+    Returns:
+      By name, a record: `about`, `wall_seconds` and `cpu_seconds` of one thing, and where
+      there is one to be compared with, `ratio`: how many times as long that takes.
+    """
+    clocks = {n: functools.partial(harness.clock, c.work) for n, c in contestants.items()}
+    return records(contestants, harness.interleave(clocks, repeats))
+
+
+def records(
+    contestants: Mapping[str, Contestant], samples: Mapping[str, list[Sample]]
+) -> dict[str, dict[str, Any]]:
+    """What `timed` returns, from samples that were taken in turns."""
+    each = {
+        name: [Sample(*(seconds / one.per for seconds in s)) for s in samples[name]]
+        for name, one in contestants.items()
+    }
+    found = {}
+    for name, one in contestants.items():
+        record = {"contestant": name, **one.about, **harness.summary(each[name])}
+        if one.against:
+            record["against"] = one.against
+            record["ratio"] = harness.ratio(each[one.against], each[name])
+        found[name] = record
+    return found
+
+
+def cell(record: Mapping[str, Any]) -> str:
+    """Median and quartiles of seconds, where a row holds several."""
+    found = record["wall_seconds"]
+    return f"{figure(found['median'])} ({harness.quartiles(found)})"
+
+
+def times(unit: str) -> tuple[Column, ...]:
+    """Columns of the time of one thing."""
+    return (
+        Column(f"s/{unit}", lambda r: figure(r["wall_seconds"]["median"])),
+        Column("quartiles", lambda r: harness.quartiles(r["wall_seconds"])),
+        Column(f"CPU s/{unit}", lambda r: figure(r["cpu_seconds"]["median"])),
+    )
+
+
+def faster(than: str) -> Column:
+    """The column of the ratio."""
+    return Column(f"times as fast as {than}", speed)
+
+
+def speed(record: Mapping[str, Any]) -> str:
+    """How many times as long the alternative takes; a dash where there is none."""
+    found = record.get("ratio")
+    return figure(found and found["wall"]["of_medians"])
+
+
+COMPILE = Column("compile s", lambda r: figure(r.get("compile_seconds")))
+DIFFERS = Column(
+    "differs by", lambda r: f"{r['difference']:.0e}" if "difference" in r else "-"
+)

@@ -1,0 +1,122 @@
+"""Experts an hour: several at once against one after another.
+
+    python -m benchmarks.experts
+    python -m benchmarks.experts --experts=16 --width=128 --size=32 --channels=3
+
+One epoch of `distilljax.core.expert.epoch` on random images is timed, what lies between
+epochs (held-out accuracy, writing) is not; experts an hour are computed from it for the
+epochs of a run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import contest, harness, problem
+from benchmarks.contest import Contestant
+from benchmarks.harness import Column, figure, mib
+from distilljax.config import option
+from distilljax.core import expert
+from distilljax.core.augment import parse
+from distilljax.core.expert import Recipe
+from distilljax.core.inner import InnerState
+from distilljax.types import Array, Key, RealSet
+
+ONE_AFTER_ANOTHER = "one after another (map)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(problem.ProblemOptions, harness.Options):
+    """Options of the benchmark."""
+
+    experts: int = option(4, "Experts in one program.", low=1)
+    epochs: int = option(50, "Epochs of a run.", low=1)
+    batch: int = option(256, "Images a step.", low=1)
+    augment: str = option(Recipe().augment, "Augmentation of each batch.")
+    width: int = option(16, "Channels of the ConvNet of depth 3.", low=1)
+    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    tolerance: float = option(
+        1e-3, "Largest relative difference of what should be the same.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+
+
+def prepare(config: Config) -> dict[str, Contestant]:
+    """Both ways, checked against each other: by how much an epoch moves the weights."""
+    made = problem.make(config)
+    recipe = Recipe(batch=config.batch, augment=config.augment)
+    key = jax.random.key(1)
+
+    def begin(number: Array) -> InnerState:
+        return expert.init(expert.epoch_key(key, number, 0), made.model, recipe)
+
+    def one(given: tuple[Key, InnerState], real: RealSet) -> tuple[InnerState, Array]:
+        return expert.epoch(given[0], made.model, real, recipe, given[1])
+
+    def at_once(given: Any, real: RealSet) -> Any:
+        return jax.vmap(one, (0, None))(given, real)
+
+    def in_turn(given: Any, real: RealSet) -> Any:
+        return jax.lax.map(lambda own: one(own, real), given)
+
+    numbers = jnp.arange(config.experts)
+    states = jax.jit(lambda n: jax.lax.map(begin, n))(numbers)
+    keys = jax.vmap(lambda number: expert.epoch_key(key, number, 1))(numbers)
+
+    def contestant(way: Callable[..., Any]) -> Contestant:
+        return contest.program(
+            way,
+            (keys, states),
+            made.sources["real"],
+            per=config.experts,
+            against=ONE_AFTER_ANOTHER,
+        )
+
+    found = {ONE_AFTER_ANOTHER: contestant(in_turn), "at once (vmap)": contestant(at_once)}
+    moved = {
+        name: jax.tree.map(jnp.subtract, one.work()[0].params, states.params)
+        for name, one in found.items()
+    }
+    contest.same(moved, config.tolerance)
+    return found
+
+
+def columns(record: dict[str, Any]) -> tuple[Column, ...]:
+    """Columns, for the epochs of the record."""
+    epochs = record["config"]["epochs"]
+
+    def an_hour(one: Any) -> str:
+        return figure(3600 / one["wall_seconds"]["median"] / epochs)
+
+    return (
+        Column(f"{record['config']['experts']} experts", lambda r: r["contestant"], True),
+        Column(f"experts/h, extrapolated from 1 epoch to {epochs}", an_hour),
+        *contest.times("expert and epoch"),
+        contest.faster("one after another"),
+        Column("temporary MiB", lambda r: mib(r["temporary_bytes"])),
+        contest.COMPILE,
+    )
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's table in Markdown."""
+    return harness.markdown(columns(record), record["records"])
+
+
+def run(config: Config) -> None:
+    """Checks, measures, prints the table, writes what is asked for."""
+    harness.pin(config.threads)
+    record = harness.described("experts", config)
+    record["records"] = list(contest.timed(prepare(config), config.repeats).values())
+    harness.show(harness.caption(record), columns(record), record["records"])
+    harness.write(config.json, record)
+
+
+if __name__ == "__main__":
+    harness.main(Config, run)

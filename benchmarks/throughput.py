@@ -1,0 +1,95 @@
+"""Outer steps a second of every method, over images per class and length of the unroll.
+
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --ipcs=1,10,50 --unrolls=5,20,80 --width=128
+
+On random images, several outer steps in one dispatch, all sizes of all methods in turns;
+`bptt` and `tm` are measured at every unroll, `gm` and `dm` have none. Each is compared
+with the same method at the first images per class and the first unroll.
+"""
+
+import dataclasses
+from typing import Any
+
+from benchmarks import contest, harness, methods, problem
+from benchmarks.contest import Contestant
+from benchmarks.harness import Column, figure, mib
+from distilljax.config import option
+from distilljax.methods import METHODS
+
+UNROLL = {"bptt": "unroll", "tm": "student_steps"}  # the option that is its length
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(harness.Options):
+    """Options of the benchmark."""
+
+    ipcs: str = option("1,10", "Distilled images per class, separated by commas.")
+    unrolls: str = option("5,20", "Inner steps of bptt and tm, separated by commas.")
+    steps: int = option(2, "Outer steps in one dispatch.", low=1)
+    width: int = option(16, "Channels of the ConvNet of depth 3.", low=1)
+    size: int = option(28, "Side of the images.", low=8)
+    channels: int = option(1, "Channels of the images.", low=1, high=3)
+    real_batch: int = option(
+        128, "Real images: of each class (gm, dm), of all together (bptt).", low=1
+    )
+    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ipcs", "unrolls"):
+            contest.counts(name, getattr(self, name))
+
+
+def prepare(config: Config) -> dict[str, Contestant]:
+    """Every method at every size."""
+    found: dict[str, Contestant] = {}
+    for ipc in contest.counts("ipcs", config.ipcs):
+        shared = {n: getattr(config, n) for n in ("width", "size", "channels")}
+        made = problem.make(problem.ProblemOptions(ipc=ipc, **shared))
+        for method in METHODS:
+            option_name = UNROLL.get(method)
+            lengths = contest.counts("unrolls", config.unrolls) if option_name else (None,)
+            for length in lengths:
+                settings = {option_name: length} if option_name else {}
+                if method != "tm":  # which reads no real images
+                    settings["real_batch"] = config.real_batch
+                name = f"{method}, ipc {ipc}, unroll {length or '-'}"
+                first = next((n for n in found if n.startswith(f"{method},")), name)
+                one = methods.prepare(method, made, config.steps, settings, first)
+                found[name] = one._replace(about=one.about | {"ipc": ipc, "unroll": length})
+    return found
+
+
+COLUMNS = (
+    Column("method", lambda r: r["method"], left=True),
+    Column("images per class", lambda r: r["ipc"]),
+    Column("unroll", lambda r: r["unroll"] or "-"),
+    Column("steps/s", lambda r: figure(1 / r["wall_seconds"]["median"])),
+    *contest.times("step"),
+    Column(
+        "times as long as its first",
+        lambda r: figure(1 / r["ratio"]["wall"]["of_medians"]),
+    ),
+    contest.COMPILE,
+    Column("temporary MiB", lambda r: mib(r["temporary_bytes"])),
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's table in Markdown."""
+    return harness.markdown(COLUMNS, record["records"])
+
+
+def run(config: Config) -> None:
+    """Measures, prints the table, writes what is asked for."""
+    harness.pin(config.threads)
+    described = harness.described("throughput", config)
+    found = contest.timed(prepare(config), config.repeats).values()
+    records = sorted(found, key=lambda r: list(METHODS).index(r["method"]))
+    harness.show(harness.caption(described), COLUMNS, records)
+    harness.write(config.json, described | {"records": records})
+
+
+if __name__ == "__main__":
+    harness.main(Config, run)
