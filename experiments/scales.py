@@ -93,7 +93,7 @@ SCALES = {
                 "epochs": "3",
                 "map_images": 1000,
             },
-            "mixing": {"real_per_class": "0,2,10", "seeds": 3},
+            "mixing": {"real_per_class": "0,10", "seeds": 3},
             "agreement": {
                 # Fewer images in all than CIFAR-10 has, so larger shares of them.
                 "subset_networks": 36,

@@ -1,6 +1,7 @@
 """Networks against numpy loops, formulas and, where there is one, PyTorch."""
 
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from distilljax.models import MODELS, conv2d, convnet, mlp
+from distilljax.models.conv import Formulation
 from distilljax.models.layers import Conv, Dense, Normalisation, pool
 from distilljax.types import InputError
 
@@ -68,7 +70,7 @@ def test_both_convolutions_are_the_definition(side, size, strides, padding, floa
             out, pull = jax.vjp(conv, images, kernel)
             return out, *pull(jnp.asarray(weights))
 
-        return outputs("library"), outputs("im2col"), outputs("auto")
+        return [outputs(formulation) for formulation in get_args(Formulation)]
 
     for out, grad_images, grad_kernel in compute(images, kernel):
         np.testing.assert_allclose(out, expected, atol=1e-12)
@@ -110,11 +112,12 @@ def test_second_derivatives_agree_with_finite_differences(strides, padding, floa
             ahead, behind = (after(images + s * eps * direction) for s in (1, -1))
             return jax.grad(after)(images), (ahead - behind) / (2 * eps)
 
-        return both("library"), both("im2col")
+        return [both(name) for name in ("library", "im2col", "rows")]
 
-    (library, numeric), (im2col, _) = compute(images, kernel)
-    np.testing.assert_allclose(library, im2col, atol=1e-11)
-    np.testing.assert_allclose(np.vdot(im2col, direction), numeric, rtol=1e-7)
+    (library, numeric), *others = compute(images, kernel)
+    np.testing.assert_allclose(np.vdot(library, direction), numeric, rtol=1e-7)
+    for other, _ in others:
+        np.testing.assert_allclose(other, library, atol=1e-11)
 
 
 def count(params):
