@@ -130,7 +130,15 @@ def train(
     state = inner.init(model.init(init_key), rule)
     inputs = (positions, jax.random.split(augment_key, num_steps))
     loss_fn = losses.cross_entropy(model.apply)
-    state, _ = inner.unroll(loss_fn, rule, sample_batch, state, inputs, remat="none")
+    state, _ = inner.unroll(
+        loss_fn,
+        rule,
+        sample_batch,
+        state,
+        inputs,
+        remat="none",
+        chunk=inner.cache_chunk(size),
+    )
     return state.params
 
 
@@ -139,11 +147,16 @@ def predict(
     params: Params,
     real: RealSet,
     *,
-    chunk: int = 500,
+    chunk: int | None = None,
 ) -> Array:
-    """Logits of every image, f32[n, k], computed `chunk` images at a time."""
+    """Logits of every image, f32[n, k].
+
+    `chunk` images are computed at a time; if None 32 on a CPU, which is quickest with what
+    its cache holds (at width 32 and 28x28 images three times as quick as with 500), and
+    500 elsewhere.
+    """
     num = real.labels.shape[0]
-    chunk = min(chunk, num)
+    chunk = min(chunk or (32 if jax.default_backend() == "cpu" else 500), num)
     num_chunks = -(-num // chunk)
     images = jnp.pad(
         real.images, ((0, num_chunks * chunk - num), *((0, 0),) * (real.images.ndim - 1))

@@ -144,10 +144,11 @@ def epoch(
         return batch._replace(images=augment(key, batch.images, strategy=recipe.augment))
 
     loss_fn = losses.cross_entropy(model.apply)
-    if recipe.sam_rho:
-        loss_fn = sharpness_aware(loss_fn, recipe.sam_rho)
+    chunk = inner.cache_chunk(size)
+    if recipe.sam_rho:  # the perturbation is that of the whole batch
+        loss_fn, chunk = sharpness_aware(loss_fn, recipe.sam_rho), None
     inputs = (positions, jax.random.split(augment_key, num_steps))
     state, history = inner.unroll(
-        loss_fn, optimizer(recipe), sample_batch, state, inputs, remat="none"
+        loss_fn, optimizer(recipe), sample_batch, state, inputs, remat="none", chunk=chunk
     )
     return state, history.mean()

@@ -127,22 +127,25 @@ def retrain(
     num_steps = protocol.num_steps(num)
     rule = optimizer(protocol, num_steps, learning_rate)
 
-    def loss_fn(params: Params, weights: Array) -> Array:
-        logits = model.apply(params, batch.images)
-        each = optax.losses.softmax_cross_entropy(logits, batch.labels)
-        return (weights * each).sum() / weights.sum()
+    def loss_fn(params: Params, weighted: tuple[Batch, Array]) -> Array:
+        given, weights = weighted
+        logits = model.apply(params, given.images)
+        each = optax.losses.softmax_cross_entropy(logits, given.labels)
+        return (weights * each).mean()
 
     def one(given: tuple[Key, Array]) -> Retrained:
         key, absent = given
-        weights = (jnp.arange(num) != absent).astype(batch.labels.dtype)
+        present = (jnp.arange(num) != absent).astype(batch.labels.dtype)
+        weights = present / present.mean()
         init_key, _, _ = jax.random.split(key, 3)  # as in `evaluate.train`
         state, _ = inner.unroll(
             loss_fn,
             rule,
-            lambda _: weights,
+            lambda _: (batch, weights),
             inner.init(model.init(init_key), rule),
             jnp.arange(num_steps),
             remat="none",
+            chunk=inner.cache_chunk(num),
         )
         logits = predict(model.apply, state.params, test)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)

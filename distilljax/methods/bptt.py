@@ -116,9 +116,16 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             config.inner_batch,
             config.unroll,
         )
+        chunk = inner.cache_chunk(positions.shape[1])
         if config.window is None or config.window == config.unroll:
             state, _ = inner.unroll(
-                loss_fn, optimizer, sample_batch, state, positions, remat=config.remat
+                loss_fn,
+                optimizer,
+                sample_batch,
+                state,
+                positions,
+                remat=config.remat,
+                chunk=chunk,
             )
         else:
             latest = config.unroll - config.window
@@ -136,6 +143,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
                 start=start,
                 window=config.window,
                 remat=config.remat,
+                chunk=chunk,
             )
         batch = sampling.batch(batch_key, real, config.real_batch)
         images = augment(augment_key, batch.images, strategy=config.augment)

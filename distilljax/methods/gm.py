@@ -96,7 +96,10 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
     def gradient(params: Params, key: Key, batch: Batch) -> Params:
         images = augment(key, batch.images, strategy=config.augment, siamese=True)
-        return jax.grad(loss_fn)(params, batch._replace(images=images))
+        batch = batch._replace(images=images)
+        return inner.value_and_grad(
+            loss_fn, params, batch, inner.cache_chunk(len(images))
+        )[1]
 
     def outer_loss(
         distilled: DistilledSet, key: Key, network: Network, real: RealSet
@@ -144,7 +147,15 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             return batch._replace(images=images)
 
         inputs = (positions, jax.random.split(augment_key, num_steps))
-        state, _ = inner.unroll(loss_fn, rule, sample_batch, state, inputs, remat="none")
+        state, _ = inner.unroll(
+            loss_fn,
+            rule,
+            sample_batch,
+            state,
+            inputs,
+            remat="none",
+            chunk=inner.cache_chunk(positions.shape[1]),
+        )
         return state
 
     def grow_older(

@@ -161,7 +161,13 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         state = inner.init(unflatten(start), rule)
         inputs = (positions, jax.random.split(augment_key, config.student_steps))
         state, _ = inner.unroll(
-            loss_fn, rule, sample_batch, state, inputs, remat=config.remat
+            loss_fn,
+            rule,
+            sample_batch,
+            state,
+            inputs,
+            remat=config.remat,
+            chunk=inner.cache_chunk(positions.shape[1]),
         )
         return parameter_distance(expert.flatten(state.params), start, target)
 

@@ -206,3 +206,46 @@ def test_a_window_that_does_not_fit_is_refused(start, window, message):
             start=start,
             window=window,
         )
+
+
+@pytest.mark.parametrize("remat", POLICIES)
+def test_pieces_of_a_batch_change_no_derivative(remat, float64):
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(6, 3)), rng.normal(size=6)
+    rule = optax.sgd(0.1, momentum=0.9)
+
+    def loss_fn(w, batch):
+        images, labels = batch
+        return jnp.square(jnp.tanh(images @ w) - labels).mean()
+
+    def outer(chunk):
+        def after(images):
+            state = inner.init(jnp.ones(3), rule)
+            state, losses = inner.unroll(
+                loss_fn,
+                rule,
+                lambda _: (images, labels),
+                state,
+                jnp.arange(5),
+                remat=remat,
+                chunk=chunk,
+            )
+            return jnp.sin(state.params).sum() + losses.sum()
+
+        return jax.jit(jax.value_and_grad(after))(images)
+
+    whole, pieces = outer(None), outer(2)
+    for a, b in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_pieces_must_divide_the_batch():
+    with pytest.raises(InputError, match="chunk=4: does not divide a batch of 6"):
+        inner.value_and_grad(lambda w, x: (w * x).mean(), 1.0, jnp.ones(6), 4)
+
+
+@pytest.mark.parametrize(
+    ("num", "chunk"), [(10, None), (20, None), (100, 20), (256, 16), (64, 16), (23, None)]
+)
+def test_a_cpu_takes_pieces_that_its_cache_holds(num, chunk):
+    assert inner.cache_chunk(num) == chunk
