@@ -26,6 +26,7 @@ README = harness.ROOT / "benchmarks" / "README.md"
 IN_README = (
     "methods",
     "throughput",
+    "meta_gradient",
     "convolutions",
     "networks",
     "dispatch",
@@ -43,10 +44,14 @@ RUNS = {
         "--steps=2",
         "--steps=1 --repeats=1 --width=4 --size=8",
     ),
-    "memory": ("", "--width=4 --size=8"),
+    "memory": ("--lengths=10,40", "--lengths=2,4 --width=4 --size=8"),
     "throughput": (
         "--ipcs=10 --steps=1",
         "--ipcs=1 --unrolls=2,3 --steps=1 --repeats=1 --width=4 --size=8 --real_batch=8",
+    ),
+    "meta_gradient": (
+        "--unroll=3 --repeats=3",
+        f"{TINY} --unroll=2 --pieces=2",
     ),
     "convolutions": ("--depth=2 --width=16", TINY),
     "networks": ("--networks=1,8 --steps=10", f"{TINY} --networks=1,2 --steps=2"),

@@ -9,6 +9,7 @@ arrays has to find the same numbers.
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 from benchmarks import problem
 from distilljax import data
 from distilljax.config import option
-from distilljax.core import evaluate, expert, leave_one_out
+from distilljax.core import evaluate, expert, inner, leave_one_out
 from distilljax.core.evaluate import Protocol
 from distilljax.core.expert import Trajectories
 from distilljax.core.scan import Remat
@@ -54,7 +55,7 @@ class Case(NamedTuple):
 
     function: Callable[..., Any]  # ours
     args: tuple[Any, ...]  # of `function`
-    counted: Callable[..., Any]  # of `args`; without what is computed twice, for FLOPs
+    counted: Callable[..., Any]  # of `args`; see `_counted`, for FLOPs
     result: Callable[[Any], dict[str, Any]]  # what `function` gave -> numbers by name
     given: dict[str, Any]  # plain arrays, for the other side
     unit: str  # what is done `units` times
@@ -65,6 +66,7 @@ class _Common(NamedTuple):
     """What all cases of one size share."""
 
     model: Model  # its fresh weights are those given
+    plain: Model  # the same, its products without padded zeros
     params: Any
     images: np.ndarray  # [n, h, w, c]
     labels: np.ndarray  # i[n]
@@ -77,18 +79,32 @@ class _Common(NamedTuple):
 
 def _common(sizes: Sizes, dtype: Any) -> _Common:
     shape = (sizes.size, sizes.size, sizes.channels)
-    model = convnet.make(convnet.Config(width=sizes.width, depth=sizes.depth), shape, K)
+    config = convnet.Config(width=sizes.width, depth=sizes.depth)
+    model = convnet.make(config, shape, K)
+    plain = convnet.make(config.replace({"conv": "im2col"}), shape, K)
     params = jax.tree.map(
         lambda x: np.asarray(x, dtype), jax.jit(model.init)(jax.random.key(0))
     )
     rng = np.random.default_rng(0)
+    given = lambda key: jax.tree.map(jnp.asarray, params)  # noqa: E731
     return _Common(
-        model._replace(init=lambda key: jax.tree.map(jnp.asarray, params)),
+        model._replace(init=given),
+        plain._replace(init=given),
         params,
         rng.standard_normal((K * sizes.ipc, *shape)).astype(dtype),
         np.repeat(np.arange(K), sizes.ipc),
         dtype,
     )
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without what pieces of a batch compute twice."""
+
+    def counted(*args: Any) -> Any:
+        with mock.patch.object(inner, "cache_chunk", return_value=None):
+            return function(*args)
+
+    return counted
 
 
 def _real(common: _Common, num: int, seed: int) -> tuple[RealSet, np.ndarray]:
@@ -115,12 +131,12 @@ def _outer(
     over the rate, is the meta-gradient to the last digits of the type.
     """
 
-    def make(remat: Remat) -> Any:
-        changed = settings | ({"remat": remat} if "remat" in settings else {})
-        config = METHODS[name].Config().replace(changed)
-        return METHODS[name].make(config, common.model)
+    def make(model: Model, **changed: Any) -> Any:
+        config = METHODS[name].Config().replace(settings | changed)
+        return METHODS[name].make(config, model)
 
-    method = make(settings.get("remat", "none"))
+    method = make(common.model)
+    kept = {"remat": "none"} if "remat" in settings else {}
     one_hot = np.eye(K)[common.labels]
     start = DistilledSet(
         jnp.asarray(common.images),
@@ -141,7 +157,7 @@ def _outer(
     return Case(
         method.step,
         (jax.random.key(2), state, source),
-        make("none").step,
+        _counted(make(common.plain, **kept).step),
         result,
         common.given | given,
         "outer step",
@@ -224,14 +240,17 @@ def _batch(common: _Common) -> Batch:
 def _train(sizes: Sizes, common: _Common) -> Case:
     test = _real(common, sizes.test_images, seed=3)
 
-    def function(key: Any, batch: Batch, test: RealSet) -> Any:
-        params = evaluate.train(key, common.model, batch, _protocol(sizes))
-        return evaluate.predict(common.model.apply, params, test)
+    def of(model: Model) -> Callable[..., Any]:
+        def function(key: Any, batch: Batch, test: RealSet) -> Any:
+            params = evaluate.train(key, model, batch, _protocol(sizes))
+            return evaluate.predict(model.apply, params, test)
+
+        return function
 
     return Case(
-        function,
+        of(common.model),
         (jax.random.key(2), _batch(common), test[0]),
-        function,
+        _counted(of(common.plain)),
         lambda logits: {"logits": np.asarray(logits)},
         _trained_given(sizes, common, test),
         "network",
@@ -242,22 +261,20 @@ def _loo(sizes: Sizes, common: _Common) -> Case:
     test = _real(common, sizes.test_images, seed=3)
     left_out = np.arange(sizes.networks) % len(common.images)
 
-    def function(keys: Any, left_out: Any, batch: Batch, test: RealSet) -> Any:
-        return leave_one_out.retrain(
-            keys,
-            left_out,
-            common.model,
-            batch,
-            test,
-            _protocol(sizes),
-            together=sizes.together,
-        ).losses
+    def of(model: Model) -> Callable[..., Any]:
+        def function(keys: Any, left_out: Any, batch: Batch, test: RealSet) -> Any:
+            protocol, together = _protocol(sizes), sizes.together
+            return leave_one_out.retrain(
+                keys, left_out, model, batch, test, protocol, together=together
+            ).losses
+
+        return function
 
     keys = jnp.repeat(jax.random.key(2)[None], sizes.networks)
     return Case(
-        function,
+        of(common.model),
         (keys, jnp.asarray(left_out, jnp.int32), _batch(common), test[0]),
-        function,
+        _counted(of(common.plain)),
         lambda losses: {"losses": np.asarray(losses)},
         _trained_given(sizes, common, test) | {"left_out": left_out.tolist()},
         "network",

@@ -10,20 +10,18 @@ compared with the bytes of one set of parameters (`bptt` keeps their momentum to
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 import jax
 
-from benchmarks import harness, problem
+from benchmarks import contest, harness, problem
 from benchmarks.harness import Column, figure, mib
-from distilljax.config import option
+from distilljax.config import FieldError, option
 from distilljax.core import expert
 from distilljax.core.scan import Remat
 from distilljax.methods import METHODS, bptt, tm
 from experiments import figures
-
-LENGTHS = (5, 10, 20, 40, 80)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +29,14 @@ class Config(problem.ProblemOptions):
     """Options of the benchmark."""
 
     augment: str = option("", "Augmentation in the students of `tm`.")
+    lengths: str = option("5,10,20,40,80", "Lengths of the unroll, two or more.")
     json: str | None = option(None, "File to write the records to.")
     plot: str | None = option(None, "Picture to write (.png).")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(contest.counts("lengths", self.lengths)) < 2:
+            raise FieldError("lengths", self.lengths, "one length shows no growth")
 
 
 def measure(name: str, length: int, remat: Remat, config: Config) -> dict[str, Any]:
@@ -71,36 +75,39 @@ def _held(length: int) -> Callable[[Mapping[str, Any]], str]:
 
 def _growth(row: Mapping[str, Any]) -> str:
     """MiB a step between the two longest unrolls."""
-    before, last = LENGTHS[-2:]
-    grown = row["bytes"][last] - row["bytes"][before]
-    return figure(grown / harness.MIB / (last - before))
+    (before, low), (last, high) = sorted(row["bytes"].items())[-2:]
+    return figure((high - low) / harness.MIB / (last - before))
 
 
-COLUMNS = (
-    Column("method", lambda r: r["method"], left=True),
-    Column("remat", lambda r: r["remat"], left=True),
-    *(Column(f"{length} steps", _held(length)) for length in LENGTHS),
-    Column("MiB a step", _growth),
-)
+def columns(lengths: Iterable[int]) -> tuple[Column, ...]:
+    """Of a table with these unrolls."""
+    return (
+        Column("method", lambda r: r["method"], left=True),
+        Column("remat", lambda r: r["remat"], left=True),
+        *(Column(f"{length} steps", _held(length)) for length in lengths),
+        Column("MiB a step", _growth),
+    )
 
 
 def table(record: dict[str, Any]) -> str:
     """The record's table in Markdown."""
-    return harness.markdown(COLUMNS, _rows(record["records"]))
+    lengths = sorted({r["unroll"] for r in record["records"]})
+    return harness.markdown(columns(lengths), _rows(record["records"]))
 
 
 def run(config: Config) -> None:
     """Measures, prints the table, writes what is asked for."""
     described = harness.described("memory", config)
+    lengths = sorted(contest.counts("lengths", config.lengths))
     parameters = 4 * expert.num_params(problem.make(config).model)
     records = [
         measure(name, length, remat, config)
         for name in ("bptt", "tm")
         for remat in get_args(Remat)
-        for length in LENGTHS
+        for length in lengths
     ]
     title = f"temporary MiB; one set of parameters is {mib(parameters)} MiB"
-    harness.show(title, COLUMNS, _rows(records))
+    harness.show(title, columns(lengths), _rows(records))
     if config.plot:
         lines = {
             (name, remat): [

@@ -32,7 +32,7 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
     return InnerState(params, optimizer.init(params))
 
 
-CACHED = 20  # examples whose gradient the cache of a CPU holds; benchmarks.convolutions
+CACHED = 20  # examples whose gradient the cache of a CPU holds; benchmarks.meta_gradient
 
 
 def cache_chunk(num: int) -> int | None:

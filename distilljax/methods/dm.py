@@ -15,7 +15,7 @@ import jax
 
 from distilljax.config import Config as Base
 from distilljax.config import option
-from distilljax.core import sampling
+from distilljax.core import inner, sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.distances import class_mean_gap
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
@@ -52,15 +52,16 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         params = model.init(init_key)
         k = distilled.label_logits.shape[1]
 
-        def class_features(images: Array) -> Array:
+        def class_features(images: Array, chunk: int | None) -> Array:
             images = augment(augment_key, images, strategy=config.augment, siamese=True)
-            return model.features(params, images).reshape(k, -1, feature_size)
+            pieces = images.reshape(-1, chunk or len(images), *images.shape[1:])
+            features = jax.lax.map(lambda x: model.features(params, x), pieces)
+            return features.reshape(k, -1, features.shape[-1])
 
-        feature_size = jax.eval_shape(model.features, params, distilled.images[:1]).shape[1]
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
-        target = class_features(drawn.reshape(-1, *drawn.shape[2:]))
-        gap = class_mean_gap(class_features(distilled.images), target)
-        return gap, aux
+        drawn = drawn.reshape(-1, *drawn.shape[2:])
+        target = class_features(drawn, inner.cache_chunk(len(drawn)))
+        return class_mean_gap(class_features(distilled.images, None), target), aux
 
     rule = descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(

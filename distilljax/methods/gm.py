@@ -96,10 +96,9 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
     def gradient(params: Params, key: Key, batch: Batch) -> Params:
         images = augment(key, batch.images, strategy=config.augment, siamese=True)
+        chunk = inner.cache_chunk(len(images))
         batch = batch._replace(images=images)
-        return inner.value_and_grad(
-            loss_fn, params, batch, inner.cache_chunk(len(images))
-        )[1]
+        return inner.value_and_grad(loss_fn, params, batch, chunk)[1]
 
     def outer_loss(
         distilled: DistilledSet, key: Key, network: Network, real: RealSet

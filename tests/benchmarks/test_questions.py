@@ -18,6 +18,7 @@ from benchmarks import (
     dispatch,
     experts,
     harness,
+    meta_gradient,
     networks,
     precision,
     products,
@@ -35,6 +36,7 @@ SMALL = {"width": 4, "size": 8, "repeats": 1}
 CONFIGS = {
     throughput: SMALL | {"ipcs": "1", "unrolls": "1,2", "steps": 1, "real_batch": 4},
     convolutions: TINY | {"formulations": "im2col"},
+    meta_gradient: TINY | {"unroll": 2, "pieces": 2},
     networks: TINY | {"networks": "1,2", "steps": 2},
     dispatch: SMALL | {"methods": "gm", "dispatches": "1,2", "real_batch": 4},
     precision: TINY | {"steps": 2, "unroll": 2, "train_steps": 1, "seeds": 2},
@@ -44,7 +46,7 @@ CONFIGS = {
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
 }
 ROWS = {throughput: 6, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
-ROWS |= {products: 7, experts: 2, devices: 4}
+ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4}
 
 
 def named(modules):
@@ -142,6 +144,19 @@ def test_steps_a_second_of_every_method(perceptrons, pretending, tmp_path):
 def test_every_method_steps(perceptrons, tmp_path):
     record, _ = ran(throughput, tmp_path)
     assert all(r["temporary_bytes"] > 0 for r in record["records"])
+
+
+def test_meta_gradients_agree_in_every_mode_and_in_pieces(perceptrons, tmp_path):
+    record, (_, _, *rows) = ran(meta_gradient, tmp_path)
+    assert {row[0] for row in rows} == {
+        "reverse over reverse, none",
+        "reverse over reverse, step",
+        "reverse over reverse, nested",
+        "reverse over reverse, step, pieces of 2",
+        "forward over reverse",
+        "forward over reverse, pieces of 2",
+    }
+    assert max(r["difference"] for r in record["records"]) < 1e-5
 
 
 def test_convolutions_agree_at_every_order_inside_and_outside(tmp_path):
@@ -389,6 +404,7 @@ def test_devices_that_disagree_are_not_timed(monkeypatch):
         (networks, "networks", "-2"),
         (convolutions, "formulations", "auto"),
         (convolutions, "formulations", "im2col,im2col"),
+        (meta_gradient, "pieces", 3),
         (dispatch, "methods", "tm"),
         (dispatch, "dispatches", "5,25"),
         (dispatch, "dispatches", "1,4,6"),

@@ -11,8 +11,10 @@ from distilljax.methods import METHODS, bptt, dm, gm, tm
 
 TINY = {
     "bptt": bptt.Config(unroll=3, real_batch=12, image_lr=0.1, lr_lr=0.01),
-    "gm": gm.Config(real_batch=8, image_lr=0.05, outer_loop=3, inner_loop=2),
-    "dm": dm.Config(real_batch=8, image_lr=0.1),
+    "gm": gm.Config(
+        real_batch=8, image_lr=0.05, outer_loop=3, inner_loop=2, augment="flip"
+    ),
+    "dm": dm.Config(real_batch=8, image_lr=0.1, augment="flip"),
     "tm": tm.Config(
         student_steps=3, expert_epochs=1, max_start=0, augment="", image_lr=10.0
     ),

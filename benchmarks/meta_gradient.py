@@ -1,0 +1,172 @@
+"""Ways to differentiate through an unroll: what is kept, in what pieces, in which mode.
+
+    python -m benchmarks.meta_gradient
+    python -m benchmarks.meta_gradient --width=128 --images=100 --unroll=10
+
+The gradient, by the images and the log learning rate, of the loss on other images after
+an unroll of SGD with momentum:
+- reverse over reverse, as `distilljax.core.inner` does it, under every policy of
+  `distilljax.core.scan`, with each batch whole or in `--pieces` of so many images;
+- forward over reverse (Kemaev et al. 2025, arXiv 2505.00793): the reverse pass of a step
+  is one forward derivative of its gradient, which the symmetry of the Hessian allows, so
+  it keeps the parameters and nothing of the network.
+All give the same numbers.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import contest, harness
+from benchmarks.contest import Contestant
+from benchmarks.harness import Column, mib
+from distilljax.config import FieldError, option
+from distilljax.core import inner, losses
+from distilljax.core.scan import Remat, scan
+from distilljax.types import Array, Batch, LossFn, Params
+
+AGAINST = "reverse over reverse, step"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(contest.Options):
+    """Options of the benchmark."""
+
+    images: int = option(100, "Images of the set.", low=2)
+    size: int = option(32, "Side of the images.", low=8)
+    channels: int = option(3, "Channels of the images.", low=1, high=3)
+    unroll: int = option(5, "Inner steps.", low=1)
+    pieces: int = option(20, "Images in a piece; a divisor of images.", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images % self.pieces:
+            raise FieldError("pieces", self.pieces, f"does not divide images={self.images}")
+
+
+Gradient = Callable[[Params, Batch], tuple[Array, Params]]  # also the loss
+
+
+def forward_over_reverse(loss_fn: LossFn, chunk: int | None) -> Gradient:
+    """`inner.value_and_grad` whose reverse derivative is a forward one."""
+
+    @jax.custom_vjp
+    def gradient(params: Params, batch: Batch) -> tuple[Array, Params]:
+        return inner.value_and_grad(loss_fn, params, batch, chunk)
+
+    def keep(params: Params, batch: Batch) -> Any:
+        return gradient(params, batch), (params, batch)
+
+    def back(held: Any, cotangents: Any) -> Any:
+        params, batch = held
+        of_loss, direction = cotangents
+        num = batch.labels.shape[0]
+        size = chunk or num
+
+        def piece(total: Params, part: Batch) -> tuple[Params, Batch]:
+            both = lambda p: jax.grad(loss_fn, argnums=(0, 1))(p, part)  # noqa: E731
+            first, second = jax.jvp(both, (params,), (direction,))
+            by_params, by_batch = jax.tree.map(
+                lambda g, h: (of_loss * g + h) * (size / num), first, second
+            )
+            return jax.tree.map(jnp.add, total, by_params), by_batch
+
+        parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
+        total, by_batch = jax.lax.scan(piece, jax.tree.map(jnp.zeros_like, params), parts)
+        return total, jax.tree.map(lambda x, b: x.reshape(b.shape), by_batch, batch)
+
+    gradient.defvjp(keep, back)
+    return gradient
+
+
+def meta_gradient(
+    given: contest.Given, config: Config, gradient: Gradient, remat: Remat
+) -> Callable[..., Any]:
+    """(images, log learning rate) -> outer loss and its gradient by both."""
+    loss_fn = losses.cross_entropy(given.model.apply)
+    test = contest.random_batch(config, config.images, seed=2)
+
+    def after(images: Array, log_lr: Array) -> Array:
+        rule = optax.sgd(jnp.exp(log_lr), momentum=0.9)
+        batch = given.batch._replace(images=images)
+
+        def step(state: inner.InnerState, _: Any) -> tuple[inner.InnerState, None]:
+            _, grads = gradient(state.params, batch)
+            updates, opt_state = rule.update(grads, state.opt_state, state.params)
+            return inner.InnerState(
+                optax.apply_updates(state.params, updates), opt_state
+            ), None
+
+        state = inner.init(given.params, rule)
+        state, _ = scan(step, state, jnp.arange(config.unroll), remat=remat)
+        return loss_fn(state.params, test)
+
+    return jax.value_and_grad(after, argnums=(0, 1))
+
+
+def prepare(config: Config) -> dict[str, Contestant]:
+    """Every way, checked against the first."""
+    given = contest.given(config)
+    loss_fn = losses.cross_entropy(given.model.apply)
+
+    def reverse(chunk: int | None) -> Gradient:
+        return lambda params, batch: inner.value_and_grad(loss_fn, params, batch, chunk)
+
+    ways: dict[str, tuple[Gradient, Remat]] = {
+        f"reverse over reverse, {remat}": (reverse(None), remat)
+        for remat in get_args(Remat)
+    }
+    pieces = f"pieces of {config.pieces}"
+    ways |= {
+        f"{AGAINST}, {pieces}": (reverse(config.pieces), "step"),
+        "forward over reverse": (forward_over_reverse(loss_fn, None), "none"),
+        f"forward over reverse, {pieces}": (
+            forward_over_reverse(loss_fn, config.pieces),
+            "none",
+        ),
+    }
+    args = (given.batch.images, jnp.log(jnp.asarray(0.01)))
+    found = {
+        name: contest.program(
+            meta_gradient(given, config, *way), *args, against=AGAINST, way=name
+        )
+        for name, way in ways.items()
+    }
+    results = {name: way.work() for name, way in found.items()}
+    differences = contest.same(results, config.tolerance)
+    return {
+        name: way._replace(about=way.about | {"difference": differences[name]})
+        for name, way in found.items()
+    }
+
+
+COLUMNS = (
+    Column("derivative", lambda r: r["way"], left=True),
+    *contest.times("meta-gradient"),
+    contest.faster(AGAINST),
+    Column("temporary MiB", lambda r: mib(r["temporary_bytes"])),
+    contest.COMPILE,
+    contest.DIFFERS,
+)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record's table in Markdown."""
+    return harness.markdown(COLUMNS, record["records"])
+
+
+def run(config: Config) -> None:
+    """Checks, measures, prints the table, writes what is asked for."""
+    harness.pin(config.threads)
+    described = harness.described("meta_gradient", config)
+    records = list(contest.timed(prepare(config), config.repeats).values())
+    harness.show(harness.caption(described), COLUMNS, records)
+    harness.write(config.json, described | {"records": records})
+
+
+if __name__ == "__main__":
+    harness.main(Config, run)
