@@ -11,7 +11,7 @@ import pytest
 
 from distilljax import data
 from distilljax.config import FieldError
-from distilljax.core import evaluate, losses, sampling
+from distilljax.core import evaluate, inner, losses, sampling
 from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy, predict, train
 from distilljax.types import Batch, InputError, Model
 
@@ -215,6 +215,7 @@ def test_batches_split_the_set_evenly(num, size, expected, monkeypatch):
         return epochs(key, num, size, num_steps, per_epoch)
 
     monkeypatch.setattr(sampling, "epochs", recorded)
+    monkeypatch.setattr(inner, "cache_chunk", lambda num: None)  # batches whole, as drawn
     seen = set()
     counting = LINEAR._replace(
         apply=lambda params, x: seen.add(x.shape[0]) or LINEAR.apply(params, x)
