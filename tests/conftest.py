@@ -6,7 +6,10 @@ import tempfile
 from typing import NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# The tests mostly compile: these two flags halve that.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 # One cache of compiled programs for the workers and subprocesses of this session.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
