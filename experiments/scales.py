@@ -135,7 +135,16 @@ SCALES = {
             "recipe.lr": 0.02,
         },
         distil=_short(200, 8),
-        minutes={},
+        minutes={
+            "recognition": 1.5,
+            "mixing": 9.4,
+            "agreement": 7.7,
+            "dynamics": 7,
+            "dynamics_reverse": 1,
+            "influence": 1.5,
+            "attributes": 0.4,
+            "report": 0.1,
+        },
     ),
     "night": Scale(
         dataset="cifar10",
