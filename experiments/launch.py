@@ -12,6 +12,8 @@ written with dots: `--bptt.window=40`.
 import contextlib
 import dataclasses
 import difflib
+import importlib.metadata
+import importlib.util
 import operator
 import os
 import pathlib
@@ -37,6 +39,8 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 Presets = Mapping[
     str, Mapping[str, Any] | Callable[[Mapping[str, object]], Mapping[str, Any]]
 ]
+
+_LEVEL = "xla_backend_optimization_level"
 
 
 def main(
@@ -80,6 +84,7 @@ def main(
             )
             return
         config = parse(config_class, argv, presets=presets)
+        compile_quickly()
         enable_compilation_cache()
         run(config)
     except InputError as error:
@@ -217,6 +222,21 @@ def help_text(
             for row in table:
                 lines += _row_lines(row, widths)
     return "\n".join(lines)
+
+
+def compile_quickly() -> None:
+    """Tells XLA to optimise less for a CPU, where that is all there is to compute on.
+
+    Outer steps, training and tests of a ConvNet compile in half the time and run no slower
+    at level 1 of `--xla_backend_optimization_level` than at its default. A level in
+    `XLA_FLAGS` wins. Must come before JAX first computes. Nothing changes where a plugin of
+    JAX brings another device.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if _LEVEL in given or plugins or importlib.util.find_spec("libtpu"):
+        return
+    os.environ["XLA_FLAGS"] = f"{given} --{_LEVEL}=1".strip()
 
 
 def enable_compilation_cache() -> None:

@@ -528,6 +528,25 @@ def test_compilation_cache_is_used_quietly(program: pathlib.Path) -> None:
     assert "cache hit for 'jit__lambda'" in logged
 
 
+@pytest.mark.parametrize(
+    ("given", "plugins", "expected"),
+    [
+        ("", (), "--xla_backend_optimization_level=1"),
+        ("--a=1", (), "--a=1 --xla_backend_optimization_level=1"),
+        ("--xla_backend_optimization_level=3", (), "--xla_backend_optimization_level=3"),
+        ("--a=1", ("cuda",), "--a=1"),
+    ],
+)
+def test_xla_optimises_less_on_a_cpu_alone(
+    given: str, plugins: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    launch.compile_quickly()
+    assert os.environ["XLA_FLAGS"] == expected
+
+
 @pytest.fixture
 def cache_setting() -> Iterator[None]:
     before = jax.config.jax_compilation_cache_dir
