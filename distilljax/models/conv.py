@@ -3,8 +3,10 @@
 XLA's CPU convolution runs its kernel gradient, and everything inside a `scan` body,
 on a slow path; the same sum written as one matrix product over shifted slices does not.
 Memory traffic is then what costs, so the slices are shifted along the rows alone where
-that leaves the product wide enough. On accelerators the library convolution is the fast
-one. This file is the only place that chooses; `benchmarks.convolutions` compares.
+that leaves the product wide enough, and results are taken apart by `split`, whose
+transpose is one concatenation, not by indexing, whose transpose is a sum of padded
+arrays. On accelerators the library convolution is the fast one. This file is the only
+place that chooses; `benchmarks.convolutions` compares.
 """
 
 import functools
@@ -57,26 +59,29 @@ def conv2d(
             [(padding, padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-    if padding:
-        images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     b, h, w, _ = images.shape
-    out_h, out_w = (h - kh) // strides[0] + 1, (w - kw) // strides[1] + 1
+    out_h = (h + 2 * padding - kh) // strides[0] + 1
+    out_w = (w + 2 * padding - kw) // strides[1] + 1
     stop_h, stop_w = (out_h - 1) * strides[0] + 1, (out_w - 1) * strides[1] + 1
-    if formulation == "rows":
-        shifted = [images[:, :, j : j + stop_w : strides[1]] for j in range(kw)]
-        columns = jnp.concatenate(shifted, axis=-1).reshape(-1, kw * c)
-        taps = kernel.transpose(1, 2, 0, 3).reshape(kw * c, kh * d)
-        each = (columns @ taps).reshape(b, h, out_w, kh, d)
-        parts = [each[:, i : i + stop_h : strides[0], :, i] for i in range(kh)]
-        return functools.reduce(jnp.add, parts)
+    border = padding if formulation == "im2col" else 0
+    images = jnp.pad(images, ((0, 0), (border, border), (padding, padding), (0, 0)))
     columns = jnp.concatenate(
-        [
-            images[:, i : i + stop_h : strides[0], j : j + stop_w : strides[1]]
-            for i in range(kh)
-            for j in range(kw)
-        ],
-        axis=-1,
+        [images[:, :, j : j + stop_w : strides[1]] for j in range(kw)], axis=-1
     )
-    return (columns.reshape(-1, kh * kw * c) @ kernel.reshape(-1, d)).reshape(
-        b, out_h, out_w, d
-    )
+    if formulation == "im2col":
+        columns = jnp.concatenate(
+            [columns[:, i : i + stop_h : strides[0]] for i in range(kh)], axis=-1
+        )
+        flat = columns.reshape(-1, kh * kw * c) @ kernel.reshape(-1, d)
+        return flat.reshape(b, out_h, out_w, d)
+    taps = kernel.transpose(1, 2, 0, 3).reshape(kw * c, kh * d)
+    each = (columns.reshape(-1, kw * c) @ taps).reshape(b, h, out_w, kh * d)
+    zero = jnp.zeros((), each.dtype)
+
+    def shifted(part: Array, i: int) -> Array:
+        low = padding - i
+        sizes = [(0, 0, 0), (low, stop_h - h - low, 0), (0, 0, 0), (0, 0, 0)]
+        return jax.lax.pad(part, zero, sizes)[:, :: strides[0]]
+
+    parts = jax.lax.split(each, [d] * kh, axis=3)
+    return functools.reduce(jnp.add, map(shifted, parts, range(kh)))

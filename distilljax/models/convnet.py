@@ -46,7 +46,12 @@ class ConvNet(nn.Module):
         """f32[b, h, w, c] -> f32[b, h' w' width]."""
         config, x = self.config, images
         for _ in range(config.depth):
-            x = Conv(config.width, scheme=config.init, formulation=config.conv)(x)
+            x = Conv(
+                config.width,
+                scheme=config.init,
+                formulation=config.conv,
+                then=config.norm,
+            )(x)
             x = nn.relu(Normalisation(config.norm)(x))
             x = pool(x, config.pooling)
         return x.reshape(x.shape[0], -1)

@@ -63,6 +63,7 @@ class VGG(nn.Module):
                     padding=padding,
                     scheme=config.init,
                     formulation=config.conv,
+                    then=config.norm,
                 )(x)
                 x = nn.relu(Normalisation(config.norm)(x))
                 padding = 1
