@@ -25,6 +25,7 @@ from distilljax.types import InputError
 README = harness.ROOT / "benchmarks" / "README.md"
 IN_README = (
     "methods",
+    "memory",
     "throughput",
     "meta_gradient",
     "convolutions",
@@ -44,7 +45,7 @@ RUNS = {
         "--steps=2",
         "--steps=1 --repeats=1 --width=4 --size=8",
     ),
-    "memory": ("--lengths=10,40", "--lengths=2,4 --width=4 --size=8"),
+    "memory": ("--lengths=5,20,80", "--lengths=2,4 --width=4 --size=8"),
     "throughput": (
         "--ipcs=10 --steps=1",
         "--ipcs=1 --unrolls=2,3 --steps=1 --repeats=1 --width=4 --size=8 --real_batch=8",
@@ -98,7 +99,9 @@ class Config(Base):
 def flags(name: str, config: Config, torch: bool) -> list[str]:
     """The flags of one benchmark, but for where its record goes."""
     words = shlex.split(RUNS[name][config.quick])
-    if config.threads and name != "memory":  # which only compiles
+    if name == "memory":  # only compiles, and draws
+        words.append(f"--plot={pathlib.Path(config.out) / 'memory.png'}")
+    elif config.threads:
         words.append(f"--threads={config.threads}")
     if name == "curvature" and torch:
         words.append("--torch")

@@ -224,17 +224,26 @@ def help_text(
     return "\n".join(lines)
 
 
+def only_cpu() -> bool:
+    """Whether there is nothing but a CPU to compute on, without starting JAX.
+
+    No plugin of JAX brings another device, or `JAX_PLATFORMS` keeps to the CPU.
+    """
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu":
+        return True
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not (plugins or importlib.util.find_spec("libtpu"))
+
+
 def compile_quickly() -> None:
     """Tells XLA to optimise less for a CPU, where that is all there is to compute on.
 
     Outer steps, training and tests of a ConvNet compile in half the time and run no slower
     at level 1 of `--xla_backend_optimization_level` than at its default. A level in
-    `XLA_FLAGS` wins. Must come before JAX first computes. Nothing changes where a plugin of
-    JAX brings another device.
+    `XLA_FLAGS` wins. Must come before JAX first computes.
     """
     given = os.environ.get("XLA_FLAGS", "")
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    if _LEVEL in given or plugins or importlib.util.find_spec("libtpu"):
+    if _LEVEL in given or not only_cpu():
         return
     os.environ["XLA_FLAGS"] = f"{given} --{_LEVEL}=1".strip()
 

@@ -35,6 +35,10 @@ were, is not run again; one that was cut goes on where it was. `--minutes` ends 
 command in time, with exit code 75, for machines that are lent in pieces: the same command
 goes on. `--steps` runs only some. A step that fails stops those that need it and no
 others; the command then ends with an error.
+
+Without an accelerator several steps are at work at once (`--jobs`), each on cores of its
+own, since a narrow network trains nearly as fast on one core as on two. What they print is
+then marked with their names, and kept in `logs`.
 """
 
 import contextlib
@@ -42,14 +46,16 @@ import dataclasses
 import fcntl
 import hashlib
 import importlib
+import itertools
 import json
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
@@ -62,6 +68,7 @@ from experiments.scales import METHODS, SCALES, Flags, Scale
 
 OUT_OF_TIME = 75  # exit code; EX_TEMPFAIL of sysexits.h
 SECONDS_TO_END = 60.0  # that a step gets to write what it has
+SECONDS_BETWEEN_LOOKS = 0.05  # at the steps that are at work
 
 STEPS = (
     "sets",
@@ -94,6 +101,12 @@ class Config(Base):
     steps: str = option("", f"Only these, with commas: {', '.join(STEPS)}; empty: all.")
     minutes: float | None = option(
         None, "Stop after so many, with exit code 75; the same command goes on.", above=0
+    )
+    jobs: int | None = option(
+        None,
+        "Steps at work at once, each on cores of its own; none: one a core, at most 4, "
+        "and one where there is an accelerator.",
+        low=1,
     )
     plan: bool = option(False, "Print the commands and what is done of them, run nothing.")
     workdir: str | None = option(
@@ -341,6 +354,107 @@ class _OutOfTime(Exception):
     pass
 
 
+class _Job(NamedTuple):
+    """A step at work."""
+
+    step: Step
+    process: subprocess.Popen[bytes]
+    cores: frozenset[int]  # where it is; empty: anywhere
+    began: float
+    log: IO[str] | None  # of what it prints; none: it prints to our own output
+
+
+class _Jobs:
+    """The steps at work, at most `num`."""
+
+    def __init__(self, num: int, logs: pathlib.Path):
+        self.running: list[_Job] = []
+        self._logs, self.num = logs, num
+        self._free = _shares(num)
+
+    def start(self, step: Step) -> None:
+        command = [sys.executable, "-m", step.module, *step.argv()]
+        log = None
+        if self.num > 1:
+            # A file and not a pipe: a step outlives a study that is killed.
+            self._logs.mkdir(exist_ok=True)
+            path = self._logs / f"{step.name}.txt"
+            path.touch()
+            log = path.open(encoding="utf-8", errors="replace")
+            log.seek(0, os.SEEK_END)
+        with contextlib.ExitStack() as stack:
+            out: Any = stack.enter_context(path.open("ab")) if log else None
+            # In a session of its own, so that it is told to stop once, by us.
+            process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT if out else None,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        cores = self._free.pop()
+        if cores:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, cores)
+        self.running.append(_Job(step, process, cores, time.monotonic(), log))
+
+    def ended(self) -> Iterator[tuple[Step, int, float]]:
+        """Those that have ended since: step, exit code and seconds."""
+        for job in list(self.running):
+            code = job.process.poll()
+            _relay(job)
+            if code is not None:
+                yield self._remove(job), code, time.monotonic() - job.began
+
+    def stop(self) -> Iterator[tuple[Step, float]]:
+        """Stops all; step and seconds of each."""
+        for job in self.running:
+            job.process.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
+        for job in list(self.running):
+            try:
+                job.process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            _relay(job)
+            yield self._remove(job), time.monotonic() - job.began
+
+    def _remove(self, job: _Job) -> Step:
+        self.running.remove(job)
+        self._free.append(job.cores)
+        if job.log:
+            job.log.close()
+        return job.step
+
+
+def _relay(job: _Job) -> None:
+    """Prints the whole lines that a step has written since."""
+    while job.log:
+        before = job.log.tell()
+        line = job.log.readline()
+        if not line.endswith("\n"):
+            job.log.seek(before)
+            return
+        print(f"{job.step.name} | {line}", end="", flush=True)
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _shares(num: int) -> list[frozenset[int]]:
+    """The cores of each of `num` jobs; none where they cannot be told apart."""
+    cores = _cores()
+    told_apart = hasattr(os, "sched_setaffinity") and launch.only_cpu()
+    if num == 1 or num > len(cores) or not told_apart:
+        return [frozenset()] * num
+    bounds = [len(cores) * i // num for i in range(num + 1)]
+    return [frozenset(cores[a:b]) for a, b in itertools.pairwise(bounds)]
+
+
 def run(config: Config) -> dict[str, Any]:
     """Runs what is missing; returns what became of every step.
 
@@ -382,51 +496,31 @@ def _planned(steps: Sequence[Step], root: pathlib.Path) -> dict[str, Any]:
 
 def _run(config: Config, steps: Sequence[Step], root: pathlib.Path) -> dict[str, Any]:
     began = time.monotonic()
-    deadline = None if config.minutes is None else began + 60 * config.minutes
-    ledger = _Ledger(root / "study.jsonl")
-    state = dict.fromkeys((step.name for step in steps), "to do")
-    weight = {step.name: step.minutes for step in steps}
-    passed = spent = 0.0  # weight and seconds of what was run by this command
-    broken: dict[str, str] = {}
-    for number, step in enumerate(steps, 1):
-        head = f"step {number} of {len(steps)}: {step.name}"
-        if blocking := [name for name in step.needs if name in broken]:
-            broken[step.name] = f"needs {blocking[0]}"
-            _say(f"{head} is left out, for it needs {blocking[0]}")
-            continue
-        if step.group != "report" and ledger.holds(step):
-            state[step.name] = "done before"
-            _say(f"{head} was finished before")
-            continue
-        seconds_each = spent / passed if passed else 60.0
-        left = sum(weight[s.name] for s in steps[number - 1 :] if state[s.name] == "to do")
-        _say(f"{head}; about {duration(left * seconds_each)} left in all")
-        _say(f"$ {step.command()}")
-        before = time.monotonic()
-        try:
-            code = _execute(step, deadline)
-        except KeyboardInterrupt:
-            ledger.add(step, time.monotonic() - before, finished=False)
-            raise
-        except _OutOfTime:
-            state[step.name] = "cut"
-            ledger.add(step, time.monotonic() - before, finished=False)
-            _say(f"{config.minutes:g} minutes are over; the same command goes on from here")
-            break
-        took = time.monotonic() - before
-        passed, spent = passed + weight[step.name], spent + took
-        if code:
-            broken[step.name] = f"exit code {code}"
-            _say(f"step {step.name} failed with exit code {code}; the reason is above")
-            ledger.add(step, took, finished=False)
-            continue
-        state[step.name] = "done"
-        ledger.add(step, took, finished=True)
-        _say(f"step {step.name} took {duration(took)}")
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    jobs = _Jobs(config.jobs or (min(cores, 4) if launch.only_cpu() else 1), root / "logs")
+    progress = _Progress(steps, _Ledger(root / "study.jsonl"), jobs)
+    try:
+        while progress.waiting or jobs.running:
+            if (
+                config.minutes is not None
+                and time.monotonic() > began + 60 * config.minutes
+            ):
+                raise _OutOfTime
+            progress.start()
+            progress.end()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except _OutOfTime:
+        _say(f"{config.minutes:g} minutes are over; the same command goes on from here")
+    finally:
+        progress.cut()
+    state, broken = progress.state, progress.broken
+    seconds = time.monotonic() - began
     summary = {
         "finished": all(s.startswith("done") for s in state.values()),
         "steps": state,
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
         "report": str(root / "report.html") if (root / "report.html").exists() else None,
     }
     write_json(root / "study.json", {**summary, "config": runs.identity(config)})
@@ -437,66 +531,104 @@ def _run(config: Config, steps: Sequence[Step], root: pathlib.Path) -> dict[str,
             "same command tries these again"
         )
     if summary["finished"]:
-        total = sum(ledger.lines[s.name]["seconds"] for s in steps)
-        _say(f"finished: {duration(total)} of work in {root}")
+        _say(
+            f"finished in {duration(seconds)}, {duration(progress.seconds())} of work "
+            f"in {root}"
+        )
     return summary
+
+
+class _Progress:
+    """What became of each step, and which is next."""
+
+    def __init__(self, steps: Sequence[Step], ledger: _Ledger, jobs: _Jobs):
+        self._steps, self._ledger, self._jobs = steps, ledger, jobs
+        self.waiting = list(steps)
+        self.state = dict.fromkeys((step.name for step in steps), "to do")
+        self.broken: dict[str, str] = {}
+        self._held: set[str] = set()  # said to be at work in another process
+        self._passed = self._spent = 0.0  # weight, and seconds, of what was done here
+
+    def start(self) -> None:
+        """Starts what can be started, leaves out what is done or cannot be."""
+        others = [step for step in self.waiting if _at_work(step)]
+        for step in others:
+            if step.name not in self._held:
+                _say(f"waiting for another process that runs {step.name}")
+                self._held.add(step.name)
+        free = self._jobs.num - len(self._jobs.running) - len(others)
+        for step in [step for step in self.waiting if step not in others]:
+            head = f"step {self._steps.index(step) + 1} of {len(self._steps)}: {step.name}"
+            if blocking := [name for name in step.needs if name in self.broken]:
+                self.broken[step.name] = f"needs {blocking[0]}"
+                self.waiting.remove(step)
+                _say(f"{head} is left out, for it needs {blocking[0]}")
+            elif free < 1 or not self._ready(step):
+                continue
+            elif step.group != "report" and self._ledger.holds(step):
+                self.state[step.name] = "done before"
+                self.waiting.remove(step)
+                _say(f"{head} was finished before")
+            else:
+                _say(f"{head}; about {duration(self._left())} left in all")
+                _say(f"$ {step.command()}")
+                self.waiting.remove(step)
+                self._jobs.start(step)
+                free -= 1
+
+    def _ready(self, step: Step) -> bool:
+        before = step.needs
+        if step.group == "report":
+            if self._jobs.running:
+                return False
+            before = tuple(s.name for s in self.waiting if s.group != "report")
+        return all(self.state.get(name, "done").startswith("done") for name in before)
+
+    def _left(self) -> float:
+        """Seconds, guessed from those passed."""
+        each = self._spent / self._passed if self._passed else 60.0
+        at_work = [job.step for job in self._jobs.running]
+        left = sum(step.minutes for step in (*self.waiting, *at_work))
+        return left * each / min(self._jobs.num, len(self.waiting) + len(at_work))
+
+    def end(self) -> None:
+        """Writes down what has ended."""
+        for step, code, seconds in self._jobs.ended():
+            self._ledger.add(step, seconds, finished=not code)
+            if code:
+                self.broken[step.name] = f"exit code {code}"
+                _say(f"step {step.name} failed with exit code {code}; the reason is above")
+                continue
+            self._passed, self._spent = self._passed + step.minutes, self._spent + seconds
+            self.state[step.name] = "done"
+            _say(f"step {step.name} took {duration(seconds)}")
+
+    def cut(self) -> None:
+        """Stops what is at work, and writes that down."""
+        for step, seconds in self._jobs.stop():
+            self.state[step.name] = "cut"
+            self._ledger.add(step, seconds, finished=False)
+
+    def seconds(self) -> float:
+        """Of all work, also by earlier commands."""
+        return sum(self._ledger.lines[step.name]["seconds"] for step in self._steps)
 
 
 def _say(text: str) -> None:
     print(f"== {text}", flush=True)
 
 
-def _execute(step: Step, deadline: float | None) -> int:
-    """The exit code of the step.
-
-    Raises:
-      _OutOfTime: the deadline has come; the step was told to stop.
-      KeyboardInterrupt: so was this program.
-    """
-    _wait_for_another(step, deadline)
-    if deadline is not None and time.monotonic() >= deadline:
-        raise _OutOfTime
-    # In a session of its own, so that it is told to stop once, by us.
-    process = subprocess.Popen(
-        [sys.executable, "-m", step.module, *step.argv()], start_new_session=True
-    )
-    try:
-        return process.wait(None if deadline is None else deadline - time.monotonic())
-    except subprocess.TimeoutExpired:
-        _stop(process)
-        raise _OutOfTime from None
-    except KeyboardInterrupt:
-        _stop(process)
-        raise
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _wait_for_another(step: Step, deadline: float | None) -> None:
-    """A step whose study was killed goes on alone; there is no second one beside it."""
+def _at_work(step: Step) -> bool:
+    """Whether another process runs it: that of a study that was killed goes on alone."""
     lock = step.output.with_name(".lock")
     if step.group == "report" or not lock.exists():
-        return
-    said = False
+        return False
     with lock.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                if not said:
-                    _say(f"waiting for another process that runs {step.name}")
-                said = True
-            if deadline is not None and time.monotonic() >= deadline:
-                raise _OutOfTime
-            time.sleep(0.5)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def main(config: Config) -> None:

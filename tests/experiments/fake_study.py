@@ -46,6 +46,9 @@ def run_step(argv):
             time.sleep(float(given["seconds"]))
             with units.open("a") as file:
                 file.write(f"{unit}\n")
+            print(f"unit {unit}")
+        cores = sorted(os.sched_getaffinity(0))
+        (workdir / "cores.txt").write_text(" ".join(map(str, cores)))
         (workdir / "made.txt").write_text("made")
         (workdir / "summary.json").write_text("{}")
 

@@ -540,11 +540,16 @@ def test_compilation_cache_is_used_quietly(program: pathlib.Path) -> None:
 def test_xla_optimises_less_on_a_cpu_alone(
     given: str, plugins: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("XLA_FLAGS", given)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     launch.compile_quickly()
     assert os.environ["XLA_FLAGS"] == expected
+    if plugins:
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+        launch.compile_quickly()
+        assert os.environ["XLA_FLAGS"] != expected, "the device is not looked at"
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ ONCE = {name: ["0", "1", "2"] for name in "abc"}
 
 
 def test_runs_in_order_and_nothing_twice(fake, capfd):
-    summary = fake()
+    summary = fake("--jobs=1")
     assert summary["finished"]
     assert summary["steps"] == dict.fromkeys("abc", "done")
     assert units(fake.root) == ONCE
@@ -74,6 +74,31 @@ def test_runs_in_order_and_nothing_twice(fake, capfd):
     assert after == before
 
 
+def test_several_at_once_each_on_its_own_cores(fake, capfd, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    own = os.sched_getaffinity(0)
+    began = time.monotonic()
+    assert fake("--jobs=2", seconds=0.5)["finished"]
+    lines = {line["step"]: line for line in records.read(fake.root / "study.jsonl")}
+    total = sum(line["seconds"] for line in lines.values())
+    assert time.monotonic() - began < 0.9 * total
+    assert units(fake.root) == ONCE
+    cores = {
+        name: {int(c) for c in (fake.root / name / "cores.txt").read_text().split()}
+        for name in "abc"
+    }
+    if len(own) > 1:
+        assert not cores["a"] & cores["c"]
+        assert cores["b"] in (cores["a"], cores["c"])
+        assert cores["a"] | cores["c"] == own
+    out = capfd.readouterr().out
+    for name in "abc":
+        assert out.count(f"{name} | unit ") == 3
+        assert (fake.root / "logs" / f"{name}.txt").read_text().count("unit") == 3
+    assert out.index("step a took") < out.index("3: b; about"), "it needs a"
+    assert os.sched_getaffinity(0) == own
+
+
 def test_a_changed_input_or_setting_runs_what_depends_on_it(fake):
     fake()
     fake.source.write_text("second")
@@ -85,10 +110,11 @@ def test_a_changed_input_or_setting_runs_what_depends_on_it(fake):
     assert fake(seconds=0.001)["steps"] == dict.fromkeys("abc", "done")
 
 
-def test_a_failed_step_stops_only_those_that_need_it(fake, capfd):
+@pytest.mark.parametrize("jobs", ["--jobs=1", "--jobs=2"])
+def test_a_failed_step_stops_only_those_that_need_it(fake, capfd, jobs):
     message = r"not all of the study is done: a \(exit code 1\), b \(needs a\)"
     with pytest.raises(InputError, match=message):
-        fake(failing="a")
+        fake(jobs, failing="a")
     assert units(fake.root) == {"c": ["0", "1", "2"]}
     assert "step a failed with exit code 1; the reason is above" in capfd.readouterr().out
     assert fake()["steps"] == {"a": "done", "b": "done", "c": "done before"}
@@ -113,12 +139,13 @@ def wait_for(path, lines):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("jobs", ["--jobs=1", "--jobs=2"])
 @pytest.mark.parametrize(
     ("step", "lines", "how"),
     [("a", 1, "told"), ("b", 2, "killed alone"), ("c", 1, "killed with its step")],
 )
-def test_cut_at_any_point_it_goes_on_and_repeats_nothing(tmp_path, step, lines, how):
-    process = start(tmp_path)
+def test_cut_at_any_point_it_goes_on_and_repeats_nothing(tmp_path, step, lines, how, jobs):
+    process = start(tmp_path, jobs)
     wait_for(tmp_path / step / "units.txt", lines)
     if how == "told":
         process.terminate()
@@ -131,11 +158,11 @@ def test_cut_at_any_point_it_goes_on_and_repeats_nothing(tmp_path, step, lines, 
         if how == "killed with its step":
             pid = int((tmp_path / step / "pid.txt").read_text())
             os.kill(pid, signal.SIGKILL)
-    process = start(tmp_path)
+    process = start(tmp_path, jobs)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert units(tmp_path) == ONCE
-    for earlier in "abc"[: "abc".index(step)]:
+    for earlier in "abc"[: "abc".index(step)] if jobs == "--jobs=1" else ():
         assert f"{earlier} was finished before" in stdout
 
 
@@ -152,10 +179,11 @@ def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
     assert units(fake.root) == ONCE
 
 
-def test_ends_in_time_with_a_code_of_its_own(tmp_path):
+@pytest.mark.parametrize("jobs", ["--jobs=1", "--jobs=2"])
+def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     codes = []
     while not codes or codes[-1] == study.OUT_OF_TIME:
-        process = start(tmp_path, "--minutes=0.015")
+        process = start(tmp_path, jobs, "--minutes=0.015")
         stdout, stderr = process.communicate(timeout=60)
         codes.append(process.returncode)
         assert len(codes) < 20, "it never gets on"
@@ -165,7 +193,7 @@ def test_ends_in_time_with_a_code_of_its_own(tmp_path):
     lines = records.read(tmp_path / "study.jsonl")
     assert {line["step"] for line in lines if line["finished"]} == set("abc")
     assert any(not line["finished"] for line in lines)
-    assert "finished: " in stdout
+    assert "finished in " in stdout
 
 
 @pytest.mark.parametrize(
