@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.ad_checkpoint import checkpoint_name
 
-from distilljax.core.scan import Remat, scan
+from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, InputError, Params
 
 SampleBatch = Callable[[Any], Any]  # what one step is given -> its batch
@@ -98,6 +99,7 @@ def step(
     `chunk` is that of `value_and_grad`.
     """
     loss, grads = value_and_grad(loss_fn, state.params, batch, chunk)
+    grads = checkpoint_name(grads, GRADIENT)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     return InnerState(optax.apply_updates(state.params, updates), opt_state), loss
 

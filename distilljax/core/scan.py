@@ -15,6 +15,7 @@ import jax
 from distilljax.types import InputError
 
 Remat = Literal["none", "step", "nested"]
+GRADIENT = "gradient"  # see `scan`
 
 
 def scan(
@@ -26,7 +27,10 @@ def scan(
 ) -> tuple[Any, Any]:
     """`jax.lax.scan(body, carry, xs)` whose reverse pass is told what to keep.
 
-    Values and derivatives of every order do not depend on the policy.
+    Values and derivatives of every order do not depend on the policy. What `body` gives
+    the name `GRADIENT` (`jax.ad_checkpoint.checkpoint_name`) is stored beside the carry,
+    if the reverse pass needs it: the derivative by a learning rate is a product with the
+    gradient of the step, which would have to be computed once more.
 
     Args:
       body: (carry, x) -> (carry, y).
@@ -45,7 +49,8 @@ def scan(
         return jax.lax.scan(body, carry, xs)
     # Inside a scan no common subexpression spans two iterations.
     checkpoint = functools.partial(jax.checkpoint, prevent_cse=False)
-    step = checkpoint(body)
+    kept = jax.checkpoint_policies.save_only_these_names(GRADIENT)
+    step = checkpoint(body, policy=kept)
     num_steps = jax.tree.leaves(xs)[0].shape[0]
     if remat == "step" or num_steps < 4:
         return jax.lax.scan(step, carry, xs)

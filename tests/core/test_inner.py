@@ -249,3 +249,37 @@ def test_pieces_must_divide_the_batch():
 )
 def test_a_cpu_takes_pieces_that_its_cache_holds(num, chunk):
     assert inner.cache_chunk(num) == chunk
+
+
+def test_the_derivative_by_the_rate_computes_no_gradient_again():
+    """Its step's gradient is kept, the derivative is a product with it."""
+
+    def loss_fn(weights, batch):
+        return jnp.tanh(batch @ weights).sum()
+
+    def outer(learned, given):
+        weights, rate = learned["weights"], {**given, **learned}["rate"]
+        rule = optax.sgd(rate)
+        state, _ = inner.unroll(
+            loss_fn,
+            rule,
+            lambda x: x,
+            inner.init(weights, rule),
+            given["batches"],
+            chunk=8,
+        )
+        return state.params.sum()
+
+    weights = jnp.full((64, 32), 0.01)
+    given = {"batches": jnp.ones((5, 16, 64)), "rate": jnp.float32(0.1)}
+    both = {"weights": weights, "rate": given["rate"]}
+
+    def flops(learned):
+        return (
+            jax.jit(jax.grad(outer))
+            .lower(learned, given)
+            .compile()
+            .cost_analysis()["flops"]
+        )
+
+    assert flops(both) < 1.1 * flops({"weights": weights})
