@@ -3,9 +3,11 @@
     python -m benchmarks.all
     python -m benchmarks.all --quick
     python -m benchmarks.all --out=benchmarks/records --readme
+    python -m benchmarks.all --only=side_by_side,side_by_side_width128
 
-Each runs in a process of its own, one after another, with nothing else beside it if the
-numbers are to mean something.
+Further sizes of the side by side ("_one_core", "_unroll30", ..) take longer and run only
+when named. Each benchmark runs in a process of its own, one after another, with nothing
+else beside it if the numbers are to mean something.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ import sys
 
 from benchmarks import harness
 from distilljax.config import Config as Base
-from distilljax.config import option
+from distilljax.config import FieldError, option
 from distilljax.types import InputError
 
 README = harness.ROOT / "benchmarks" / "README.md"
@@ -36,6 +38,10 @@ IN_README = (
     "experts",
     "devices",
     "side_by_side",
+    "side_by_side_one_core",
+    "side_by_side_unroll30",
+    "side_by_side_unroll80",
+    "side_by_side_width128",
 )
 TINY = "--repeats=1 --width=4 --depth=1 --size=8 --images=4"
 
@@ -84,6 +90,32 @@ RUNS = {
         "--ipc=1 --test_images=10",
     ),
 }
+_TINY_SIDE = RUNS["side_by_side"][1]
+# Run only when named: the benchmark, its flags, and those that make it tiny.
+LONGER = {
+    "side_by_side_one_core": (
+        "side_by_side",
+        "--work=train,loo --steps=30 --threads=1 --repeats=5",
+        f"{_TINY_SIDE} --work=train --threads=1",
+    ),
+    "side_by_side_unroll30": (
+        "side_by_side",
+        "--work=bptt,tm --unroll=30 --real_batch=64 --repeats=3",
+        f"{_TINY_SIDE} --work=bptt",
+    ),
+    "side_by_side_unroll80": (
+        "side_by_side",
+        "--work=bptt,tm --unroll=80 --real_batch=64 --repeats=1",
+        f"{_TINY_SIDE} --work=bptt",
+    ),
+    # At this width one of a thousand ReLUs' gradients differs: see the tolerance.
+    "side_by_side_width128": (
+        "side_by_side",
+        "--width=128 --unroll=2 --steps=5 --real_batch=64 --repeats=3 --check_steps=1 "
+        "--tolerance=0.01",
+        f"{_TINY_SIDE} --work=bptt",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,16 +124,37 @@ class Config(Base):
 
     out: str = option("runs/benchmarks", "Folder of the records and tables.")
     threads: int | None = option(None, "Cores to stay on; none: all.", low=1)
+    only: str = option(
+        "", "Only these, with commas; empty: all but those that take longer."
+    )
     quick: bool = option(False, "Tiny sizes, to see that everything runs.")
     readme: bool = option(False, "Put the tables into benchmarks/README.md too.")
+
+    def __post_init__(self) -> None:
+        known = (*RUNS, *LONGER)
+        for name in self.names:
+            if name not in known:
+                reason = f"{name!r} is none of {', '.join(known)}"
+                raise FieldError("only", self.only, reason)
+
+    @property
+    def names(self) -> list[str]:
+        """What is run."""
+        return self.only.split(",") if self.only else list(RUNS)
+
+
+def benchmark(name: str) -> str:
+    """The module in `benchmarks` that makes a record."""
+    return LONGER[name][0] if name in LONGER else name
 
 
 def flags(name: str, config: Config, torch: bool) -> list[str]:
     """The flags of one benchmark, but for where its record goes."""
-    words = shlex.split(RUNS[name][config.quick])
+    choices = LONGER[name][1:] if name in LONGER else RUNS[name]
+    words = shlex.split(choices[config.quick])
     if name == "memory":  # only compiles, and draws
         words.append(f"--plot={pathlib.Path(config.out) / 'memory.png'}")
-    elif config.threads:
+    elif config.threads and not any(word.startswith("--threads") for word in words):
         words.append(f"--threads={config.threads}")
     if name == "curvature" and torch:
         words.append("--torch")
@@ -111,7 +164,7 @@ def flags(name: str, config: Config, torch: bool) -> list[str]:
 def section(name: str, path: pathlib.Path) -> str:
     """Table and caption of a record."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    table = importlib.import_module(f"benchmarks.{name}").table(record)
+    table = importlib.import_module(f"benchmarks.{benchmark(name)}").table(record)
     return f"{table}\n\n{harness.caption(record)}"
 
 
@@ -123,18 +176,18 @@ def run(config: Config) -> None:
     """
     torch = all(importlib.util.find_spec(name) for name in ("torch", "pyhessian"))
     out = pathlib.Path(config.out)
-    sections = {}
-    for name in RUNS:
-        if name == "side_by_side" and not torch:
+    for name in config.names:
+        if benchmark(name) == "side_by_side" and not torch:
             print(f"{name} is left out: it needs the extra `torch`", file=sys.stderr)
             continue
         path = out / f"{name}.json"
-        words = ["-m", f"benchmarks.{name}", *flags(name, config, torch)]
+        words = ["-m", f"benchmarks.{benchmark(name)}", *flags(name, config, torch)]
         print(shlex.join(["python", *words]), flush=True)
         done = subprocess.run([sys.executable, *words, f"--json={path}"])
         if done.returncode:
             raise InputError(f"benchmarks.{name} ended with code {done.returncode}")
-        sections[name] = section(name, path)
+    paths = {name: out / f"{name}.json" for name in (*RUNS, *LONGER)}
+    sections = {n: section(n, path) for n, path in paths.items() if path.exists()}
     text = "\n\n".join(f"## {name}\n\n{content}" for name, content in sections.items())
     (out / "tables.md").write_text(f"# Benchmarks\n\n{text}\n", encoding="utf-8")
     print(f"tables: {out / 'tables.md'}")

@@ -634,12 +634,16 @@ def scale_notes(collection: Collection) -> list[str]:
             f"ConvNets of width {listed(widths)}, not {reference.WIDTH} as in the paper: "
             "a verdict here is one on these networks."
         )
-    if any(
-        r.experiment == "dynamics" and r.number("runs") == 1 for r in collection.records
-    ):
+    followed = {
+        "real images" if r.get("trained_on") == "real" else "a distilled set"
+        for r in collection.records
+        if r.experiment == "dynamics" and r.number("runs") == 1
+    }
+    if followed:
+        on = " and on ".join(sorted(followed, reverse=True))
         notes.append(
-            "Training was followed in a single run; intervals there are those of the "
-            "probes, and do not hold what another run would change."
+            f"Training on {on} was followed in a single run; intervals there are those "
+            "of the probes, and do not hold what another run would change."
         )
     notes.append(
         "Intervals hold the choice of initial weights, not that of distilling a set again."

@@ -192,7 +192,16 @@ SCALES = {
             "recipe.lr": 0.02,
         },
         distil=_short(150, 4),
-        minutes={},
+        minutes={
+            "recognition": 11,
+            "mixing": 24,
+            "agreement": 42,
+            "dynamics": 25,
+            "dynamics_reverse": 1.3,
+            "influence": 2.9,
+            "attributes": 1.1,
+            "report": 0.2,
+        },
     ),
     "paper": Scale(
         dataset="cifar10",

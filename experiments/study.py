@@ -16,11 +16,11 @@ claim of the paper.
 | --scale | data | networks | time on two CPU cores |
 |---|---|---|---|
 | laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | 35 minutes |
-| night | CIFAR-10 | the same | hours |
+| night | CIFAR-10 | the same | an hour |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
 
-`night` has not been timed whole, and `paper` has not been run. What `laptop` found is in
-`experiments/results/study_embedded`.
+`paper` has not been run. What the others found is in `experiments/results/study_embedded`
+and `study_cifar10`.
 
 `laptop` and `night` look at the sets in `experiments/artefacts`, `paper` distils its own
 first, by `--preset=cifar10_ipc10`.

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import cases, curvature, harness, memory, methods, side_by_side
+from benchmarks import all as every
+from benchmarks import cases, curvature, harness, methods, side_by_side
 from benchmarks.harness import Column, Sample
 from distilljax.types import InputError
 
@@ -195,10 +196,13 @@ def test_figures(value, text):
     assert harness.figure(value) == text
 
 
-def test_committed_records_give_tables():
-    held = {path.name: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
-    assert "| bptt | step | 235 " in memory.table(held["memory.json"])
-    assert "| PyHessian | 0.407 |" in curvature.table(held["curvature_width32.json"])
+def test_committed_records_give_the_tables_of_the_readme():
+    readme = every.README.read_text()
+    for name in every.IN_README:
+        section = every.section(name, RECORDS / f"{name}.json")
+        assert harness.fill(readme, name, section) == readme, name
+    held = json.loads((RECORDS / "curvature_width32.json").read_text())
+    assert "| PyHessian | 0.407 |" in curvature.table(held)
 
 
 def test_a_missing_package_is_named_with_its_extra():

@@ -421,17 +421,23 @@ def test_wrong_flags(module, flag, value):
         module.Config().replace({flag: value})
 
 
-@pytest.mark.parametrize("name", every.RUNS)
+@pytest.mark.parametrize("name", [*every.RUNS, *every.LONGER])
 def test_the_flags_of_all_are_flags(name):
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{every.benchmark(name)}")
     for quick in (False, True):
         words = every.flags(name, every.Config(quick=quick, threads=1), torch=False)
         assert launch.parse(module.Config, [*words, "--json=x"]).json == "x"
 
 
+def test_only_what_there_is_can_be_named():
+    assert every.Config().names == list(every.RUNS)
+    assert every.Config(only="memory,methods").names == ["memory", "methods"]
+    with pytest.raises(FieldError, match=r"^only=.*'memo' is none of methods, memory"):
+        every.Config(only="methods,memo")
+
+
 @pytest.mark.parametrize("name", every.IN_README)
 def test_every_table_has_its_place(name):
     text = every.README.read_text(encoding="utf-8")
-    assert name in every.RUNS
-    assert f"python -m benchmarks.{name}`" in text
+    assert f"python -m benchmarks.{every.benchmark(name)}`" in text
     assert "\nhere\n" in harness.fill(text, name, "here")
