@@ -2,7 +2,9 @@
 
 `python -m tests.experiments.fake_study WORKDIR [--minutes=M]` is the study, `python -m
 tests.experiments.fake_study --step ...` one of its steps: it writes a line a unit to
-units.txt, skips those that are there, and ends with its output.
+units.txt, skips those that are there, and ends with its output. At the unit that the
+environment names in SLOW_UNIT it stays for a minute; the steps in MEET, with commas,
+go on only when all of them have begun.
 """
 
 import fcntl
@@ -40,10 +42,12 @@ def run_step(argv):
     with (workdir / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (workdir / "pid.txt").write_text(str(os.getpid()))
+        _meet(workdir)
         units = workdir / "units.txt"
         done = units.read_text().split() if units.exists() else []
         for unit in range(len(done), 3):
-            time.sleep(float(given["seconds"]))
+            slow = os.environ.get("SLOW_UNIT") == str(unit)
+            time.sleep(60 if slow else float(given["seconds"]))
             with units.open("a") as file:
                 file.write(f"{unit}\n")
             print(f"unit {unit}")
@@ -51,6 +55,17 @@ def run_step(argv):
         (workdir / "cores.txt").write_text(" ".join(map(str, cores)))
         (workdir / "made.txt").write_text("made")
         (workdir / "summary.json").write_text("{}")
+
+
+def _meet(workdir):
+    names = os.environ.get("MEET", "").split(",")
+    deadline = time.monotonic() + 60
+    while workdir.name in names:
+        if all((workdir.parent / name / "pid.txt").exists() for name in names):
+            return
+        if time.monotonic() > deadline:
+            sys.exit("error: the others never began")
+        time.sleep(0.01)
 
 
 def run_study(argv):
