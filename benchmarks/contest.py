@@ -84,8 +84,8 @@ def names(field: str, text: str, known: Collection[str]) -> tuple[str, ...]:
     found = tuple(text.split(","))
     for name in found:
         if name not in known or found.count(name) > 1:
-            reason = f"expected some of {', '.join(known)}, each once; found {name!r}"
-            raise FieldError(field, text, reason)
+            what = "is named twice" if name in known else f"is none of {', '.join(known)}"
+            raise FieldError(field, text, f"{name!r} {what}")
     return found
 
 

@@ -25,10 +25,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import cases, harness
+from benchmarks import cases, contest, harness
 from benchmarks.cases import CASES, Case
 from benchmarks.harness import Column, Remote, figure, mib
-from distilljax.config import FieldError, option
+from distilljax.config import option
 from distilljax.types import InputError
 
 NAME = "side_by_side"
@@ -46,15 +46,12 @@ class Config(cases.Sizes, harness.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.names:
-            if name not in CASES:
-                reason = f"{name!r} is none of {', '.join(CASES)}"
-                raise FieldError("work", self.work, reason)
+        _ = self.names  # refuses others
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> tuple[str, ...]:
         """What is done."""
-        return self.work.split(",")
+        return contest.names("work", self.work, CASES)
 
 
 def in_torch(given: Mapping[str, Any], device: str) -> Any:

@@ -496,10 +496,8 @@ def _planned(steps: Sequence[Step], root: pathlib.Path) -> dict[str, Any]:
 
 def _run(config: Config, steps: Sequence[Step], root: pathlib.Path) -> dict[str, Any]:
     began = time.monotonic()
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    jobs = _Jobs(config.jobs or (min(cores, 4) if launch.only_cpu() else 1), root / "logs")
+    at_once = config.jobs or (min(len(_cores()), 4) if launch.only_cpu() else 1)
+    jobs = _Jobs(at_once, root / "logs")
     progress = _Progress(steps, _Ledger(root / "study.jsonl"), jobs)
     try:
         while progress.waiting or jobs.running:
