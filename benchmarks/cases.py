@@ -14,14 +14,15 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import problem
 from distilljax import data
 from distilljax.config import option
-from distilljax.core import evaluate, expert, inner, leave_one_out
+from distilljax.core import evaluate, expert, inner, leave_one_out, losses, pools, sampling
 from distilljax.core.evaluate import Protocol
 from distilljax.core.expert import Trajectories
-from distilljax.core.scan import Remat
+from distilljax.core.scan import Remat, scan
 from distilljax.methods import METHODS
 from distilljax.models import convnet
 from distilljax.types import Batch, DistilledSet, Model, RealSet
@@ -42,11 +43,15 @@ class Sizes(problem.ProblemOptions):
     unroll: int = option(10, "Inner steps of bptt and tm.", low=1)
     remat: Remat = option("step", "What the reverse pass of bptt and tm keeps.")
     real_batch: int = option(
-        256, "Real images: of each class (gm, dm), of all together (bptt).", low=10
+        256,
+        "Real images: of each class (gm, dm, pool), of all (bptt), of a step (pool).",
+        low=10,
     )
-    steps: int = option(300, "Training steps of train and loo.", low=1)
-    test_images: int = option(1000, "Images on which train and loo are tested.", low=10)
-    networks: int = option(2, "Networks of loo, each without another image.", low=1)
+    steps: int = option(300, "Training steps of train, loo and, about, pool.", low=1)
+    test_images: int = option(1000, "Images on which trained networks are tested.", low=10)
+    networks: int = option(
+        2, "Networks of loo, each without another image, and of pool.", low=1
+    )
     together: int = option(1, "Networks of loo that train side by side here.", low=1)
 
 
@@ -282,6 +287,66 @@ def _loo(sizes: Sizes, common: _Common) -> Case:
     )
 
 
+def _pool(sizes: Sizes, common: _Common) -> Case:
+    batch = sizes.real_batch
+    real, images = _real(common, K * batch, seed=1)
+    test = _real(common, sizes.test_images, seed=3)
+    subsets = pools.subsets(np.asarray(real.labels), sizes.networks, 0.25, 0.75, seed=0)
+    epochs = max(1, sizes.steps // (K // 2))  # of about k / 2 steps
+    keys = jax.random.split(jax.random.key(2), sizes.networks)
+    seen = jax.jit(jax.vmap(pools.order, in_axes=(None, 0, None, None)))
+
+    def steps(number: int) -> list[np.ndarray]:
+        """Positions of the images of each step."""
+        size = subsets.sizes[number]
+        orders = seen(keys[number], jnp.arange(epochs), subsets.positions[number], size)
+        cut = -(-size // batch)
+        bounds = np.arange(1, cut) * size // cut
+        return [part for one in orders for part in np.split(np.asarray(one[:size]), bounds)]
+
+    def function(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
+        return pools.subset_trained(
+            keys,
+            common.model,
+            real,
+            positions,
+            sizes,
+            test,
+            epochs=epochs,
+            batch=batch,
+            optimizer=optax.sgd(0.01, momentum=0.9),
+            chunk=inner.cache_chunk(batch),
+        ).classes
+
+    def counted(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
+        """As many gradients of single images, and predictions."""
+        loss_fn = losses.cross_entropy(common.plain.apply)
+
+        def add(params: Any, where: Any) -> tuple[Any, None]:
+            grads = jax.grad(loss_fn)(params, sampling.take(real, where[None]))
+            return jax.tree.map(jnp.add, params, grads), None
+
+        seen = jnp.zeros(epochs * int(subsets.sizes.sum()), jnp.int32)
+        params, _ = scan(add, common.params, seen, remat="none")
+        tested = range(len(subsets.sizes))
+        return [evaluate.predict(common.plain.apply, params, test) for _ in tested]
+
+    given = _trained_given(sizes, common, test) | {
+        "real_images": images,
+        "real_labels": np.asarray(real.labels),
+        "batches": [steps(number) for number in range(sizes.networks)],
+    }
+    return Case(
+        function,
+        (keys, jnp.asarray(subsets.positions), jnp.asarray(subsets.sizes), real, test[0]),
+        counted,
+        lambda classes: {"classes": np.asarray(classes)},
+        given,
+        "network",
+        sizes.networks,
+    )
+
+
 CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
     "bptt": _bptt,
     "gm": lambda sizes, common: _by_class("gm", sizes, common),
@@ -289,6 +354,7 @@ CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
     "tm": _tm,
     "train": _train,
     "loo": _loo,
+    "pool": _pool,
 }
 
 

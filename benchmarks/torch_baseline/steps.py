@@ -128,10 +128,26 @@ def train(
     momentum: float,
 ) -> None:
     """Trains in place: SGD, the whole set in every step."""
+    whole = [slice(None)] * num_steps
+    train_on_batches(
+        network, images, labels, whole, learning_rate=learning_rate, momentum=momentum
+    )
+
+
+def train_on_batches(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    batches: Sequence[Tensor | slice],
+    *,
+    learning_rate: float,
+    momentum: float,
+) -> None:
+    """Trains in place: SGD, each step on the images of a batch, by position."""
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum)
-    for _ in range(num_steps):
+    for where in batches:
         optimizer.zero_grad()
-        cross_entropy(network(images), labels).backward()
+        cross_entropy(network(images[where]), labels[where]).backward()
         optimizer.step()
 
 

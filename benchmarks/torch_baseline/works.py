@@ -134,7 +134,35 @@ def _loo(g: _Given) -> Work:
     return run
 
 
-WORKS = {"bptt": _bptt, "gm": _gm, "dm": _dm, "tm": _tm, "train": _train, "loo": _loo}
+def _pool(g: _Given) -> Work:
+    network, images, labels = g.network(), g.images("real_images"), g.labels("real_labels")
+    test_images = g.images("test_images")
+    settings = {n: g.given[n] for n in ("learning_rate", "momentum")}
+    batches = [
+        [torch.tensor(where, dtype=torch.int64, device=g.device) for where in each]
+        for each in g.given["batches"]
+    ]
+
+    def run() -> dict[str, Any]:
+        classes = []
+        for each in batches:
+            fresh = copy.deepcopy(network)
+            steps.train_on_batches(fresh, images, labels, each, **settings)
+            classes.append(steps.predict(fresh, test_images).argmax(1))
+        return {"classes": torch.stack(classes).cpu().numpy()}
+
+    return run
+
+
+WORKS = {
+    "bptt": _bptt,
+    "gm": _gm,
+    "dm": _dm,
+    "tm": _tm,
+    "train": _train,
+    "loo": _loo,
+    "pool": _pool,
+}
 
 
 def make(cases: Mapping[str, Mapping[str, Any]], device: str = "cpu") -> dict[str, Any]:

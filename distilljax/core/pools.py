@@ -78,6 +78,24 @@ def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) ->
     return Subsets(positions, sizes, np.array(fractions))
 
 
+def order(key: Key, epoch: Array | int, positions: Array, size: Array | int) -> Array:
+    """The order in which `train_on_subset` with this key sees a subset in an epoch.
+
+    Args:
+      key: of the network.
+      epoch: i32[], from 0 on.
+      positions: i32[m], those of the subset, then any others that are there.
+      size: i32[], images of the subset.
+
+    Returns:
+      i32[m], whose first `size` are a permutation of the subset.
+    """
+    _, order_key = jax.random.split(key)
+    most = positions.shape[0]
+    scores = jax.random.bits(jax.random.fold_in(order_key, epoch), (most,))
+    return positions[jnp.lexsort((scores, jnp.arange(most) >= size))]
+
+
 def train_on_subset(
     key: Key,
     model: Model,
@@ -111,15 +129,15 @@ def train_on_subset(
     most = positions.shape[0]
     batch = min(batch, most)
     chunk = min(chunk or batch, batch)
-    init_key, order_key = jax.random.split(key)
+    init_key, _ = jax.random.split(key)
 
-    def gradient(params: Params, order: Array, first: Array, last: Array) -> Params:
-        """Of the mean loss on order[first:last]."""
+    def gradient(params: Params, seen: Array, first: Array, last: Array) -> Params:
+        """Of the mean loss on seen[first:last]."""
 
         def add(i: Array, total: Params) -> Params:
             places = first + i * chunk + jnp.arange(chunk)
             weights = (places < last) / (last - first)
-            images, labels = sampling.take(real, order[jnp.minimum(places, most - 1)])
+            images, labels = sampling.take(real, seen[jnp.minimum(places, most - 1)])
 
             def loss(params: Params) -> Array:
                 logits = model.apply(params, images)
@@ -133,12 +151,11 @@ def train_on_subset(
     num_batches = -(-size // batch)
 
     def one_epoch(epoch: Array, state: InnerState) -> InnerState:
-        scores = jax.random.bits(jax.random.fold_in(order_key, epoch), (most,))
-        order = positions[jnp.lexsort((scores, jnp.arange(most) >= size))]
+        seen = order(key, epoch, positions, size)
 
         def step(number: Array, state: InnerState) -> InnerState:
             ends = (number + jnp.arange(2)) * size // num_batches
-            grads = gradient(state.params, order, *ends)
+            grads = gradient(state.params, seen, *ends)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             return InnerState(optax.apply_updates(state.params, updates), opt_state)
 
