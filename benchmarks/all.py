@@ -95,7 +95,7 @@ _TINY_SIDE = RUNS["side_by_side"][1]
 LONGER = {
     "side_by_side_one_core": (
         "side_by_side",
-        "--work=train,loo --steps=30 --threads=1 --repeats=5",
+        "--work=train,loo,pool --steps=30 --real_batch=64 --threads=1 --repeats=5",
         f"{_TINY_SIDE} --work=train --threads=1",
     ),
     "side_by_side_unroll30": (

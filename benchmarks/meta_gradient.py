@@ -20,13 +20,14 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import optax
+from jax.ad_checkpoint import checkpoint_name
 
 from benchmarks import contest, harness
 from benchmarks.contest import Contestant
 from benchmarks.harness import Column, mib
 from distilljax.config import FieldError, option
 from distilljax.core import inner, losses
-from distilljax.core.scan import Remat, scan
+from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, Batch, LossFn, Params
 
 AGAINST = "reverse over reverse, step"
@@ -96,6 +97,7 @@ def meta_gradient(
 
         def step(state: inner.InnerState, _: Any) -> tuple[inner.InnerState, None]:
             _, grads = gradient(state.params, batch)
+            grads = checkpoint_name(grads, GRADIENT)
             updates, opt_state = rule.update(grads, state.opt_state, state.params)
             return inner.InnerState(
                 optax.apply_updates(state.params, updates), opt_state

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
-from distilljax.types import InputError
+from distilljax.types import Array, InputError
 
 Remat = Literal["none", "step", "nested"]
 GRADIENT = "gradient"  # see `scan`
@@ -67,4 +69,70 @@ def scan(
     if whole == num_steps:
         return carry, ys
     carry, rest = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[whole:], xs))
-    return carry, jax.tree.map(lambda a, b: jax.numpy.concatenate([a, b]), ys, rest)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
+
+
+def pieces(tree: Any, size: int) -> Any:
+    """Leaves [n, ...] -> [n / size, size, ...]; `size` divides n."""
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def summed(function: Callable[[Any, Any], Array], shared: Any, xs: Any) -> Array:
+    """sum_i function(shared, xs[i]), which is differentiated term by term.
+
+    A derivative computes the gradient of each term together with it, before the next
+    term: what a term held is used while the cache still has it, and gradients alone are
+    kept. In either mode, and of every order.
+
+    Args:
+      function: (shared, x) -> f32[]. It closes over nothing that is differentiated.
+      shared: a pytree.
+      xs: a pytree of arrays with one leading axis.
+    """
+
+    def add(total: Array, x: Any) -> tuple[Array, None]:
+        return total + function(shared, x), None
+
+    return jax.lax.scan(add, _zero(function, shared, xs), xs)[0]
+
+
+def _summed_with_gradient(
+    function: Callable[[Any, Any], Array], primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    moves = jax.tree.map(lambda t: not isinstance(t, SymbolicZero), tangents)
+    moving = jax.tree.map(lambda m, p: p if m else None, moves, primals)
+    resting = jax.tree.map(lambda m, p: None if m else p, moves, primals)
+
+    def add(carry: Any, x: Any) -> Any:
+        total, so_far = carry
+        x_moving, x_resting = x
+
+        def term(shared: Any, x: Any) -> Array:
+            return function(_both(shared, resting[0]), _both(x, x_resting))
+
+        value, (by_shared, by_x) = jax.value_and_grad(term, (0, 1))(moving[0], x_moving)
+        return (total + value, jax.tree.map(jnp.add, so_far, by_shared)), by_x
+
+    carry = _zero(function, *primals), jax.tree.map(jnp.zeros_like, moving[0])
+    (total, by_shared), by_x = jax.lax.scan(add, carry, (moving[1], resting[1]))
+    directions = [t for t in jax.tree.leaves(tangents) if not isinstance(t, SymbolicZero)]
+    grads = jax.tree.leaves((by_shared, by_x))
+    each = [jnp.sum(g * t) for g, t in zip(grads, directions, strict=True)]
+    return total, functools.reduce(jnp.add, each)
+
+
+summed.defjvp(_summed_with_gradient, symbolic_zeros=True)
+
+
+def _both(moving: Any, resting: Any) -> Any:
+    """A tree, of its leaves that are differentiated and those that are not."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, moving, resting, is_leaf=lambda x: x is None
+    )
+
+
+def _zero(function: Callable[[Any, Any], Array], shared: Any, xs: Any) -> Array:
+    first = jax.tree.map(lambda x: x[0], xs)
+    found = jax.eval_shape(function, shared, first)
+    return jnp.zeros(found.shape, found.dtype)

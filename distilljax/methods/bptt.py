@@ -37,7 +37,7 @@ from distilljax.core.outer import (
     per_field,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat
+from distilljax.core.scan import Remat, pieces, summed
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 SOURCE = "real"
@@ -147,7 +147,11 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             )
         batch = sampling.batch(batch_key, real, config.real_batch)
         images = augment(augment_key, batch.images, strategy=config.augment)
-        return loss_fn(state.params, batch._replace(images=images)), aux
+        batch = batch._replace(images=images)
+        num = len(images)
+        chunk = inner.cache_chunk(num) or num
+        total = summed(loss_fn, state.params, pieces(batch, chunk))
+        return total * (chunk / num), aux
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),

@@ -20,7 +20,8 @@ from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.distances import class_mean_gap
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.types import Array, DistilledSet, Key, Model, RealSet
+from distilljax.core.scan import pieces, summed
+from distilljax.types import Array, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
 
@@ -52,16 +53,23 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         params = model.init(init_key)
         k = distilled.label_logits.shape[1]
 
-        def class_features(images: Array, chunk: int | None) -> Array:
+        def features(params: Params, images: Array) -> Array:
             images = augment(augment_key, images, strategy=config.augment, siamese=True)
-            pieces = images.reshape(-1, chunk or len(images), *images.shape[1:])
-            features = jax.lax.map(lambda x: model.features(params, x), pieces)
-            return features.reshape(k, -1, features.shape[-1])
+            return model.features(params, images)
+
+        def gap(params: Params, classes: tuple[Array, Array]) -> Array:
+            ours, targets = classes
+            found = features(params, ours.reshape(-1, *ours.shape[2:]))
+            return class_mean_gap(found.reshape(*ours.shape[:2], -1), targets)
 
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         drawn = drawn.reshape(-1, *drawn.shape[2:])
-        target = class_features(drawn, inner.cache_chunk(len(drawn)))
-        return class_mean_gap(class_features(distilled.images, None), target), aux
+        chunk = inner.cache_chunk(len(drawn)) or len(drawn)
+        theirs = jax.lax.map(lambda x: features(params, x), pieces(drawn, chunk))
+        theirs = theirs.reshape(k, -1, theirs.shape[-1])
+        ours = pieces(distilled.images, len(distilled.images) // k)
+        together = inner.cache_groups(k, ours.shape[1])
+        return summed(gap, params, pieces((ours, theirs), together)), aux
 
     rule = descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(

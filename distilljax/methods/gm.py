@@ -37,6 +37,7 @@ from distilljax.core.distances import GradientDistance, gradient_distance
 from distilljax.core.inner import InnerState
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parametrisations import DIRECT, Parametrisation
+from distilljax.core.scan import pieces, summed
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
@@ -112,22 +113,26 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         most = 1 if jax.default_backend() == "cpu" else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         labels = jnp.broadcast_to(jnp.eye(k)[:, None], (*drawn.shape[:2], k))
-        together = min(config.classes_together or most, k)
+        at_once = min(config.classes_together or most, k)
         theirs = jax.lax.map(
             lambda given: gradient(params, *given),
             (class_keys, Batch(drawn, labels)),
-            batch_size=together if together > 1 else None,
+            batch_size=at_once if at_once > 1 else None,
         )
         theirs = jax.lax.stop_gradient(theirs)
 
-        def gap(key: Key, batch: Batch, theirs: Params) -> Array:
-            ours = gradient(params, key, batch)
-            return gradient_distance(ours, theirs, config.distance)
+        def gaps(params: Params, classes: tuple[Key, Batch, Params]) -> Array:
+            def gap(key: Key, batch: Batch, theirs: Params) -> Array:
+                ours = gradient(params, key, batch)
+                return gradient_distance(ours, theirs, config.distance)
 
-        by_class = jax.tree.map(
-            lambda x: x.reshape(k, -1, *x.shape[1:]), distilled_set.as_batch(distilled)
-        )
-        return jax.vmap(gap)(class_keys, by_class, theirs).sum(), network
+            return jax.vmap(gap)(*classes).sum()
+
+        ipc = len(distilled.images) // k
+        by_class = pieces(distilled_set.as_batch(distilled), ipc)
+        together = inner.cache_groups(k, ipc)
+        groups = pieces((class_keys, by_class, theirs), together)
+        return summed(gaps, params, groups), network
 
     def train(key: Key, state: InnerState, distilled: DistilledSet) -> InnerState:
         """`inner_loop` epochs on the distilled set."""

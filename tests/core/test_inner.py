@@ -251,6 +251,14 @@ def test_a_cpu_takes_pieces_that_its_cache_holds(num, chunk):
     assert inner.cache_chunk(num) == chunk
 
 
+@pytest.mark.parametrize(
+    ("num", "size", "groups"),
+    [(10, 10, 2), (10, 1, 10), (10, 50, 1), (7, 10, 1), (9, 5, 3)],
+)
+def test_a_cpu_takes_groups_that_its_cache_holds(num, size, groups):
+    assert inner.cache_groups(num, size) == groups
+
+
 def test_the_derivative_by_the_rate_computes_no_gradient_again():
     """Its step's gradient is kept, the derivative is a product with it."""
 
