@@ -305,18 +305,24 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         return [part for one in orders for part in np.split(np.asarray(one[:size]), bounds)]
 
     def function(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
-        return pools.subset_trained(
-            keys,
-            common.model,
-            real,
-            positions,
-            sizes,
-            test,
-            epochs=epochs,
-            batch=batch,
-            optimizer=optax.sgd(0.01, momentum=0.9),
-            chunk=inner.cache_chunk(batch),
-        ).classes
+        """`pools.subset_trained`, with logits for classes."""
+
+        def one(given: tuple[Any, Any, Any]) -> Any:
+            key, where, size = given
+            params = pools.train_on_subset(
+                key,
+                common.model,
+                real,
+                where,
+                size,
+                epochs=epochs,
+                batch=batch,
+                optimizer=optax.sgd(0.01, momentum=0.9),
+                chunk=inner.cache_chunk(batch),
+            )
+            return evaluate.predict(common.model.apply, params, test)
+
+        return jax.lax.map(one, (keys, positions, sizes))
 
     def counted(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
         """As many gradients of single images, and predictions."""
@@ -340,7 +346,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         function,
         (keys, jnp.asarray(subsets.positions), jnp.asarray(subsets.sizes), real, test[0]),
         counted,
-        lambda classes: {"classes": np.asarray(classes)},
+        lambda logits: {"logits": np.asarray(logits)},
         given,
         "network",
         sizes.networks,

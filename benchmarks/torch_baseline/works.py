@@ -144,12 +144,12 @@ def _pool(g: _Given) -> Work:
     ]
 
     def run() -> dict[str, Any]:
-        classes = []
+        logits = []
         for each in batches:
             fresh = copy.deepcopy(network)
             steps.train_on_batches(fresh, images, labels, each, **settings)
-            classes.append(steps.predict(fresh, test_images).argmax(1))
-        return {"classes": torch.stack(classes).cpu().numpy()}
+            logits.append(steps.predict(fresh, test_images))
+        return {"logits": torch.stack(logits).cpu().numpy()}
 
     return run
 
