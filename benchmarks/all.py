@@ -91,31 +91,28 @@ RUNS = {
     ),
 }
 _TINY_SIDE = RUNS["side_by_side"][1]
-# Run only when named: the benchmark, its flags, and those that make it tiny.
+# Further sizes of the side by side, run only when named.
 LONGER = {
     "side_by_side_one_core": (
-        "side_by_side",
         "--work=train,loo,pool --steps=30 --real_batch=64 --threads=1 --repeats=5",
         f"{_TINY_SIDE} --work=train --threads=1",
     ),
     "side_by_side_unroll30": (
-        "side_by_side",
         "--work=bptt,tm --unroll=30 --real_batch=64 --repeats=3",
         f"{_TINY_SIDE} --work=bptt",
     ),
     "side_by_side_unroll80": (
-        "side_by_side",
         "--work=bptt,tm --unroll=80 --real_batch=64 --repeats=1",
         f"{_TINY_SIDE} --work=bptt",
     ),
     # At this width one of a thousand ReLUs' gradients differs: see the tolerance.
     "side_by_side_width128": (
-        "side_by_side",
         "--width=128 --unroll=2 --steps=5 --real_batch=64 --repeats=3 --check_steps=1 "
         "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
     ),
 }
+EVERY = RUNS | LONGER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,19 +133,17 @@ class Config(Base):
     @property
     def names(self) -> list[str]:
         """What is run."""
-        known = (*RUNS, *LONGER)
-        return list(contest.names("only", self.only, known) if self.only else RUNS)
+        return list(contest.names("only", self.only, EVERY) if self.only else RUNS)
 
 
 def benchmark(name: str) -> str:
     """The module in `benchmarks` that makes a record."""
-    return LONGER[name][0] if name in LONGER else name
+    return "side_by_side" if name in LONGER else name
 
 
 def flags(name: str, config: Config, torch: bool) -> list[str]:
     """The flags of one benchmark, but for where its record goes."""
-    choices = LONGER[name][1:] if name in LONGER else RUNS[name]
-    words = shlex.split(choices[config.quick])
+    words = shlex.split(EVERY[name][config.quick])
     if name == "memory":  # only compiles, and draws
         words.append(f"--plot={pathlib.Path(config.out) / 'memory.png'}")
     elif config.threads and not any(word.startswith("--threads") for word in words):
@@ -183,7 +178,7 @@ def run(config: Config) -> None:
         done = subprocess.run([sys.executable, *words, f"--json={path}"])
         if done.returncode:
             raise InputError(f"benchmarks.{name} ended with code {done.returncode}")
-    paths = {name: out / f"{name}.json" for name in (*RUNS, *LONGER)}
+    paths = {name: out / f"{name}.json" for name in EVERY}
     sections = {n: section(n, path) for n, path in paths.items() if path.exists()}
     text = "\n\n".join(f"## {name}\n\n{content}" for name, content in sections.items())
     (out / "tables.md").write_text(f"# Benchmarks\n\n{text}\n", encoding="utf-8")

@@ -72,9 +72,9 @@ def scan(
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
 
 
-def pieces(tree: Any, size: int) -> Any:
-    """Leaves [n, ...] -> [n / size, size, ...]; `size` divides n."""
-    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)
+def pieces(tree: Any, size: int | None) -> Any:
+    """Leaves [n, ...] -> [n / size, size, ...]; `size` divides n, None is n."""
+    return jax.tree.map(lambda x: x.reshape(-1, size or len(x), *x.shape[1:]), tree)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

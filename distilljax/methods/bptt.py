@@ -147,11 +147,8 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             )
         batch = sampling.batch(batch_key, real, config.real_batch)
         images = augment(augment_key, batch.images, strategy=config.augment)
-        batch = batch._replace(images=images)
-        num = len(images)
-        chunk = inner.cache_chunk(num) or num
-        total = summed(loss_fn, state.params, pieces(batch, chunk))
-        return total * (chunk / num), aux
+        parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
+        return summed(loss_fn, state.params, parts) / len(parts.labels), aux
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),

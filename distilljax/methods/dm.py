@@ -64,8 +64,8 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         drawn = drawn.reshape(-1, *drawn.shape[2:])
-        chunk = inner.cache_chunk(len(drawn)) or len(drawn)
-        theirs = jax.lax.map(lambda x: features(params, x), pieces(drawn, chunk))
+        parts = pieces(drawn, inner.cache_chunk(len(drawn)))
+        theirs = jax.lax.map(lambda x: features(params, x), parts)
         theirs = theirs.reshape(k, -1, theirs.shape[-1])
         ours = pieces(distilled.images, len(distilled.images) // k)
         together = inner.cache_groups(k, ours.shape[1])
