@@ -18,13 +18,15 @@ import optax
 
 from benchmarks import problem
 from distilljax import data
+from distilljax.analysis import leave_one_out, pools
 from distilljax.config import option
-from distilljax.core import evaluate, expert, inner, leave_one_out, losses, pools, sampling
-from distilljax.core.evaluate import Protocol
-from distilljax.core.expert import Trajectories
+from distilljax.core import inner, losses, parameters, sampling
+from distilljax.core.parameters import Trajectories
 from distilljax.core.scan import Remat, scan
 from distilljax.methods import METHODS
 from distilljax.models import convnet
+from distilljax.training import evaluation
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch, DistilledSet, Model, RealSet
 
 K = problem.NUM_CLASSES
@@ -201,7 +203,7 @@ def _by_class(name: str, sizes: Sizes, common: _Common, **settings: Any) -> Case
 
 
 def _tm(sizes: Sizes, common: _Common) -> Case:
-    start = np.asarray(expert.flatten(common.params))
+    start = np.asarray(parameters.flatten(common.params))
     away = np.random.default_rng(2).standard_normal(start.shape)
     target = start + (0.01 * away).astype(common.dtype)
     settings = {
@@ -212,7 +214,7 @@ def _tm(sizes: Sizes, common: _Common) -> Case:
         "image_lr": OUTER_RATE,
         "remat": sizes.remat,
     }
-    restored = expert.unflatten(common.model)(jnp.asarray(target))
+    restored = parameters.unflatten(common.model)(jnp.asarray(target))
     given = {
         "target": jax.tree.map(np.asarray, restored),
         "log_lr": float(np.log(0.01)),
@@ -223,8 +225,8 @@ def _tm(sizes: Sizes, common: _Common) -> Case:
     return _outer("tm", sizes, common, source, settings, given)
 
 
-def _protocol(sizes: Sizes) -> Protocol:
-    return Protocol(steps=sizes.steps, lr=0.01, momentum=0.9)
+def _protocol(sizes: Sizes) -> EvaluationProtocol:
+    return EvaluationProtocol(steps=sizes.steps, lr=0.01, momentum=0.9)
 
 
 def _trained_given(sizes: Sizes, common: _Common, test: tuple[RealSet, Any]) -> dict:
@@ -247,8 +249,8 @@ def _train(sizes: Sizes, common: _Common) -> Case:
 
     def of(model: Model) -> Callable[..., Any]:
         def function(key: Any, batch: Batch, test: RealSet) -> Any:
-            params = evaluate.train(key, model, batch, _protocol(sizes))
-            return evaluate.predict(model.apply, params, test)
+            params = evaluation.train(key, model, batch, _protocol(sizes))
+            return evaluation.predict(model.apply, params, test)
 
         return function
 
@@ -320,7 +322,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
                 optimizer=optax.sgd(0.01, momentum=0.9),
                 chunk=inner.cache_chunk(batch),
             )
-            return evaluate.predict(common.model.apply, params, test)
+            return evaluation.predict(common.model.apply, params, test)
 
         return jax.lax.map(one, (keys, positions, sizes))
 
@@ -335,7 +337,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         seen = jnp.zeros(epochs * int(subsets.sizes.sum()), jnp.int32)
         params, _ = scan(add, common.params, seen, remat="none")
         tested = range(len(subsets.sizes))
-        return [evaluate.predict(common.plain.apply, params, test) for _ in tested]
+        return [evaluation.predict(common.plain.apply, params, test) for _ in tested]
 
     given = _trained_given(sizes, common, test) | {
         "real_images": images,

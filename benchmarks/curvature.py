@@ -32,9 +32,9 @@ from benchmarks.harness import Column, Remote, Sample, figure
 from distilljax import data
 from distilljax.config import option
 from distilljax.core import inner, losses, sampling
-from distilljax.core.evaluate import Protocol, optimizer
 from distilljax.curvature import estimators, hessian
 from distilljax.models import convnet
+from distilljax.training.evaluation import EvaluationProtocol, optimizer
 from distilljax.types import Array, Batch, InputError, Key
 
 SETS, POINTS = 4, 301  # of the study's figure
@@ -69,7 +69,7 @@ class Problem:
         k = loaded.num_classes
         real = data.on_device(loaded.train, transform, k)
         model = convnet.make(convnet.Config(width=config.width), loaded.image_shape, k)
-        rule = optimizer(Protocol(), config.iterations, 0.01)
+        rule = optimizer(EvaluationProtocol(), config.iterations, 0.01)
         self.loss_fn = losses.cross_entropy(model.apply)
 
         @jax.jit

@@ -28,9 +28,10 @@ from benchmarks import contest, harness
 from benchmarks.contest import Contestant
 from benchmarks.harness import Column, Remote
 from distilljax.config import FieldError, option
-from distilljax.core import evaluate, losses
-from distilljax.core.evaluate import Protocol
+from distilljax.core import losses
 from distilljax.curvature import hessian
+from distilljax.training import evaluation
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, Batch, InputError, Key
 
 FLAG = "--xla_force_host_platform_device_count="
@@ -81,11 +82,11 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
     over, everywhere = NamedSharding(mesh, P("device")), NamedSharding(mesh, P())
     model, params, images = contest.given(config)
     train = jax.tree.map(lambda x: x[: config.train_images], images)
-    protocol = Protocol(steps=config.steps)
+    protocol = EvaluationProtocol(steps=config.steps)
 
     def evaluated(keys: Key, train: Batch, images: Array) -> Array:
         def one(key: Key) -> Array:
-            return model.apply(evaluate.train(key, model, train, protocol), images)
+            return model.apply(evaluation.train(key, model, train, protocol), images)
 
         return jax.lax.map(one, keys)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.experts
     python -m benchmarks.experts --experts=16 --width=128 --size=32 --channels=3
 
-One epoch of `distilljax.core.expert.epoch` on random images is timed, what lies between
+One epoch of `distilljax.training.expert.epoch` on random images is timed, what lies between
 epochs (held-out accuracy, writing) is not; experts an hour are computed from it for the
 epochs of a run.
 """
@@ -19,10 +19,10 @@ from benchmarks import contest, harness, problem
 from benchmarks.contest import Contestant
 from benchmarks.harness import Column, figure, mib
 from distilljax.config import option
-from distilljax.core import expert
 from distilljax.core.augment import parse
-from distilljax.core.expert import Recipe
 from distilljax.core.inner import InnerState
+from distilljax.training import expert
+from distilljax.training.expert import Recipe
 from distilljax.types import Array, Key, RealSet
 
 ONE_AFTER_ANOTHER = "one after another (map)"

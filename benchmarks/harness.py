@@ -33,11 +33,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import option
+from distilljax.io.environment import environment
 from distilljax.io.files import write_json
 from distilljax.types import InputError
-from experiments import launch, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 PLACES = ("json", "plot", "data_dir", "out")  # options that name places of this machine
@@ -417,7 +418,7 @@ def described(name: str, config: Base) -> dict[str, Any]:
     """
     settings = {n: v for n, v in config.to_dict().items() if n not in PLACES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    environment = runs.environment() | {
+    machine = environment() | {
         "processor": processor(),
         "threads": cores or os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),  # of the minute before
@@ -429,7 +430,7 @@ def described(name: str, config: Base) -> dict[str, Any]:
             f"benchmarks.{name}", type(config).from_dict(settings)
         ),
         "config": settings,
-        "environment": environment,
+        "environment": machine,
     }
 
 

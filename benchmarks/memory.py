@@ -10,7 +10,7 @@ compared with the bytes of one set of parameters (`bptt` keeps their momentum to
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import jax
@@ -18,10 +18,12 @@ import jax
 from benchmarks import contest, harness, problem
 from benchmarks.harness import Column, figure, mib
 from distilljax.config import FieldError, option
-from distilljax.core import expert
+from distilljax.core import parameters
 from distilljax.core.scan import Remat
+from distilljax.io.files import replacing
 from distilljax.methods import METHODS, bptt, tm
-from experiments import figures
+
+COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +97,51 @@ def table(record: dict[str, Any]) -> str:
     return harness.markdown(columns(lengths), _rows(record["records"]))
 
 
+def plot(
+    path: pathlib.Path, lines: Mapping[tuple[str, str], Sequence[tuple[int, float]]]
+) -> None:
+    """Draws temporary memory against the length of the unroll.
+
+    Args:
+      path: the PNG to write.
+      lines: (method, policy) -> (inner steps, MiB) pairs.
+    """
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(method for method, _ in lines))
+    figure = Figure(figsize=(7.2, 3.2), dpi=150)
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for axes, method in zip(panels, methods, strict=True):
+        policies = [policy for m, policy in lines if m == method]
+        for policy, colour in zip(policies, COLOURS, strict=False):
+            x, y = zip(*lines[method, policy], strict=True)
+            axes.plot(x, y, "o-", color=colour, markersize=3.5, label=f"remat={policy}")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(x, map(str, x))
+        axes.minorticks_off()
+        axes.set_title(method, loc="left", fontweight="bold")
+        axes.set_xlabel("inner steps")
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("temporary memory, MiB")
+    panels[0].legend(frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", facecolor="white")
+
+
 def run(config: Config) -> None:
     """Measures, prints the table, writes what is asked for."""
     described = harness.described("memory", config)
     lengths = sorted(contest.counts("lengths", config.lengths))
-    parameters = 4 * expert.num_params(problem.make(config).model)
+    num_bytes = 4 * parameters.num_params(problem.make(config).model)
     records = [
         measure(name, length, remat, config)
         for name in ("bptt", "tm")
         for remat in get_args(Remat)
         for length in lengths
     ]
-    title = f"temporary MiB; one set of parameters is {mib(parameters)} MiB"
+    title = f"temporary MiB; one set of parameters is {mib(num_bytes)} MiB"
     harness.show(title, columns(lengths), _rows(records))
     if config.plot:
         lines = {
@@ -118,8 +153,8 @@ def run(config: Config) -> None:
             for name in ("bptt", "tm")
             for remat in get_args(Remat)
         }
-        figures.memory_curves(pathlib.Path(config.plot), lines)
-    described["parameter_bytes"] = parameters
+        plot(pathlib.Path(config.plot), lines)
+    described["parameter_bytes"] = num_bytes
     harness.write(config.json, described | {"records": records})
 
 

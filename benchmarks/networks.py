@@ -3,8 +3,8 @@
     python -m benchmarks.networks
     python -m benchmarks.networks --networks=1,16,64 --images=100 --width=128
 
-Networks are trained by `distilljax.core.evaluate.train` from weights of their own: mapped
-over their weights (vmap), one after another in one program (map), or one in each of as
+Networks are trained by `distilljax.training.evaluation.train` from weights of their own:
+mapped over their weights (vmap), one after another in one program (map), or one in each of as
 many dispatches from Python (loop). All ways give the same logits on the training images.
 """
 
@@ -18,8 +18,8 @@ from benchmarks import contest, harness
 from benchmarks.contest import Contestant
 from benchmarks.harness import Column, mib
 from distilljax.config import option
-from distilljax.core import evaluate
-from distilljax.core.evaluate import Protocol
+from distilljax.training import evaluation
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, Batch, Key
 
 
@@ -40,10 +40,10 @@ class Config(contest.Options):
 def prepare(config: Config) -> dict[str, Contestant]:
     """Every way with every number of networks, checked against the loop."""
     model, _, batch = contest.given(config)
-    protocol = Protocol(steps=config.steps)
+    protocol = EvaluationProtocol(steps=config.steps)
 
     def one(key: Key, batch: Batch) -> Array:
-        params = evaluate.train(key, model, batch, protocol)
+        params = evaluation.train(key, model, batch, protocol)
         return model.apply(params, batch.images)
 
     single = harness.compiled(one, jax.random.key(2), batch)

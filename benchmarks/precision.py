@@ -33,10 +33,11 @@ from benchmarks.contest import Contestant, Given
 from benchmarks.harness import Column, figure
 from distilljax import data, io
 from distilljax.config import option
-from distilljax.core import distilled, evaluate, inner, losses
+from distilljax.analysis.statistics import spread
+from distilljax.core import distilled, inner, losses
 from distilljax.models import MODELS
+from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, Model, Params
-from experiments import runs
 
 ARTEFACT = harness.ROOT / "experiments" / "artefacts" / "embedded_tm_ipc10"
 ONES = 4096
@@ -199,12 +200,12 @@ def accuracies(config: Config) -> dict[str, dict[str, Any]]:
         network = casting(model, precision)
 
         def score(keys: Key, batch: Batch, test: Any, network: Model = network) -> Array:
-            return evaluate.fresh_accuracy(
+            return evaluation.fresh_accuracy(
                 keys, network, batch, test, protocol, learning_rate=rate
             )
 
         values = jax.jit(within(precision, score))(keys, batch, test)
-        found[name] = runs.spread(values)
+        found[name] = spread(values)
     return found
 
 

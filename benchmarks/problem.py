@@ -14,8 +14,8 @@ from distilljax import data
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert
-from distilljax.core.expert import Trajectories
+from distilljax.core import parameters
+from distilljax.core.parameters import Trajectories
 from distilljax.models import convnet
 from distilljax.types import DistilledSet, Model
 
@@ -58,7 +58,7 @@ def make(config: ProblemOptions, num_epochs: int = 8) -> Problem:
         learning_rate=0.01,
     )
     keys = jax.random.split(jax.random.key(2), NUM_EXPERTS)
-    first = jax.vmap(lambda key: expert.flatten(model.init(key)))(keys)
+    first = jax.vmap(lambda key: parameters.flatten(model.init(key)))(keys)
     steps = 0.01 * jax.random.normal(keys[0], (NUM_EXPERTS, num_epochs, first.shape[1]))
     walk = first[:, None] + jnp.cumsum(steps, axis=1)
     return Problem(

@@ -1,10 +1,26 @@
 """distilljax: dataset distillation in JAX.
 
-The core (`distilljax.core`, `distilljax.methods`, `distilljax.models`) is made of
-pure functions; `distilljax.data` reads data sets, `distilljax.io` writes files and
-`distilljax.loop` runs the outer loop.
+Submodules are imported when they are first used: `distilljax.methods.bptt`,
+`distilljax.core.inner`.
+
+    types       arrays, models, distilled sets
+    config      frozen options with help text and limits
+    data        data sets and their preprocessing
+    models      networks
+    core        the differentiable engine: inner loops, meta-gradients, outer steps
+    methods     distillation methods
+    training    evaluation protocols, expert trajectories
+    analysis    agreement, leave-one-out, pools of networks, coresets, statistics
+    curvature   Hessian, Gauss-Newton, NTK, influence functions
+    probes      measurements along a training run
+    io          artefacts, checkpoints, records
+    loop        the outer loop, with checkpoints and resume
+    launch      a configuration as command-line flags
 """
 
+from typing import TYPE_CHECKING
+
+from distilljax import lazy
 from distilljax.types import (
     Batch,
     DistilledSet,
@@ -13,6 +29,46 @@ from distilljax.types import (
     RealSet,
 )
 
+if TYPE_CHECKING:
+    from distilljax import (
+        analysis,
+        config,
+        core,
+        curvature,
+        data,
+        io,
+        launch,
+        loop,
+        methods,
+        models,
+        probes,
+        training,
+        types,
+    )
+
 __version__ = "0.1.0"
 
-__all__ = ["Batch", "DistilledSet", "InputError", "Model", "RealSet"]
+__all__ = [
+    "Batch",
+    "DistilledSet",
+    "InputError",
+    "Model",
+    "RealSet",
+    "analysis",
+    "config",
+    "core",
+    "curvature",
+    "data",
+    "io",
+    "launch",
+    "loop",
+    "methods",
+    "models",
+    "probes",
+    "training",
+    "types",
+]
+
+__getattr__, __dir__ = lazy.submodules(
+    __name__, [name for name in __all__ if name.islower()]
+)

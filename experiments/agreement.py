@@ -22,8 +22,8 @@ images a class, one network a set, the iteration chosen by hand):
 
 What differs here:
 - Accuracies are matched to the members nearest to that of each network
-  (`core.agreement.matched`), by a straight line read off at equal accuracy; no iteration is
-  chosen. `iteration` is the median of the members found. A window holds predictions of at
+  (`analysis.agreement.matched`), by a straight line read off at equal accuracy; no
+  iteration is chosen. `iteration` is the median of the members found. A window holds predictions of at
   least two thirds of the early-stopped runs, however near those of a few come.
 - Several networks for each set, and beside the sets as many random real images. The value
   is the mean over these networks. Its variance is the sum of two: the pool's, which the
@@ -76,13 +76,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from distilljax import data
+from distilljax import data, launch
+from distilljax.analysis import agreement, pools
+from distilljax.analysis.agreement import Match
+from distilljax.analysis.pools import MeanError, Predicted
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
-from distilljax.core import agreement, evaluate, pools
-from distilljax.core.agreement import Match
-from distilljax.core.pools import MeanError, Predicted
 from distilljax.io.files import replacing, write_json
+from distilljax.training import evaluation
 from distilljax.types import (
     Array,
     Batch,
@@ -93,7 +94,7 @@ from distilljax.types import (
     RealSet,
     Transform,
 )
-from experiments import cells, common, figures, launch, runs
+from experiments import cells, common, figures, runs
 from experiments.common import ARCHITECTURES, OWN, Named
 from experiments.progress import duration
 
@@ -523,13 +524,13 @@ def _row_groups(config: Config, problem: _Problem) -> dict[str, _Group]:
     """The networks trained on the sets of each row."""
 
     @functools.cache
-    def program(protocol: evaluate.Protocol) -> Any:
+    def program(protocol: evaluation.EvaluationProtocol) -> Any:
         @jax.jit
         def train(
             key: Key, numbers: Array, sets: Batch, test: RealSet, rate: Array
         ) -> Predicted:
             def one(given: tuple[Key, Batch]) -> Predicted:
-                params = evaluate.train(
+                params = evaluation.train(
                     given[0], problem.model, given[1], protocol, learning_rate=rate
                 )
                 return pools.predicted(problem.model, params, test, config.chunk)

@@ -67,16 +67,17 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special, stats
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert
-from distilljax.core.expert import Recipe
+from distilljax.core import parameters
 from distilljax.core.inner import InnerState
 from distilljax.io.files import replacing, write_json
+from distilljax.training import expert
+from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model, Params, Transform
-from experiments import common, figures, launch, runs
+from experiments import common, figures, runs
 from experiments.annotators import ANNOTATORS, Annotations, Annotator, Clip, Measured
 from experiments.annotators import clip as clip_annotator
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
@@ -580,7 +581,7 @@ class _Trained(NamedTuple):
     """A network as its file holds it."""
 
     epoch: int  # that it has been through
-    params: np.ndarray  # f32[p], see `expert.flatten`
+    params: np.ndarray  # f32[p], see `parameters.flatten`
     optimizer: np.ndarray  # f32[q], empty once it is trained
     losses: np.ndarray  # f64[epoch], the mean training loss of each
     seconds: float  # of training
@@ -638,7 +639,7 @@ def _train(
         print(f"{network.name} goes on after epoch {kept.epoch}")
         restore = ravel_pytree(state.opt_state)[1]
         state = InnerState(
-            expert.unflatten(model)(jnp.asarray(kept.params)),
+            parameters.unflatten(model)(jnp.asarray(kept.params)),
             restore(jnp.asarray(kept.optimizer)),
         )
     losses, seconds, saved = kept.losses.tolist(), kept.seconds, time.monotonic()
@@ -665,7 +666,7 @@ def _train(
         if last or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
             saved = time.monotonic()
             optimizer = ravel_pytree(() if last else state.opt_state)[0]
-            params = np.asarray(expert.flatten(state.params))
+            params = np.asarray(parameters.flatten(state.params))
             kept = _Trained(epoch, params, np.asarray(optimizer), np.array(losses), seconds)
             _keep(path, identity, **kept._asdict())
     return kept
@@ -739,7 +740,7 @@ def _run(config: Config, problem: _Problem, workdir: pathlib.Path) -> dict[str, 
     trained = _train(config, network, model, problem, workdir)
     features, logits = _look(
         model,
-        expert.unflatten(model)(jnp.asarray(trained.params)),
+        parameters.unflatten(model)(jnp.asarray(trained.params)),
         images,
         named.artefact.transform,
     )

@@ -24,9 +24,10 @@ import numpy as np
 
 from distilljax import data, io
 from distilljax.core import distilled as distilled_set
-from distilljax.core import evaluate, sampling
+from distilljax.core import sampling
 from distilljax.io import records
 from distilljax.io.files import replacing
+from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments import common
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
@@ -198,7 +199,7 @@ class Row(NamedTuple):
     label: str
     sets: Batch  # images f32[s, n, h, w, c], labels f32[s, n, k]: one for each network
     test: RealSet
-    protocol: evaluate.Protocol
+    protocol: evaluation.EvaluationProtocol
     learning_rate: Array  # f32[], where the protocol leaves it to the set
     artefact: io.Artefact  # the set, or the one that the random images stand beside
     identity: str  # SHA-256 of all this, without the label
@@ -236,7 +237,7 @@ def rows(
     distilled: list[Row] = []
     random: dict[str, Row] = {}
     for label, (path, artefact) in artefacts.items():
-        trained = evaluate.PROTOCOLS.get(protocol, artefact.protocol)
+        trained = evaluation.PROTOCOLS.get(protocol, artefact.protocol)
         rate = jnp.exp(artefact.distilled.log_lr)
         ipc = common.stored_ipc(artefact)
         needs: dict[str, Any] = {
@@ -273,7 +274,7 @@ def rows(
     return [*distilled, *random.values()]
 
 
-def cost(num_images: int, protocol: evaluate.Protocol, num_test: int) -> float:
+def cost(num_images: int, protocol: evaluation.EvaluationProtocol, num_test: int) -> float:
     """What a network costs, in images trained on; testing one costs a third."""
     size, _ = sampling.even_batches(num_images, protocol.batch)
     return protocol.num_steps(num_images) * size + num_test / 3
@@ -336,7 +337,7 @@ class Trainer:
             )
 
             def compute(keys: Key, sets: Batch, test: RealSet, rate: Array) -> Array:
-                return evaluate.fresh_accuracy(
+                return evaluation.fresh_accuracy(
                     keys,
                     training.model,
                     sets,

@@ -20,9 +20,10 @@ from scipy.special import stdtrit
 from distilljax import data, io
 from distilljax.config import Config, FieldError, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import evaluate, expert
-from distilljax.core.evaluate import Protocol
+from distilljax.core import parameters
 from distilljax.models import MODELS, alexnet, convnet, mlp, resnet, vgg
+from distilljax.training import evaluation
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import (
     Array,
     Batch,
@@ -140,7 +141,7 @@ def accuracies(
     model: Model,
     train_on: Batch | RealSet,
     test: RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
 ) -> dict[str, Any]:
@@ -163,14 +164,14 @@ def accuracies(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _fresh_accuracy(
     model: Model,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     keys: Key,
     train_on: Batch | RealSet,
     test: RealSet,
     rate: Array,
 ) -> Array:
     """Compiled once for all sets of one shape."""
-    return evaluate.fresh_accuracy(
+    return evaluation.fresh_accuracy(
         keys,
         model,
         train_on,
@@ -188,7 +189,7 @@ def against(
     distilled: DistilledSet,
     baselines: Mapping[str, Batch],
     test: RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> dict[str, dict[str, Any]]:
     """Accuracies of `distilled` and of each baseline, sets of real images.
 
@@ -415,7 +416,7 @@ def sized_model(
     shape, k = loaded.image_shape, loaded.num_classes
     model = MODELS[network.key].make(network.config, shape, k)
     try:
-        return model, expert.num_params(model)
+        return model, parameters.num_params(model)
     except ValueError as error:
         raise FieldError(field, network.name, str(error)) from None
 

@@ -33,14 +33,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
+from distilljax.analysis import coresets
 from distilljax.config import FieldError, chooses, option
-from distilljax.core import coresets, sampling
-from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy
+from distilljax.core import sampling
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol, fresh_accuracy
 from distilljax.types import Array, Batch, Key, Model, RealSet
-from experiments import cells, common, figures, launch, runs
+from experiments import cells, common, figures, runs
 from experiments.progress import duration
 
 RANDOM = "random"
@@ -218,7 +219,7 @@ def _cells(
 
 
 def _training(
-    model: Model, protocol: Protocol, key: Key, batch: Batch, test: RealSet
+    model: Model, protocol: EvaluationProtocol, key: Key, batch: Batch, test: RealSet
 ) -> Callable[[Key, Batch, RealSet], Array]:
     """Accuracy of one network, compiled for arguments like these."""
 

@@ -26,12 +26,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.io.files import write_json
 from distilljax.types import Model
-from experiments import cells, common, figures, launch, runs
+from experiments import cells, common, figures, runs
 from experiments.common import ARCHITECTURES, OWN, Named
 from experiments.progress import duration
 

@@ -25,13 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import __version__, data, io, loop
+from distilljax import __version__, data, io, launch, loop
 from distilljax.config import FieldError, chooses, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import evaluate, expert
-from distilljax.core.evaluate import PROTOCOLS, Protocol
-from distilljax.core.expert import Trajectories
+from distilljax.core import parameters
 from distilljax.core.outer import Source
+from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import (
     PARAMETRISATIONS,
     Parametrisation,
@@ -41,8 +40,10 @@ from distilljax.io import records
 from distilljax.io.files import write_json
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
+from distilljax.training import evaluation
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet, Transform
-from experiments import common, coresets, figures, launch, runs, train_experts
+from experiments import common, coresets, figures, runs, train_experts
 from experiments.coresets import BASELINES
 from experiments.presets import PRESETS
 from experiments.progress import Display, duration
@@ -100,7 +101,7 @@ class Config(common.DataOptions):
 
 
 # How networks are trained on the whole set, for comparison.
-WHOLE = Protocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
+WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
 
 
 def _keys(config: Any) -> Key:
@@ -161,7 +162,7 @@ class _Setting:
         self.method = METHODS[config.method].make(
             self.group, self.model, self.parametrisation
         )
-        self.protocol: Protocol = PROTOCOLS[config.protocol]
+        self.protocol: EvaluationProtocol = PROTOCOLS[config.protocol]
         self.experts = self._load_experts(config, prepared)
         self.source: Source = self.experts if _matches_experts(config) else self.real
         self.start = self._start(config, rest)
@@ -276,7 +277,7 @@ def _same(a: Transform, b: Transform) -> bool:
 @functools.partial(jax.jit, static_argnums=0)
 def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
     """Logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
-    restore = expert.unflatten(model)
+    restore = parameters.unflatten(model)
 
     def logits(vector: Array) -> Array:
         return model.apply(restore(vector.astype(jnp.float32)), images)
@@ -284,11 +285,11 @@ def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
     return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
 
 
-def score_function(model: Model, protocol: Protocol, seeds: int) -> loop.Score:
+def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
     """Held-out accuracy, the mean over fresh networks trained on the set."""
 
     def score(key: Key, distilled: DistilledSet, held_out: RealSet) -> Array:
-        return evaluate.fresh_accuracy(
+        return evaluation.fresh_accuracy(
             jax.random.split(key, seeds),
             model,
             distilled_set.as_batch(distilled),

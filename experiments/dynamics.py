@@ -38,20 +38,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, offers, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert, inner, losses, sampling
-from distilljax.core.evaluate import Protocol, optimizer
+from distilljax.core import inner, losses, parameters, sampling
 from distilljax.curvature.estimators import SpectralDensity, smoothed_density
 from distilljax.io import records
 from distilljax.io.files import replacing, write_json
 from distilljax.models import MODELS
 from distilljax.probes import PROBES, Point
 from distilljax.probes.base import Source
+from distilljax.training.evaluation import EvaluationProtocol, optimizer
 from distilljax.types import Array, Batch, InputError, Key, Model, RealSet, Transform
-from experiments import common, figures, launch, runs
+from experiments import common, figures, runs
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
 
 REAL = "real"  # of --train_on
@@ -248,7 +248,9 @@ class _Trainer:
 
     def __init__(self, config: Any, setting: _Setting, at: Sequence[int]):
         self._config, self._setting, self._at = config, setting, at
-        protocol = Protocol(steps=config.iterations, lr=config.lr, momentum=config.momentum)
+        protocol = EvaluationProtocol(
+            steps=config.iterations, lr=config.lr, momentum=config.momentum
+        )
         rule = optimizer(protocol, config.iterations, config.lr)
         loss_fn = losses.cross_entropy(setting.model.apply)
         whole = isinstance(setting.train_on, Batch)
@@ -264,7 +266,7 @@ class _Trainer:
                 return inner.step(loss_fn, rule, state, batch)[0]
 
             state = jax.lax.fori_loop(first, last, step, state)
-            return state, expert.flatten(state.params)
+            return state, parameters.flatten(state.params)
 
         self._start, self._advance = jax.jit(start), jax.jit(advance)
 
@@ -288,7 +290,7 @@ class _Trainer:
             order_key, num, min(config.batch, num), config.iterations
         )
         state = self._start(init_key)
-        rows = [np.asarray(expert.flatten(state.params))]
+        rows = [np.asarray(parameters.flatten(state.params))]
         began = last_line = time.monotonic()
         for first, last in zip(self._at[:-1], self._at[1:], strict=True):
             state, row = self._advance(state, positions, first, last, on)
@@ -371,7 +373,7 @@ def _run(
         print(f"{before} measurements were made before, in {workdir}")
     progress = _Progress({s: num for s, num in missing.items() if num})
     trainer = _Trainer(config, setting, every_point)
-    unflatten = expert.unflatten(setting.model)
+    unflatten = parameters.unflatten(setting.model)
     programs: dict[str, Any] = {
         name: (jax.jit(probe.init), jax.jit(probe.measure))
         for name, probe in probes.items()
@@ -537,7 +539,7 @@ def _summarise(
         "trained_on": config.train_on,
         "runs": config.runs,
         "model": {"name": config.model, **getattr(config, config.model).to_dict()},
-        "parameters": expert.num_params(setting.model),
+        "parameters": parameters.num_params(setting.model),
         "dataset": common.about_dataset(setting.loaded),
         "seconds": {"measuring": seconds, "this_command": time.perf_counter() - began},
         "peak_memory_bytes": runs.peak_memory_bytes(),

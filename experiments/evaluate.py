@@ -14,14 +14,14 @@ import pathlib
 import time
 from typing import Any, Literal
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
-from distilljax.core.evaluate import PROTOCOLS
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
+from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import Model
-from experiments import common, coresets, figures, launch, runs
+from experiments import common, coresets, figures, runs
 from experiments.coresets import BASELINES
 from experiments.progress import duration
 

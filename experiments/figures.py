@@ -267,34 +267,6 @@ def accuracy_dots(
     _save(figure, path)
 
 
-def memory_curves(
-    path: pathlib.Path, lines: Mapping[tuple[str, str], Sequence[tuple[int, float]]]
-) -> None:
-    """Temporary memory against the length of the unroll.
-
-    Args:
-      path: of the picture.
-      lines: (method, policy) -> (inner steps, MiB) pairs.
-    """
-    methods = list(dict.fromkeys(method for method, _ in lines))
-    figure, rows = plt.subplots(1, len(methods), figsize=(7.2, 3.2), sharey=True)
-    for axes, method in zip(np.atleast_1d(rows), methods, strict=True):
-        policies = [policy for m, policy in lines if m == method]
-        for policy, colour in zip(policies, COLOURS, strict=False):
-            x, y = zip(*lines[method, policy], strict=True)
-            axes.plot(x, y, "o-", color=colour, markersize=3.5, label=f"remat={policy}")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(x, map(str, x))
-        axes.minorticks_off()
-        axes.set_title(method, loc="left", fontweight="bold")
-        axes.set_xlabel("inner steps")
-        axes.grid(axis="y", color=SOFT, alpha=0.3)
-    np.atleast_1d(rows)[0].set_ylabel("temporary memory, MiB")
-    np.atleast_1d(rows)[0].legend(frameon=False)
-    _save(figure, path)
-
-
 def _set_styles(names: Sequence[str], soft: Collection[str]) -> dict[str, dict[str, Any]]:
     """A line for each set: real ones grey with a pattern of their own, others coloured."""
     colours, patterns = iter(COLOURS * len(names)), iter(["-", "--", ":"] * len(names))

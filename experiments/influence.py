@@ -40,16 +40,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
+from distilljax.analysis import leave_one_out
+from distilljax.analysis.leave_one_out import Retrained
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import evaluate, expert, leave_one_out
-from distilljax.core.leave_one_out import Retrained
+from distilljax.core import parameters
 from distilljax.curvature import hessian, influence, kernels, ntk
 from distilljax.io.files import replacing, write_json
+from distilljax.training import evaluation
 from distilljax.types import Array, Batch, InputError, Key, Model, Params, RealSet
-from experiments import common, figures, launch, runs
+from experiments import common, figures, runs
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
 
 ESTIMATES = ("gauss_newton", "ntk")
@@ -162,7 +164,7 @@ def _retrained(config: Config, problem: _Problem, workdir: pathlib.Path) -> Retr
     size = min(config.piece, num)
     folder = workdir / "pieces"
     folder.mkdir(exist_ok=True)
-    protocol = evaluate.PROTOCOLS["study"]
+    protocol = evaluation.PROTOCOLS["study"]
 
     @jax.jit
     def train(keys: Key, left_out: Array, batch: Batch, test: RealSet) -> Retrained:
@@ -238,7 +240,7 @@ def estimate(
       f[n, t], and how well the linear systems were solved, if any were.
     """
     model, batch = problem.model, problem.batch
-    protocol = evaluate.PROTOCOLS["study"]
+    protocol = evaluation.PROTOCOLS["study"]
     test = Batch(
         problem.test.transform(problem.test.images),
         jax.nn.one_hot(problem.test.labels, problem.loaded.num_classes),
@@ -246,7 +248,7 @@ def estimate(
 
     @jax.jit
     def trained(key: Key, batch: Batch) -> Params:
-        return evaluate.train(key, model, batch, protocol)
+        return evaluation.train(key, model, batch, protocol)
 
     params = trained(key, batch)
     if name == "gauss_newton":
@@ -385,7 +387,7 @@ def _run(
         "estimates": compared,
         "most_influenced": problem.test_positions[most].tolist(),
         "artefact": {"path": named.path, "method": artefact.method},
-        "parameters": expert.num_params(problem.model),
+        "parameters": parameters.num_params(problem.model),
         "protocol": "study",
         "dataset": common.about_dataset(loaded),
         "seconds": time.perf_counter() - began,

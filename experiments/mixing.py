@@ -49,13 +49,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core.scan import scan
 from distilljax.io.files import write_json
 from distilljax.types import Array, Batch, Model, Params
-from experiments import cells, common, figures, launch, runs
+from experiments import cells, common, figures, runs
 from experiments.common import ARCHITECTURES, OWN, Named
 from experiments.progress import duration
 

@@ -60,17 +60,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert
-from distilljax.core.expert import Recipe
+from distilljax.core import parameters
 from distilljax.core.inner import InnerState
 from distilljax.io.files import replacing, write_json
 from distilljax.probes import Point, accuracy
+from distilljax.training import expert
+from distilljax.training.expert import Recipe
 from distilljax.types import Array, Batch, InputError, Key, Model, Params, RealSet
-from experiments import cells, common, figures, launch, runs
+from experiments import cells, common, figures, runs
 from experiments.common import ARCHITECTURES, Named
 from experiments.progress import duration
 
@@ -155,7 +156,7 @@ class _Kept(NamedTuple):
     """A network as its file holds it."""
 
     epoch: int  # that it has been through
-    params: np.ndarray  # f32[p], see `expert.flatten`
+    params: np.ndarray  # f32[p], see `parameters.flatten`
     optimizer: np.ndarray  # f32[q], empty once it is trained
     losses: np.ndarray  # f32[epoch], the mean training loss of each
     seconds: float  # of training
@@ -450,7 +451,7 @@ def _train(
                 print(f"{net.title} goes on after epoch {kept.epoch}")
                 restore = ravel_pytree(state.opt_state)[1]
                 state = InnerState(
-                    expert.unflatten(model)(jnp.asarray(kept.params)),
+                    parameters.unflatten(model)(jnp.asarray(kept.params)),
                     restore(jnp.asarray(kept.optimizer)),
                 )
             _train_one(net, kept, state, advance, key, real, progress, workdir)
@@ -497,7 +498,7 @@ def _train_one(
         last = epoch == net.epochs
         if last or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
             optimizer = ravel_pytree(() if last else state.opt_state)[0]
-            params = np.asarray(expert.flatten(state.params))
+            params = np.asarray(parameters.flatten(state.params))
             now = _Kept(epoch, params, np.asarray(optimizer), np.array(losses), seconds)
             _write(net, now, workdir)
             saved = time.monotonic()
@@ -520,7 +521,7 @@ class _Looker:
 
     def params(self, net: _Net, workdir: pathlib.Path) -> Params:
         """Of a trained network."""
-        return expert.unflatten(self._model)(jnp.asarray(_read(net, workdir).params))
+        return parameters.unflatten(self._model)(jnp.asarray(_read(net, workdir).params))
 
     def look(self, params: Params, source: Batch | RealSet) -> tuple[float, float]:
         """Accuracy and mean cross-entropy."""

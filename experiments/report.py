@@ -27,11 +27,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io.files import replacing, write_json
 from distilljax.types import InputError
-from experiments import claims, launch, reference
+from experiments import claims, reference
 from experiments.claims import NAMES, Reading, Record, Verdict, spelt, spelt_interval
 from experiments.page import STYLE, Content, Markup, el
 from experiments.progress import duration

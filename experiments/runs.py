@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 import distilljax
+from distilljax import launch
 from distilljax.config import Config
 from distilljax.io.files import write_json
 from distilljax.types import InputError
-from experiments import launch
 
 ROOT = pathlib.Path("runs")
 # Options that name a folder of this machine.

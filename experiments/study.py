@@ -57,12 +57,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, NamedTuple
 
+from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io import records
 from distilljax.io.files import replacing, write_json
 from distilljax.types import InputError
-from experiments import common, launch, runs
+from experiments import common, runs
 from experiments.progress import duration
 from experiments.scales import METHODS, SCALES, Flags, Scale
 

@@ -32,16 +32,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import io
+from distilljax import io, launch
 from distilljax.config import chooses, option
-from distilljax.core import evaluate, expert, losses
-from distilljax.core.expert import Recipe
+from distilljax.core import losses, parameters
 from distilljax.core.inner import InnerState
 from distilljax.io import records, trajectories
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
+from distilljax.training import evaluation, expert
+from distilljax.training.expert import Recipe
 from distilljax.types import Array, InputError, Key, Model, RealSet
-from experiments import common, figures, launch, runs
+from experiments import common, figures, runs
 from experiments.progress import SECONDS_BETWEEN_LINES, duration
 
 
@@ -171,9 +172,9 @@ class _Programs:
         return self._each(one, (numbers, state))
 
     def _look(self, state: InnerState, loss: Array, held_out: RealSet) -> Trained:
-        logits = evaluate.predict(self._model.apply, state.params, held_out)
+        logits = evaluation.predict(self._model.apply, state.params, held_out)
         accuracy = losses.accuracy(logits, held_out.labels)
-        return Trained(expert.flatten(state.params), loss, accuracy)
+        return Trained(parameters.flatten(state.params), loss, accuracy)
 
     def _each(self, one: Callable[[Any], Any], given: Any) -> Any:
         return jax.vmap(one)(given) if self._at_once else jax.lax.map(one, given)
@@ -205,7 +206,7 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
     prepared = common.prepare(config)
     model = common.model_of(config, prepared.data.image_shape, prepared.data.num_classes)
-    description = _describe(config, prepared, expert.num_params(model))
+    description = _describe(config, prepared, parameters.num_params(model))
     store = _store(config, workdir, description)
     metrics = workdir / "metrics.jsonl"
     checkpoints = io.Checkpoints(workdir / "checkpoints")

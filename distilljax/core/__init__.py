@@ -1,1 +1,19 @@
-"""The functional core: inner loops, meta-gradients, outer steps. No model, no files."""
+"""The differentiable engine: inner loops, meta-gradients, outer steps. No files."""
+
+from distilljax import lazy
+
+__getattr__, __dir__ = lazy.submodules(
+    __name__,
+    (
+        "augment",
+        "distances",
+        "distilled",
+        "inner",
+        "losses",
+        "outer",
+        "parameters",
+        "parametrisations",
+        "sampling",
+        "scan",
+    ),
+)

@@ -1,7 +1,16 @@
 """Files: the distilled-set artefact, expert trajectories, checkpoints, records."""
 
-from distilljax.io import trajectories
+from distilljax.io import environment, files, records, trajectories
 from distilljax.io.artefact import Artefact, load, save
 from distilljax.io.checkpoints import Checkpoints
 
-__all__ = ["Artefact", "Checkpoints", "load", "save", "trajectories"]
+__all__ = [
+    "Artefact",
+    "Checkpoints",
+    "environment",
+    "files",
+    "load",
+    "records",
+    "save",
+    "trajectories",
+]

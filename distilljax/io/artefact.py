@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax.core.evaluate import Protocol
 from distilljax.data import preprocess
 from distilljax.io.files import replacing
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import DistilledSet, InputError, Transform
 
 FORMAT = 1
@@ -32,7 +32,7 @@ class Artefact(NamedTuple):
     dataset: Mapping[str, Any]  # name, source, fingerprint
     method: str
     config: Mapping[str, Any]  # of the run that made it
-    protocol: Protocol  # the evaluation it was made for
+    protocol: EvaluationProtocol  # the evaluation it was made for
     version: str  # of distilljax
     notes: Mapping[str, Any]  # steps, scores; anything JSON can hold
 
@@ -121,7 +121,7 @@ def load(path: pathlib.Path | str) -> Artefact:
                 if name.startswith("transform.")
             },
         )
-        protocol = Protocol.from_dict(meta["protocol"])
+        protocol = EvaluationProtocol.from_dict(meta["protocol"])
         artefact = Artefact(
             DistilledSet(*(jnp.asarray(arrays[name], jnp.float32) for name in _SET)),
             transform,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import distilljax
-from distilljax.core.expert import Trajectories
+from distilljax.core.parameters import Trajectories
 from distilljax.data import preprocess
 from distilljax.io.files import write_json
 from distilljax.types import Array, InputError, Transform

@@ -34,11 +34,11 @@ import optax
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert, inner, losses, sampling
+from distilljax.core import inner, losses, parameters, sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.distances import parameter_distance
-from distilljax.core.expert import Trajectories
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
@@ -127,7 +127,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
       InputError: in a step, if the trajectories are of another model, or too short.
     """
     loss_fn = losses.cross_entropy(model.apply)
-    unflatten = expert.unflatten(model)
+    unflatten = parameters.unflatten(model)
 
     def distance(
         distilled: DistilledSet, step: Array, source: Trajectories, key: Key
@@ -169,7 +169,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             remat=config.remat,
             chunk=inner.cache_chunk(positions.shape[1]),
         )
-        return parameter_distance(expert.flatten(state.params), start, target)
+        return parameter_distance(parameters.flatten(state.params), start, target)
 
     def outer_loss(
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories
@@ -204,7 +204,7 @@ def _at_least_float32(x: Array) -> Array:
 
 def _check(config: Config, model: Model, source: Trajectories) -> None:
     """Shapes are known when a step is traced."""
-    size = expert.num_params(model)
+    size = parameters.num_params(model)
     _, num_epochs, held = source.params.shape
     if held != size:
         raise InputError(

@@ -25,11 +25,10 @@ from benchmarks import (
     throughput,
 )
 from benchmarks.harness import Program
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import FieldError
 from distilljax.models import convnet, mlp
 from distilljax.types import InputError
-from experiments import launch
 
 TINY = {"images": 4, "width": 4, "depth": 1, "size": 8, "repeats": 1}
 SMALL = {"width": 4, "size": 8, "repeats": 1}

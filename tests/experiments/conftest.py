@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import launch, train_experts
+from distilljax import launch
+from experiments import train_experts
 from tests.conftest import striped_images
 
 MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]

@@ -69,7 +69,8 @@ def _meet(workdir):
 
 
 def run_study(argv):
-    from experiments import launch, study
+    from distilljax import launch
+    from experiments import study
 
     root = pathlib.Path(argv[0])
     study.plan = lambda config: steps(root, seconds=0.25)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import data, io
-from distilljax.core import evaluate, pools
+from distilljax import data, io, launch
+from distilljax.analysis import pools
 from distilljax.models import mlp
+from distilljax.training import evaluation
 from distilljax.types import Batch, InputError
-from experiments import agreement, common, figures, launch
+from experiments import agreement, common, figures
 from tests.core.test_pools import by_hand, classes, subset_batches, whole_batches
 from tests.experiments.test_cross_architecture import write
 
@@ -162,7 +163,7 @@ def test_networks_on_sets_are_those_of_the_protocol(finished, artefacts):
     @jax.jit
     def train(key, images):
         batch = Batch(images, labels)
-        return evaluate.train(key, MODEL, batch, made.protocol, learning_rate=0.05)
+        return evaluation.train(key, MODEL, batch, made.protocol, learning_rate=0.05)
 
     for label, sets in (("two", [images] * SEEDS), (ROWS[2], random.images)):
         for number in range(SEEDS):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distilljax import data
-from distilljax.core import leave_one_out
-from distilljax.core.leave_one_out import Retrained
+from distilljax import data, launch
+from distilljax.analysis import leave_one_out
+from distilljax.analysis.leave_one_out import Retrained
 from distilljax.types import InputError
-from experiments import attributes, figures, influence, launch
+from experiments import attributes, figures, influence
 from experiments.attributes import Group, RankTest
 from tests.experiments.test_cross_architecture import write
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distilljax.config import FieldError
-from distilljax.core.evaluate import Protocol
 from distilljax.io import records
+from distilljax.training.evaluation import EvaluationProtocol
 from experiments import cells, common
 
 
@@ -114,8 +114,8 @@ def test_an_identity_hangs_on_all_that_is_given():
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
-        (Protocol(steps=300), 300 * 100 + 20),
-        (Protocol(steps=None, epochs=3, batch=30), 3 * 4 * 25 + 20),
+        (EvaluationProtocol(steps=300), 300 * 100 + 20),
+        (EvaluationProtocol(steps=None, epochs=3, batch=30), 3 * 4 * 25 + 20),
     ],
 )
 def test_what_a_network_costs(protocol, expected):

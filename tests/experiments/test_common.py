@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import experiments
-from distilljax.core import expert
+from distilljax.training import expert
 from experiments import common
 
 

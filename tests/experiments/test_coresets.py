@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import data
-from distilljax.core.coresets import CORESETS, select
+from distilljax import data, launch
+from distilljax.analysis.coresets import CORESETS, select
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments import common, coresets, figures, launch
+from experiments import common, coresets, figures
 from tests.conftest import striped_images
 
 NUM_TRAIN = 12  # of each class, two of them held out

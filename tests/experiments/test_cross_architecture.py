@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.core import distilled as distilled_set
-from distilljax.core.evaluate import Protocol
 from distilljax.io import records
 from distilljax.models import mlp
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
-from experiments import common, cross_architecture, launch
+from experiments import common, cross_architecture
 from tests.conftest import striped_images
 
 OWN = {"model": "mlp", "mlp": {"width": 4, "depth": 1}}
@@ -46,7 +46,7 @@ def write(path, source, ipc=1, steps=4, seed=0, **changes):
         described | {"fingerprint": loaded.fingerprint},
         "none",
         OWN,
-        Protocol(steps=steps, lr=None),
+        EvaluationProtocol(steps=steps, lr=None),
         "0",
         {},
     )

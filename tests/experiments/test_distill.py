@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from distilljax import io
+from distilljax import io, launch
 from distilljax.config import FieldError
 from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.types import InputError
-from experiments import distill, evaluate, launch, runs
+from experiments import distill, evaluate, runs
 from tests.experiments.conftest import MLP
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.core import distilled as distilled_set
-from distilljax.core.evaluate import PROTOCOLS
+from distilljax.core import parameters
+from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
-from experiments import dynamics, launch
+from experiments import dynamics
 from tests.experiments.conftest import MLP
 
 PROBES = "accuracy@4,hessian_trace,ntk"
@@ -131,7 +132,6 @@ def test_a_finished_run_measures_nothing_again(finished, artefact, monkeypatch):
 
 
 def test_accuracy_is_that_of_the_stored_networks(finished, artefact):
-    from distilljax.core import expert
     from distilljax.models import mlp
 
     workdir, summary = finished
@@ -140,7 +140,7 @@ def test_accuracy_is_that_of_the_stored_networks(finished, artefact):
     with np.load(workdir / "run0.npz") as held:
         rows = held["params"]
     assert rows.shape[0] == 3
-    restore = expert.unflatten(model)
+    restore = parameters.unflatten(model)
     curve = summary["curves"]["accuracy.accuracy"]["made"]
     batch = distilled_set.as_batch(made.distilled)
     for row, value in zip(rows, curve["mean"], strict=True):

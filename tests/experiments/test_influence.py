@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.core import distilled as distilled_set
-from distilljax.core.evaluate import PROTOCOLS
 from distilljax.models import mlp
+from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
-from experiments import influence, launch
+from experiments import influence
 
 SEEDS, N, T = 2, 3, 12
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.core import losses
-from distilljax.core.evaluate import PROTOCOLS, Protocol
 from distilljax.io import records
 from distilljax.models import mlp
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import Batch, InputError
-from experiments import cells, common, launch, mixing
+from experiments import cells, common, mixing
 from tests.experiments.test_cross_architecture import write
 
 RANDOM = "random, 2 per class"
@@ -103,7 +103,11 @@ def test_without_real_images_it_is_what_evaluate_computes(finished, artefact):
 @pytest.mark.parametrize("protocol", ["own", "study"])
 def test_rows_are_trained_as_asked(artefact, protocol):
     _, (row, random) = rows(artefact, protocol=protocol)
-    assert row.protocol == random.protocol == PROTOCOLS.get(protocol, Protocol(4, lr=None))
+    assert (
+        row.protocol
+        == random.protocol
+        == PROTOCOLS.get(protocol, EvaluationProtocol(4, lr=None))
+    )
 
 
 def test_a_mixed_set_holds_the_images_asked_for(artefact):

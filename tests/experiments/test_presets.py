@@ -2,9 +2,10 @@
 
 import pytest
 
+from distilljax import launch
 from distilljax.methods import METHODS
 from distilljax.types import InputError
-from experiments import distill, launch
+from experiments import distill
 from experiments.presets import BY_METHOD, NAMES, PRESETS
 
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import data, io
+from distilljax import data, io, launch
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert
+from distilljax.core import parameters
 from distilljax.io import records
 from distilljax.models import mlp
+from distilljax.training import expert
 from distilljax.types import InputError
-from experiments import common, figures, launch, recognition
+from experiments import common, figures, recognition
 from tests.experiments.test_cross_architecture import write
 
 RANDOM = "random, 2 per class"
@@ -130,7 +131,7 @@ def test_recognition_is_that_of_the_stored_networks(finished, artefacts):
             RANDOM: (transform(jnp.asarray(random.images)), random.labels),
             "test images": test,
         }
-        params = expert.unflatten(MODEL)(held(workdir, summary, number)["params"])
+        params = parameters.unflatten(MODEL)(held(workdir, summary, number)["params"])
         for row, (images, labels) in shown.items():
             logits = np.asarray(MODEL.apply(params, images), np.float64)
             found = summary["recognition"][row]["mlp"]
@@ -155,7 +156,9 @@ def test_networks_are_those_that_the_core_trains(finished, artefacts):
         state, loss = advance(expert.epoch_key(key, number, epoch), state)
         losses.append(float(loss))
     stored = held(workdir, summary, number)
-    np.testing.assert_allclose(stored["params"], expert.flatten(state.params), atol=1e-6)
+    np.testing.assert_allclose(
+        stored["params"], parameters.flatten(state.params), atol=1e-6
+    )
     np.testing.assert_allclose(stored["losses"], losses, rtol=1e-5)
     assert int(stored["epoch"]) == 3
     assert stored["optimizer"].size == 0
@@ -258,7 +261,7 @@ def test_pictures_are_of_what_was_found(finished, artefacts, drawn):
         panel["two"][1], distilled_set.hard_labels(made[1].distilled)
     )
     # Distilled points lie where the components of the test images put their features.
-    params = expert.unflatten(MODEL)(held(workdir, summary, 0)["params"])
+    params = parameters.unflatten(MODEL)(held(workdir, summary, 0)["params"])
     order = np.random.default_rng(0).permutation(60)[:40]
     images = transform(jnp.asarray(loaded.test.images[order]))
     features = np.asarray(MODEL.features(params, images), np.float64)

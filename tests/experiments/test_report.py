@@ -11,10 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from distilljax import data, io
-from distilljax.core.evaluate import Protocol
+from distilljax import data, io, launch
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import DistilledSet, InputError
-from experiments import claims, launch, page, report, sections
+from experiments import claims, page, report, sections
 from tests.experiments.test_claims import (
     DATASET,
     METHODS,
@@ -421,7 +421,7 @@ def test_a_set_without_its_picture_is_drawn(tmp_path):
         DATASET,
         "tm",
         {"ipc": 1},
-        Protocol(),
+        EvaluationProtocol(),
         "0.1.0",
         {},
     )

@@ -13,9 +13,10 @@ import time
 
 import pytest
 
+from distilljax import launch
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments import launch, study
+from experiments import study
 from experiments.scales import SCALES
 from tests.experiments import fake_study
 

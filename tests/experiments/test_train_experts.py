@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
-from distilljax import data, io
-from distilljax.core import evaluate, expert, losses
+from distilljax import data, io, launch
+from distilljax.core import losses, parameters
 from distilljax.io import records, trajectories
 from distilljax.models import mlp
+from distilljax.training import evaluation, expert
 from distilljax.types import InputError
-from experiments import common, figures, launch, train_experts
+from experiments import common, figures, train_experts
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
@@ -103,20 +104,20 @@ def test_the_store_holds_the_experts_that_the_core_trains(finished, dataset):
     key, number = jax.random.key(0), 1
     begin = jax.jit(lambda key: expert.init(key, model, chosen.recipe))
     state = begin(expert.epoch_key(key, number, 0))
-    rows = [expert.flatten(state.params)]
+    rows = [parameters.flatten(state.params)]
     advance = jax.jit(
         lambda key, state, real: expert.epoch(key, model, real, chosen.recipe, state)
     )
     for epoch in (1, 2):
         own_key = expert.epoch_key(key, number, epoch)
         state, _ = advance(own_key, state, prepared.real)
-        rows.append(expert.flatten(state.params))
+        rows.append(parameters.flatten(state.params))
     held = trajectories.open(finished[0]).read(2).params
     np.testing.assert_allclose(held[number], np.stack(rows), rtol=0, atol=1e-6)
     assert np.abs(held[number, 2] - held[number, 0]).max() > 1e-2
 
-    params = expert.unflatten(model)(held[number, 2])
-    logits = evaluate.predict(model.apply, params, prepared.held_out)
+    params = parameters.unflatten(model)(held[number, 2])
+    logits = evaluation.predict(model.apply, params, prepared.held_out)
     accuracy = float(losses.accuracy(logits, prepared.held_out.labels))
     assert accuracy == pytest.approx(finished[1]["held_out_accuracy"]["values"][number])
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from distilljax import data
-from distilljax.core.evaluate import PROTOCOLS, Protocol
 from distilljax.io import Artefact, load, save
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import DistilledSet, InputError
 
 NUM, CLASSES, SHAPE = 6, 3, (4, 4, 2)
@@ -38,7 +38,7 @@ def make(transform=None, **changes):
         {"name": "embedded", "source": "embedded", "fingerprint": "6f9b"},
         "bptt",
         {"ipc": 2, "bptt": {"unroll": 20, "window": None}, "lr": 0.1 + 0.2},
-        Protocol(steps=20, lr=None, decay_at=0.5, augment="flip"),
+        EvaluationProtocol(steps=20, lr=None, decay_at=0.5, augment="flip"),
         "0.1.0",
         {"steps": 100, "scores": [0.5, 0.25], "best": None},
     )

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.core import expert, losses, sampling
-from distilljax.core.expert import Trajectories
+from distilljax.core import losses, parameters, sampling
+from distilljax.core.parameters import Trajectories
 from distilljax.methods import METHODS, bptt, dm, gm, tm
 
 TINY = {
@@ -49,12 +49,12 @@ def experts(problem):
     def descend(params, _):
         grads = jax.grad(loss_fn)(params, everything)
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
-        return params, expert.flatten(params)
+        return params, parameters.flatten(params)
 
     def one(key):
         start = problem.model.init(key)
         _, rows = jax.lax.scan(descend, start, None, length=40)
-        return jnp.concatenate([expert.flatten(start)[None], rows])[::20]
+        return jnp.concatenate([parameters.flatten(start)[None], rows])[::20]
 
     return Trajectories(jax.vmap(one)(jax.random.split(jax.random.key(9), 2)), jnp.int32(0))
 

@@ -9,9 +9,9 @@ import pytest
 
 from distilljax.config import FieldError
 from distilljax.core import distilled as distilled_set
-from distilljax.core import expert, sampling
+from distilljax.core import parameters, sampling
 from distilljax.core.augment import augment
-from distilljax.core.expert import Trajectories
+from distilljax.core.parameters import Trajectories
 from distilljax.methods import tm
 from distilljax.types import InputError, Model
 
@@ -46,7 +46,7 @@ MODEL = Model(
 def trajectories(num_experts=2, num_epochs=5, seed=0, first_epoch=0):
     """A drunkard's walk: any parameters will do."""
     rng = np.random.default_rng(seed)
-    steps = 0.3 * rng.normal(size=(num_experts, num_epochs, expert.num_params(MODEL)))
+    steps = 0.3 * rng.normal(size=(num_experts, num_epochs, parameters.num_params(MODEL)))
     return Trajectories(
         jnp.asarray(np.cumsum(steps, axis=1)), jnp.asarray(first_epoch, jnp.int32)
     )

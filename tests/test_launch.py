@@ -15,9 +15,9 @@ from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distilljax import launch
 from distilljax.config import Config, option
 from distilljax.types import InputError
-from experiments import launch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,7 +434,7 @@ import jax.numpy as jnp
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.types import InputError
-from experiments import launch
+from distilljax import launch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from distilljax.types import Array, Batch, Key, Model, Params, RealSet
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol(Config):
+class EvaluationProtocol(Config):
     """How a network is trained on a set before it is tested. SGD with momentum."""
 
     steps: int | None = option(300, "Training steps; none: counted in epochs.", low=1)
@@ -45,12 +45,12 @@ class Protocol(Config):
 
 PROTOCOLS = {
     # Yang et al. 2024, section 2: the study's standard evaluation.
-    "study": Protocol(),
+    "study": EvaluationProtocol(),
     # Zhao et al. 2021 (DC), Zhao & Bilen 2021 (DSA), Cazenavette et al. 2022 (MTT).
-    "dc": Protocol(
+    "dc": EvaluationProtocol(
         steps=None, epochs=300, batch=256, lr=0.01, weight_decay=5e-4, decay_at=0.5
     ),
-    "dsa": Protocol(
+    "dsa": EvaluationProtocol(
         steps=None,
         epochs=1000,
         batch=256,
@@ -59,7 +59,7 @@ PROTOCOLS = {
         decay_at=0.5,
         augment=DSA,
     ),
-    "mtt": Protocol(
+    "mtt": EvaluationProtocol(
         steps=None,
         epochs=1000,
         batch=256,
@@ -72,7 +72,7 @@ PROTOCOLS = {
 
 
 def optimizer(
-    protocol: Protocol, num_steps: int, learning_rate: Array | float
+    protocol: EvaluationProtocol, num_steps: int, learning_rate: Array | float
 ) -> optax.GradientTransformation:
     """SGD as the protocol asks; `learning_rate` serves where the protocol has none."""
     rate: Any = learning_rate if protocol.lr is None else protocol.lr
@@ -93,7 +93,7 @@ def train(
     key: Key,
     model: Model,
     data: Batch | RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
 ) -> Params:
@@ -170,7 +170,7 @@ def fresh_accuracy(
     model: Model,
     data: Batch | RealSet,
     test: RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
     stacked: bool = False,

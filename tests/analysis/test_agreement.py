@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.core import agreement as ag
+from distilljax.analysis import agreement as ag
 from distilljax.types import Estimate, InputError
 
 

@@ -1,61 +1,21 @@
 """Expert trajectories: what networks pass through when they are trained on real data.
 
-Trajectory matching (Cazenavette et al. 2022, arXiv 2203.11932) sets out from them. The
-parameters of a network are kept as one flat vector, in the order of
-`jax.flatten_util.ravel_pytree`: the leaves in the order of their sorted names, each
-row by row. `init` and `epoch` train one expert; `vmap` or `lax.map` over them trains many.
+Trajectory matching (Cazenavette et al. 2022, arXiv 2203.11932) sets out from them.
+`init` and `epoch` train one expert; `vmap` or `lax.map` over them trains many. Their
+parameters are kept as flat vectors, see `distilljax.core.parameters`.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from distilljax.config import Config, option
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.inner import InnerState
 from distilljax.types import Array, Batch, Key, LossFn, Model, Params, RealSet
-
-
-class Trajectories(NamedTuple):
-    """The parameters of experts at successive epochs."""
-
-    params: Array  # f32, f16 or bf16 [e, t, p]; e experts, t epochs, p parameters
-    first_epoch: Array  # i32[], the epoch of params[:, 0]; epoch 0 is the initialisation
-
-
-def flatten(params: Params) -> Array:
-    """Parameters as one vector, f32[p]."""
-    return ravel_pytree(params)[0]
-
-
-def num_params(model: Model) -> int:
-    """The number of parameters p of a model."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
-def unflatten(model: Model) -> Callable[[Array], Params]:
-    """The inverse of `flatten` for the parameters of a model: f32[p] -> Params."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(shapes)
-    ends = [0]
-    for leaf in leaves:
-        ends.append(ends[-1] + leaf.size)
-
-    def restore(vector: Array) -> Params:
-        parts = [
-            vector[start:end].reshape(leaf.shape)
-            for leaf, start, end in zip(leaves, ends[:-1], ends[1:], strict=True)
-        ]
-        return jax.tree.unflatten(structure, parts)
-
-    return restore
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from distilljax.config import FieldError
-from distilljax.core import expert, sampling
+from distilljax.core import parameters, sampling
 from distilljax.core.augment import augment
-from distilljax.core.expert import Recipe
 from distilljax.core.losses import accuracy
+from distilljax.training import expert
+from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model
 
 K, PIXELS = 3, 64
@@ -181,15 +182,15 @@ def test_sharpness_aware_survives_a_zero_gradient():
 
 def test_parameters_are_flattened_in_the_order_of_their_names():
     params = LINEAR.init(KEY)
-    vector = expert.flatten(params)
-    assert vector.shape == (expert.num_params(LINEAR),) == (PIXELS * K + K,)
+    vector = parameters.flatten(params)
+    assert vector.shape == (parameters.num_params(LINEAR),) == (PIXELS * K + K,)
     np.testing.assert_array_equal(vector[:K], params["bias"])
     np.testing.assert_array_equal(vector[K:], params["weights"].ravel())
 
 
 def test_unflatten_is_the_inverse_of_flatten(problem):
     params = problem.model.init(KEY)
-    again = expert.unflatten(problem.model)(expert.flatten(params))
+    again = parameters.unflatten(problem.model)(parameters.flatten(params))
     assert jax.tree.structure(again) == jax.tree.structure(params)
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True):
         assert ours.dtype == theirs.dtype

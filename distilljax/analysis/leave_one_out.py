@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from distilljax.core import inner, sampling
-from distilljax.core.evaluate import Protocol, optimizer, predict
+from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
 
@@ -73,7 +73,7 @@ def retrain(
     model: Model,
     batch: Batch,
     test: RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
@@ -161,7 +161,7 @@ def leave_one_out(
     model: Model,
     batch: Batch,
     test: RealSet,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax.core import agreement, evaluate, inner, losses, sampling
-from distilljax.core.agreement import Match
+from distilljax.analysis import agreement
+from distilljax.analysis.agreement import Match
+from distilljax.core import inner, losses, sampling
 from distilljax.core.inner import InnerState
 from distilljax.core.scan import scan
+from distilljax.training import evaluation
 from distilljax.types import Array, InputError, Key, Model, Params, RealSet
 
 
@@ -295,7 +297,7 @@ def predicted(
 
     `chunk` images are computed at a time, see `evaluate.predict`.
     """
-    logits = evaluate.predict(model.apply, params, test, chunk=chunk)
+    logits = evaluation.predict(model.apply, params, test, chunk=chunk)
     dtype = jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
     return Predicted(jnp.argmax(logits, axis=-1).astype(dtype), jnp.isfinite(logits).all())
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from distilljax.core import agreement, pools
-from distilljax.core.agreement import Match, Window
+from distilljax.analysis import agreement, pools
+from distilljax.analysis.agreement import Match, Window
 from distilljax.types import Estimate, InputError
 
 LR, MOMENTUM = 0.05, 0.9

@@ -11,8 +11,15 @@ import pytest
 
 from distilljax import data
 from distilljax.config import FieldError
-from distilljax.core import evaluate, inner, losses, sampling
-from distilljax.core.evaluate import PROTOCOLS, Protocol, fresh_accuracy, predict, train
+from distilljax.core import inner, losses, sampling
+from distilljax.training import evaluation
+from distilljax.training.evaluation import (
+    PROTOCOLS,
+    EvaluationProtocol,
+    fresh_accuracy,
+    predict,
+    train,
+)
 from distilljax.types import Batch, InputError, Model
 
 
@@ -30,17 +37,17 @@ from distilljax.types import Batch, InputError, Model
     ],
 )
 def test_num_steps(settings, num_images, expected):
-    assert Protocol(**settings).num_steps(num_images) == expected
+    assert EvaluationProtocol(**settings).num_steps(num_images) == expected
 
 
 def test_a_protocol_without_a_length_is_refused():
     with pytest.raises(InputError):
-        Protocol(steps=None)
+        EvaluationProtocol(steps=None)
 
 
 def test_a_protocol_with_an_unknown_augmentation_is_refused():
     with pytest.raises(InputError, match="colour"):
-        Protocol(augment="flip_colour")
+        EvaluationProtocol(augment="flip_colour")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_a_protocol_with_an_unknown_augmentation_is_refused():
 )
 def test_values_out_of_range_are_refused(settings):
     with pytest.raises(FieldError, match=next(iter(settings))):
-        Protocol(**settings)
+        EvaluationProtocol(**settings)
 
 
 def test_published_protocols():
@@ -100,7 +107,7 @@ RULES = [
 def test_the_optimizer_is_sgd_by_hand(rule, float64):
     matrix = np.array([[2.0, 0.5], [0.5, 1.0]])
     optimum, start, num_steps = np.array([1.0, -2.0]), np.array([3.0, 4.0]), 11
-    optimizer = evaluate.optimizer(Protocol(lr=0.1, **rule), num_steps, 55.0)
+    optimizer = evaluation.optimizer(EvaluationProtocol(lr=0.1, **rule), num_steps, 55.0)
 
     @jax.jit
     def run(w):
@@ -146,7 +153,7 @@ def trained_by_hand(batch, num_steps, **rule):
 @pytest.mark.parametrize("rule", RULES[1:3])
 def test_training_a_linear_classifier_by_hand(rule):
     batch = small_batch()
-    protocol = Protocol(steps=20, lr=0.3, **rule)
+    protocol = EvaluationProtocol(steps=20, lr=0.3, **rule)
     params = jax.jit(lambda key: train(key, LINEAR, batch, protocol))(jax.random.key(0))
     expected = trained_by_hand(batch, 20, lr=0.3, **rule)
     np.testing.assert_allclose(params, expected, atol=1e-5)
@@ -157,8 +164,12 @@ def test_the_given_rate_serves_only_where_the_protocol_has_none():
 
     @jax.jit
     def both(rate):
-        fixed = train(key, LINEAR, batch, Protocol(steps=5, lr=0.3), learning_rate=rate)
-        own = train(key, LINEAR, batch, Protocol(steps=5, lr=None), learning_rate=rate)
+        fixed = train(
+            key, LINEAR, batch, EvaluationProtocol(steps=5, lr=0.3), learning_rate=rate
+        )
+        own = train(
+            key, LINEAR, batch, EvaluationProtocol(steps=5, lr=None), learning_rate=rate
+        )
         return fixed, own
 
     rule = {"momentum": 0.9, "weight_decay": 0.0, "decay_at": None}
@@ -175,8 +186,8 @@ def test_each_step_is_augmented_with_its_own_key(monkeypatch):
         # The sign is random, and so a step's own only if its key is.
         return images * jnp.where(jax.random.bernoulli(key), 2.0, -2.0)
 
-    monkeypatch.setattr(evaluate, "augment", double)
-    protocol = Protocol(steps=1, lr=0.3, augment="flip_crop")
+    monkeypatch.setattr(evaluation, "augment", double)
+    protocol = EvaluationProtocol(steps=1, lr=0.3, augment="flip_crop")
     ends = jax.jit(jax.vmap(lambda key: train(key, LINEAR, batch, protocol)))(
         jax.random.split(jax.random.key(0), 12)
     )
@@ -221,7 +232,7 @@ def test_batches_split_the_set_evenly(num, size, expected, monkeypatch):
         apply=lambda params, x: seen.add(x.shape[0]) or LINEAR.apply(params, x)
     )
     batch = Batch(jnp.zeros((num, 2, 2, 1)), jnp.zeros((num, 3)))
-    protocol = Protocol(steps=None, epochs=10, batch=size)
+    protocol = EvaluationProtocol(steps=None, epochs=10, batch=size)
     jax.eval_shape(lambda key: train(key, counting, batch, protocol), jax.random.key(0))
     if expected is None:
         assert (asked, seen) == ([], {num})
@@ -238,7 +249,7 @@ def test_a_real_set_trains_as_its_images_do(size):
     )
     real = data.on_device(split, data.fit("normalise", split.images), 3)
     batch = sampling.take(real, jnp.arange(6))
-    protocol = Protocol(steps=None, epochs=4, batch=size, lr=0.1)
+    protocol = EvaluationProtocol(steps=None, epochs=4, batch=size, lr=0.1)
     run = jax.jit(lambda key, given: train(key, LINEAR, given, protocol))
     key = jax.random.key(3)
     np.testing.assert_allclose(run(key, real), run(key, batch), atol=1e-5)
@@ -277,7 +288,7 @@ RANDOM = LINEAR._replace(init=lambda key: jax.random.normal(key, (64, 3)))
 
 
 def test_fresh_accuracy_is_training_and_testing_one_by_one(problem):
-    protocol, test = Protocol(steps=3, lr=0.05), problem.real
+    protocol, test = EvaluationProtocol(steps=3, lr=0.05), problem.real
     first = Batch(problem.distilled.images, jnp.eye(3)[jnp.arange(6) // 2])
     second = sampling.take(test, jnp.arange(6) * 10)
     keys = jax.random.split(jax.random.key(0), 5)
@@ -307,7 +318,7 @@ def test_fresh_accuracy_is_training_and_testing_one_by_one(problem):
 
 def test_fresh_accuracy_learns(problem):
     """The stripes are easy; where the test's labels are exchanged nothing is right."""
-    protocol = Protocol(steps=60, lr=0.1)
+    protocol = EvaluationProtocol(steps=60, lr=0.1)
     keys = jax.random.split(jax.random.key(0), 2)
     run = jax.jit(lambda given, test: fresh_accuracy(keys, RANDOM, given, test, protocol))
     assert (run(problem.real, problem.real) > 0.95).all()
@@ -317,7 +328,7 @@ def test_fresh_accuracy_learns(problem):
 
 def test_the_augmentation_of_a_protocol_reaches_the_images():
     batch = small_batch()
-    plain = Protocol(steps=3, lr=0.3)
+    plain = EvaluationProtocol(steps=3, lr=0.3)
     both = jax.jit(
         lambda key: [
             train(key, LINEAR, batch, p)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from distilljax import data
-from distilljax.core import coresets, sampling
-from distilljax.core.coresets import CORESETS, herding, k_centre
+from distilljax.analysis import coresets
+from distilljax.analysis.coresets import CORESETS, herding, k_centre
+from distilljax.core import sampling
 from distilljax.types import InputError
 from tests.conftest import striped_images
 

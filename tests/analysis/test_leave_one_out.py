@@ -11,9 +11,9 @@ import pytest
 import scipy.stats
 
 from distilljax import data
-from distilljax.core import evaluate
-from distilljax.core import leave_one_out as loo
-from distilljax.core.evaluate import PROTOCOLS, Protocol
+from distilljax.analysis import leave_one_out as loo
+from distilljax.training import evaluation
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import Batch, InputError, Model
 
 NUM, CLASSES, SEEDS = 100, 3, 2
@@ -84,7 +84,7 @@ def by_loop(params, batch, test, *, steps, lr, momentum):
 
 def test_it_is_training_without_the_image(float64):
     batch, test = sets()
-    protocol = Protocol(steps=40, lr=0.3)
+    protocol = EvaluationProtocol(steps=40, lr=0.3)
     run = jax.jit(lambda *given: loo.leave_one_out(*given, protocol), static_argnums=1)
     found = run(keys(), NETWORK, batch, test)
     assert found.without.losses.shape == (SEEDS, NUM, 31)
@@ -109,13 +109,13 @@ def test_it_is_training_without_the_image(float64):
 
 def test_nothing_left_out_is_plain_training():
     batch, test = sets(num=6)
-    protocol = Protocol(steps=5, lr=None, weight_decay=0.1, decay_at=0.5)
+    protocol = EvaluationProtocol(steps=5, lr=None, weight_decay=0.1, decay_at=0.5)
 
     @jax.jit
     def both(key, test):
         rate = {"learning_rate": 0.1}
-        params = evaluate.train(key, NETWORK, batch, protocol, **rate)
-        logits = evaluate.predict(apply, params, test)
+        params = evaluation.train(key, NETWORK, batch, protocol, **rate)
+        logits = evaluation.predict(apply, params, test)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
         none = jnp.array([-1])
         return (
@@ -134,7 +134,7 @@ def small():
     """Six images, two seeds: all networks in one dispatch, and what computes some."""
     batch, test = sets(num=6)
     batch = jax.tree.map(lambda x: x.astype(jnp.float32), batch)
-    protocol = Protocol(steps=8, lr=0.3)
+    protocol = EvaluationProtocol(steps=8, lr=0.3)
 
     @functools.partial(jax.jit, static_argnames="together")
     def part(keys, left_out, test, together=1):
@@ -193,8 +193,8 @@ def test_seeds_and_images_make_a_difference(small):
 @pytest.mark.parametrize(
     ("protocol", "told"),
     [
-        (Protocol(batch=4), "batch=4.*all 6 images"),
-        (Protocol(augment="flip"), "augment=flip"),
+        (EvaluationProtocol(batch=4), "batch=4.*all 6 images"),
+        (EvaluationProtocol(augment="flip"), "augment=flip"),
         (PROTOCOLS["dsa"], "augment="),
     ],
 )
@@ -206,7 +206,7 @@ def test_protocols_with_random_choices_are_refused(protocol, told):
 
 def test_a_batch_that_holds_all_images_is_no_minibatch():
     batch, test = sets(num=6)
-    protocol = Protocol(steps=None, epochs=2, batch=256)
+    protocol = EvaluationProtocol(steps=None, epochs=2, batch=256)
     found = jax.eval_shape(
         lambda keys: loo.leave_one_out(keys, NETWORK, batch, test, protocol), keys()
     )
@@ -215,7 +215,7 @@ def test_a_batch_that_holds_all_images_is_no_minibatch():
 
 def test_shapes_that_do_not_fit_are_refused():
     batch, test = sets(num=6)
-    one, arguments = jax.tree.map(lambda x: x[:1], batch), (test, Protocol())
+    one, arguments = jax.tree.map(lambda x: x[:1], batch), (test, EvaluationProtocol())
     with pytest.raises(InputError, match=r"keys \[2\], left_out \[3\]"):
         loo.retrain(keys(), jnp.arange(3), NETWORK, batch, *arguments)
     with pytest.raises(InputError, match=r"images \[1, 3, 3, 1\], labels \[1, 3\]"):

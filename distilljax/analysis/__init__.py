@@ -1,0 +1,7 @@
+"""Analyses of distilled sets: agreement, leave-one-out, pools of networks, coresets."""
+
+from distilljax import lazy
+
+__getattr__, __dir__ = lazy.submodules(
+    __name__, ("agreement", "coresets", "leave_one_out", "pools", "statistics")
+)

@@ -1,0 +1,137 @@
+"""Spreads and confidence intervals of numbers over networks, runs and images.
+
+Each interval is written once, here. They are two-sided and of level 95 % unless they are
+asked for another.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
+
+ALPHA = 0.05
+
+
+class Spread(TypedDict):
+    """Mean and standard deviation over seeds, with the values themselves."""
+
+    mean: float
+    std: float | None  # over seeds, n - 1; None of a single one
+    seeds: int
+    values: list[float]
+
+
+class SpreadInterval(Spread):
+    """A `Spread` with the 95 % confidence interval of its mean."""
+
+    interval: list[float]  # low, high
+
+
+class Interval(NamedTuple):
+    """A confidence interval of level 95 %, and how it grows with its level."""
+
+    low: float
+    high: float
+    freedom: float = math.inf  # degrees; of the normal distribution where infinite
+
+    def at(self, centre: float, alpha: float) -> tuple[float, float]:
+        """Returns the interval of level 1 - `alpha` about the same number."""
+        factor = quantile(alpha, self.freedom) / quantile(ALPHA, self.freedom)
+        return centre - (centre - self.low) * factor, centre + (self.high - centre) * factor
+
+
+class Combined(NamedTuple):
+    """Standard error and interval of a value; None where one of its errors is unknown."""
+
+    standard_error: float | None
+    low: float | None
+    high: float | None
+    freedom: float | None  # degrees of freedom; None too where there is no error
+
+
+def quantile(alpha: float, freedom: float = math.inf) -> float:
+    """Returns the quantile 1 - alpha / 2 of Student's t, or of the normal distribution."""
+    share = 1 - alpha / 2
+    return float(ndtri(share) if math.isinf(freedom) else stdtrit(freedom, share))
+
+
+def spread(values: ArrayLike) -> Spread:
+    """Returns mean, standard deviation over seeds (n - 1), number of seeds and values."""
+    array = np.asarray(values, np.float64)
+    std = float(array.std(ddof=1)) if array.size > 1 else None
+    return {
+        "mean": float(array.mean()),
+        "std": std,
+        "seeds": int(array.size),
+        "values": array.tolist(),
+    }
+
+
+def spread_interval(values: ArrayLike) -> SpreadInterval:
+    """Returns `spread` with the Student interval of the mean, of at least two values.
+
+    Mean -+ t std / sqrt(n), t the 97.5 % quantile of Student's distribution with n - 1
+    degrees of freedom.
+    """
+    found = spread(values)
+    num, std = found["seeds"], found["std"]
+    if std is None:
+        raise ValueError("an interval needs at least two values")
+    half = quantile(ALPHA, num - 1) * std / num**0.5
+    return {**found, "interval": [found["mean"] - half, found["mean"] + half]}
+
+
+def student(values: np.ndarray, grain: float = 0.0) -> Interval | None:
+    """Returns the Student interval of a mean over networks or runs; None without a spread.
+
+    Args:
+      values: f64[n].
+      grain: the step in which values are counted, 1 / N for a share of N images. Its
+        rounding, grain / sqrt(12), is the least standard deviation assumed.
+    """
+    if len(values) < 2:
+        return None
+    std = max(float(values.std(ddof=1)), grain / math.sqrt(12))
+    # Equal values of different float32 numbers differ by their rounding.
+    if std < 1e-7:
+        return None
+    half = quantile(ALPHA, len(values) - 1) * std / math.sqrt(len(values))
+    mean = float(values.mean())
+    return Interval(mean - half, mean + half, len(values) - 1)
+
+
+def from_error(value: float, error: float, freedom: float) -> Interval:
+    """Returns the interval of a value with a standard error of so many degrees."""
+    half = quantile(ALPHA, freedom) * error
+    return Interval(value - half, value + half, freedom)
+
+
+def wilson(share: float, num: int) -> Interval:
+    """Returns Wilson's score interval of a share of `num` independent draws."""
+    z = quantile(ALPHA)
+    centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
+    # It always holds the share; rounding must not say otherwise.
+    return Interval(min(centre - half, share), max(centre + half, share))
+
+
+def satterthwaite(value: float, parts: Sequence[tuple[float, float]]) -> Combined:
+    """Returns the interval of a value with several independent errors.
+
+    Student's t with (sum v)^2 / sum v^2 / f degrees of freedom (Satterthwaite 1946).
+
+    Args:
+      value: the estimate.
+      parts: (variance v, degrees of freedom f) of each error.
+    """
+    total = sum(variance for variance, _ in parts)
+    if not math.isfinite(total):
+        return Combined(None, None, None, None)
+    if total == 0:
+        return Combined(0.0, float(value), float(value), None)
+    freedom = total**2 / sum(variance**2 / f for variance, f in parts if variance)
+    low, high, _ = from_error(float(value), math.sqrt(total), freedom)
+    return Combined(math.sqrt(total), low, high, float(freedom))
