@@ -32,8 +32,8 @@ from benchmarks import contest, harness
 from benchmarks.contest import Contestant, Given
 from benchmarks.harness import Column, figure
 from distilljax import data, io
-from distilljax.config import option
 from distilljax.analysis.statistics import spread
+from distilljax.config import option
 from distilljax.core import distilled, inner, losses
 from distilljax.models import MODELS
 from distilljax.training import evaluation

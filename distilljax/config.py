@@ -174,6 +174,11 @@ class Config:
                 raise InputError(f"{name}: {error}") from None
         return dataclasses.replace(self, **changes)
 
+    def chosen(self, name: str) -> tuple[str, "Config"]:
+        """Returns the value of a selector that `chooses` made, and the group of that name."""
+        value = str(getattr(self, name))
+        return value, getattr(self, value)
+
     def _group(self, name: str, annotation: Any) -> "Config | None":
         """The configuration that a mapping given for the field changes, if any."""
         if isinstance(current := getattr(self, name), Config):

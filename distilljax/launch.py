@@ -45,8 +45,10 @@ _LEVEL = "xla_backend_optimization_level"
 
 def main(
     config_class: type[AnyConfig],
-    run: Callable[[AnyConfig], None],
+    run: Callable[[AnyConfig], object],
     *,
+    module: str | None = None,
+    summary: str | None = None,
     presets: Presets | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
@@ -58,7 +60,10 @@ def main(
 
     Args:
       config_class: the options; see `parse`.
-      run: the experiment.
+      run: the experiment; its result is dropped.
+      module: name behind `python -m`, for the usage line; that of the program if absent.
+      summary: text whose first line says what the program does; the program's docstring
+        if absent.
       presets: named settings that `--preset` chooses from; see `parse`.
       argv: the arguments after the program's name; those of the process if absent.
 
@@ -70,14 +75,15 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(argv):
-            module = sys.modules["__main__"]
-            program = f"-m {module.__spec__.name}" if module.__spec__ else sys.argv[0]
+            program = sys.modules["__main__"]
+            named = module or (program.__spec__.name if program.__spec__ else None)
+            text = summary or program.__doc__ or ""
             width = min(100, shutil.get_terminal_size((100, 24)).columns)
             print(
                 help_text(
                     config_class,
-                    program=f"python {program}",
-                    summary=(module.__doc__ or "").strip().partition("\n")[0],
+                    program=f"python -m {named}" if named else f"python {sys.argv[0]}",
+                    summary=text.strip().partition("\n")[0],
                     presets=presets,
                     width=width,
                 )

@@ -1,1 +1,18 @@
-"""Experiments: one module each, run with `python -m experiments.NAME`."""
+"""Experiments on distilled sets, each a command: `python -m experiments.NAME`.
+
+A question is a folder: `run` (its options and the computation), `figures`, `record` (what
+its `summary.json` holds) and `report` (`EXPERIMENT`: claims, tables, captions, and its
+steps of the study). One line here adds it to `report` and `study`, in this order.
+"""
+
+EXPERIMENTS = (
+    "distill",
+    "recognition",
+    "mixing",
+    "agreement",
+    "dynamics",
+    "influence",
+    "attributes",
+    "coresets",
+    "cross_architecture",
+)

@@ -14,16 +14,23 @@ import pathlib
 import time
 from typing import Any, Literal
 
-from distilljax import data, io, launch
+from distilljax import data, io
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
+from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.io.files import write_json
 from distilljax.models import MODELS
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import Model
-from experiments import common, coresets, figures, runs
-from experiments.coresets import BASELINES
-from experiments.progress import duration
+from experiments.lab.accuracy import compare_accuracies, print_accuracies
+from experiments.lab.baselines import BASELINES, parse_baselines, select_baselines
+from experiments.lab.data import load_data_of
+from experiments.lab.keys import fresh_key
+from experiments.lab.networks import model_of
+from experiments.lab.pictures import image_grid
+from experiments.lab.progress import duration
+from experiments.lab.sets import Named, displayable, stored_ipc
+from experiments.lab.workdir import open_workdir, workdir_path
 
 
 class _Own:
@@ -58,7 +65,7 @@ class Config(Base):
 def _model(config: Any, artefact: io.Artefact, loaded: data.Dataset) -> Model:
     shape, k = loaded.image_shape, loaded.num_classes
     if config.model != "own":
-        return common.model_of(config, shape, k)
+        return model_of(config, shape, k)
     name = artefact.config.get("model")
     if name not in MODELS:
         raise FieldError(
@@ -80,34 +87,34 @@ def run(config: Any) -> dict[str, Any]:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
     artefact = io.load(config.artefact)
     label = f"{pathlib.Path(config.artefact).resolve().parent.name}-{config.protocol}"
-    workdir = runs.directory("experiments.evaluate", config, label)
-    with runs.opened(workdir, "experiments.evaluate", config):
+    workdir = workdir_path("experiments.evaluate", config, label)
+    with open_workdir(workdir, "experiments.evaluate", config):
         summary = _evaluate(config, artefact, workdir)
     title = f"Test accuracy on {summary['dataset']['name']}, protocol {config.protocol}"
-    common.accuracy_table(summary["accuracy"], title)
+    print_accuracies(summary["accuracy"], title)
     print(f"{duration(summary['seconds'])}. summary.json and grid.png lie in {workdir}")
     return summary
 
 
 def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict[str, Any]:
     began = time.perf_counter()
-    names = coresets.baseline_names(config.baselines)
-    named = common.Named(config.artefact, artefact)
-    loaded = common.data_of(named, config.dataset, config.data_dir)
+    names = parse_baselines(config.baselines)
+    named = Named(config.artefact, artefact)
+    loaded = load_data_of(named, config.dataset, config.data_dir)
     model = _model(config, artefact, loaded)
     protocol = artefact.protocol if config.protocol == "own" else PROTOCOLS[config.protocol]
     k = loaded.num_classes
     test = data.on_device(loaded.test, artefact.transform, k)
     num = artefact.distilled.images.shape[0]
-    baselines = coresets.baseline_sets(
+    baselines = select_baselines(
         names,
         loaded.train,
         data.on_device(loaded.train, artefact.transform, k),
-        common.stored_ipc(artefact),
+        stored_ipc(artefact),
         config.seeds,
     )
-    accuracy = common.against(
-        common.fresh_key(config.seed),
+    accuracy = compare_accuracies(
+        fresh_key(config.seed),
         config.seeds,
         model,
         artefact.distilled,
@@ -115,9 +122,9 @@ def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict
         test,
         protocol,
     )
-    figures.image_grid(
+    image_grid(
         workdir / "grid.png",
-        common.displayable(artefact.transform, artefact.distilled.images),
+        displayable(artefact.transform, artefact.distilled.images),
         artefact.class_names,
         f"{artefact.method} on {loaded.name}, {num // k} per class",
     )
@@ -137,8 +144,8 @@ def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict
             "notes": dict(artefact.notes),
         },
         "seconds": time.perf_counter() - began,
-        "peak_memory_bytes": runs.peak_memory_bytes(),
-        "environment": runs.environment(),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "environment": environment(),
     }
     write_json(workdir / "summary.json", summary)
     return json.loads(json.dumps(summary))
@@ -147,7 +154,3 @@ def _evaluate(config: Any, artefact: io.Artefact, workdir: pathlib.Path) -> dict
 def main(config: Any) -> None:
     """Entry of the command line."""
     run(config)
-
-
-if __name__ == "__main__":
-    launch.main(Config, main)

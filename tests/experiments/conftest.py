@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distilljax import launch
-from experiments import train_experts
+from experiments.train_experts import run as train_experts_run
 from tests.conftest import striped_images
 
 MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
@@ -40,5 +40,5 @@ def experts(dataset, tmp_path_factory):
         "--recipe.lr=0.05",
         "--recipe.augment=",
     ]
-    train_experts.run(launch.parse(train_experts.Config, argv))
+    train_experts_run.run(launch.parse(train_experts_run.Config, argv))
     return workdir

@@ -13,9 +13,12 @@ import pathlib
 import sys
 import time
 
+from experiments.study import plan as study_plan
+from experiments.study import run as study_run
+
 
 def steps(root, *, failing="", seconds=0.0, source=None):
-    from experiments.study import Step
+    # MOVED
 
     def step(name, needs=(), inputs=()):
         workdir = root / name
@@ -26,7 +29,7 @@ def steps(root, *, failing="", seconds=0.0, source=None):
         }
         module = "tests.experiments.fake_study"
         output = workdir / "summary.json"
-        return Step(name, name, module, flags, inputs, needs, output, 1.0)
+        return study_plan.Step(name, name, module, flags, inputs, needs, output, 1.0)
 
     made = root / "a" / "made.txt"
     first = step("a", inputs=(source,) if source else ())
@@ -70,12 +73,12 @@ def _meet(workdir):
 
 def run_study(argv):
     from distilljax import launch
-    from experiments import study
+    # MOVED
 
     root = pathlib.Path(argv[0])
-    study.plan = lambda config: steps(root, seconds=0.25)
+    study_plan.plan = lambda config: steps(root, seconds=0.25)
     argv = [f"--workdir={root}", *argv[1:]]
-    launch.main(study.Config, study.main, argv=argv)
+    launch.main(study_plan.Config, study_run.main, argv=argv)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,17 @@ import pytest
 
 from distilljax import data, io, launch
 from distilljax.analysis import pools
+from distilljax.analysis.statistics import satterthwaite
 from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.types import Batch, InputError
-from experiments import agreement, common, figures
+from experiments.agreement import compare as agreement_compare
+from experiments.agreement import figures as agreement_figures
+from experiments.agreement import options as agreement_options
+from experiments.agreement import run as agreement_run
+from experiments.agreement import train as agreement_train
+from experiments.lab.keys import fresh_key
+from experiments.lab.sets import random_subsets
 from tests.core.test_pools import by_hand, classes, subset_batches, whole_batches
 from tests.experiments.test_cross_architecture import write
 
@@ -56,7 +63,7 @@ def config(workdir, artefacts, *more):
         "--chunk=8",
         *more,
     ]
-    return launch.parse(agreement.Config, argv)
+    return launch.parse(agreement_options.Config, argv)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +72,7 @@ def finished(artefacts, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "compared"
     out, err = text_io.StringIO(), text_io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        summary = agreement.run(config(workdir, artefacts))
+        summary = agreement_run.run(config(workdir, artefacts))
     return workdir, summary, out.getvalue(), err.getvalue()
 
 
@@ -98,7 +105,7 @@ def problem(artefact):
 
 
 def network_key(group, number, seed=0):
-    keys = jax.random.split(common.fresh_key(seed), 3)
+    keys = jax.random.split(fresh_key(seed), 3)
     return jax.random.fold_in(keys[group], number)
 
 
@@ -156,7 +163,7 @@ def test_pools_are_trained_as_one_network_after_another(finished, artefacts):
 def test_networks_on_sets_are_those_of_the_protocol(finished, artefacts):
     made, loaded, _, test = problem(artefacts[1])
     found = kept(finished[0])
-    random = common.random_subsets(loaded.train, 2, SEEDS, made.transform)
+    random = random_subsets(loaded.train, 2, SEEDS, made.transform)
     images = made.distilled.images
     labels = jnp.eye(3)[np.repeat(np.arange(3), 2)]
 
@@ -289,7 +296,7 @@ def test_the_summary_is_what_numpy_makes_of_the_predictions(finished, dataset):
 
 
 def test_intervals_by_hand():
-    error, low, high, freedom = agreement.interval(0.5, [(0.04**2, 2), (0.03**2, 4)])
+    error, low, high, freedom = satterthwaite(0.5, [(0.04**2, 2), (0.03**2, 4)])
     assert freedom == pytest.approx(4.2159, abs=1e-3)
     assert error == pytest.approx(0.05)
     # (25e-4)^2 / ((16e-4)^2 / 2 + (9e-4)^2 / 4) = 4.216; t_{.975} = 2.7225 there.
@@ -297,11 +304,9 @@ def test_intervals_by_hand():
         [0.5 - 2.7225 * 0.05, 0.5 + 2.7225 * 0.05], abs=2e-4
     )
     # One error alone has its own degrees of freedom: t_2 = 4.3027.
-    assert agreement.interval(0.0, [(1.0, 2), (0.0, 9)])[2] == pytest.approx(
-        4.3027, abs=1e-4
-    )
-    assert agreement.interval(0.5, [(0.0, 2)]) == (0.0, 0.5, 0.5, None)
-    assert agreement.interval(0.5, [(float("nan"), 0), (0.1, 3)]) == (None,) * 4
+    assert satterthwaite(0.0, [(1.0, 2), (0.0, 9)])[2] == pytest.approx(4.3027, abs=1e-4)
+    assert satterthwaite(0.5, [(0.0, 2)]) == (0.0, 0.5, 0.5, None)
+    assert satterthwaite(0.5, [(float("nan"), 0), (0.1, 3)]) == (None,) * 4
 
 
 def test_cut_and_resumed_it_is_the_same(finished, artefacts, tmp_path, drawn, capsys):
@@ -312,7 +317,7 @@ def test_cut_and_resumed_it_is_the_same(finished, artefacts, tmp_path, drawn, ca
     for file in lost:
         (cut / file).unlink()
     stamps = {path: path.stat().st_mtime_ns for path in (cut / "networks").iterdir()}
-    again = agreement.run(config(cut, artefacts))
+    again = agreement_run.run(config(cut, artefacts))
     told = capsys.readouterr()
     # A piece of the eleven, three and nine networks.
     assert "19 of 23 networks were trained before" in told.out
@@ -349,12 +354,12 @@ def test_other_sets_and_rules_find_the_pools_there(
             wrong = (test.labels + 1) % 3
             return fake._replace(classes=np.stack([wrong, wrong]).astype(np.uint8))
 
-    def groups(config, problem, old=agreement._row_groups):
+    def groups(config, problem, old=agreement_train.row_groups):
         return {n: g._replace(program=Program()) for n, g in old(config, problem).items()}
 
     monkeypatch.setattr(agreement, "_row_groups", groups)
     paths = [tmp_path / "lucky.npz"]
-    again = agreement.run(
+    again = agreement_run.run(
         config(place, paths, "--tolerance=1e-6", "--protocol=study", "--least=3")
     )
     assert asked == [[0, 1], [2, 2]] * 2
@@ -384,16 +389,16 @@ def test_one_pool_out_of_reach_leaves_the_other():
     def pool(accuracy):
         members = np.stack([network(accuracy) for _ in range(6)])
         means = (members == labels).mean(axis=1)
-        return agreement._Pool(members, means, np.arange(6), None, 4, 1, {})
+        return agreement_compare.Pool(members, means, np.arange(6), None, 4, 1, {})
 
     targets = np.stack([network(0.5) for _ in range(2)])
     near, far = (
-        agreement._Look(pool(accuracy), labels, 3).compare(targets, 0.2)
+        agreement_compare.Look(pool(accuracy), labels, 3).compare(targets, 0.2)
         for accuracy in (0.5, 1.0)
     )
     assert 0 < near.summary["value"] < 1
     assert "no member of the pool comes within 0.2" in far.summary["unmatched"]
-    found = agreement._difference({"subset": far, "early_stopped": near})
+    found = agreement_compare.difference({"subset": far, "early_stopped": near})
     assert list(found) == ["unmatched"]
     assert found["unmatched"].startswith("subset-trained: 2 of 2 networks, such as")
 
@@ -402,12 +407,12 @@ def test_the_figure_bears_rows_without_a_match(tmp_path):
     values = np.array([0.5, 0.6, 0.55])
     cloud = {"subset": (values, values), "early_stopped": (values, values)}
     summary = {"value": 0.5, "interval": [None, None]}
-    figures.matched_agreements(
+    agreement_figures.matched_agreements(
         tmp_path / "x.png",
         {"a": {"subset": (summary, values)}, "b": {}},
         {"a": cloud, "b": cloud},
         {"a": values, "b": values},
-        agreement.NAMES,
+        agreement_options.NAMES,
         "title",
     )
     assert (tmp_path / "x.png").stat().st_size > 5_000
@@ -425,19 +430,19 @@ def test_training_that_diverges_is_named(tmp_path):
 
     (tmp_path / "networks").mkdir()
     for name, kind, remedy in (
-        (agreement._of_pool("subset"), "subset-trained", "lower --lr"),
-        (agreement._of_row("subset"), "networks on subset", "another --protocol"),
+        (agreement_train.pool_name("subset"), "subset-trained", "lower --lr"),
+        (agreement_train.row_name("subset"), "networks on subset", "another --protocol"),
     ):
         pieces = [
-            agreement._Piece(kind, numbers, f"{len(numbers)} {kind}", 5)
+            agreement_train.Piece(kind, numbers, f"{len(numbers)} {kind}", 5)
             for numbers in ((0,), (1, 2))
         ]
-        group = agreement._Group(pieces, 1.0, Program(), lambda numbers, wanted: ())
+        group = agreement_train.Group(pieces, 1.0, Program(), lambda numbers, wanted: ())
         message = rf"{kind}, 2 of them: .* diverged; .*{remedy}"
         with pytest.raises(InputError, match=message):
-            agreement._train({name: group}, 7, tmp_path)
+            agreement_train.train({name: group}, 7, tmp_path)
         # Number 0 is kept: what was not well only filled its piece.
-        assert agreement._read(pieces[0], tmp_path).classes.shape == (1, 45)
+        assert agreement_train._read(pieces[0], tmp_path).classes.shape == (1, 45)
         assert not pieces[1].path(tmp_path).exists()
 
 
@@ -446,7 +451,7 @@ def test_a_damaged_file_is_named(finished, artefacts, tmp_path, drawn):
     file = tmp_path / "cut" / finished[1]["pools"]["early_stopped"]["files"][0]
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"cannot be read .* delete it to train its"):
-        agreement.run(config(tmp_path / "cut", artefacts))
+        agreement_run.run(config(tmp_path / "cut", artefacts))
 
 
 @pytest.mark.parametrize(
@@ -464,7 +469,7 @@ def test_a_damaged_file_is_named(finished, artefacts, tmp_path, drawn):
 )
 def test_wrong_input_is_refused_and_leaves_nothing(artefacts, tmp_path, more, message):
     with pytest.raises(InputError, match=message):
-        agreement.run(config(tmp_path / "run", artefacts, *more))
+        agreement_run.run(config(tmp_path / "run", artefacts, *more))
     assert not (tmp_path / "run").exists()
 
 
@@ -478,7 +483,7 @@ def test_sets_that_cannot_share_pools_are_refused(artefacts, dataset, tmp_path):
     ):
         path = write(tmp_path / f"{name}.npz", dataset, **change)
         with pytest.raises(InputError, match=message):
-            agreement.run(config(tmp_path / "run", [artefacts[0], path]))
+            agreement_run.run(config(tmp_path / "run", [artefacts[0], path]))
     # With a network of its own they can; no more than that is asked here.
     chosen = config(tmp_path / "run", [artefacts[0], path], "--model=mlp")
-    assert agreement._choose(chosen).network.name == "mlp"
+    assert agreement_options.choose(chosen).network.name == "mlp"

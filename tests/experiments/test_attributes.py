@@ -16,8 +16,10 @@ from distilljax import data, launch
 from distilljax.analysis import leave_one_out
 from distilljax.analysis.leave_one_out import Retrained
 from distilljax.types import InputError
-from experiments import attributes, figures, influence
-from experiments.attributes import Group, RankTest
+from experiments.attributes import groups as attributes_groups
+from experiments.attributes import run as attributes_run
+from experiments.attributes import tests as attributes_tests
+from experiments.influence import run as influence_run
 from tests.experiments.test_cross_architecture import write
 
 TOP = 5
@@ -25,8 +27,8 @@ TOP = 5
 
 def test_holm_is_that_of_a_hand_computed_case():
     p = np.array([0.01, 0.04, 0.03, 0.005])
-    np.testing.assert_allclose(attributes.holm(p), [0.03, 0.06, 0.06, 0.02])
-    both = attributes.holm(np.stack([p, np.array([0.5, 0.3, 0.001, 0.4])]))
+    np.testing.assert_allclose(attributes_tests.holm(p), [0.03, 0.06, 0.06, 0.02])
+    both = attributes_tests.holm(np.stack([p, np.array([0.5, 0.3, 0.001, 0.4])]))
     np.testing.assert_allclose(both, [[0.03, 0.06, 0.06, 0.02], [0.9, 0.9, 0.004, 0.9]])
 
 
@@ -42,7 +44,7 @@ def test_exact_p_values_are_those_of_all_subsets(values, size):
     expected = [
         min(1, 2 * min(np.mean(sums <= s + 1e-9), np.mean(sums >= s - 1e-9))) for s in sums
     ]
-    test = RankTest.of(np.array(values, np.float32), size)
+    test = attributes_tests.RankTest.of(np.array(values, np.float32), size)
     np.testing.assert_allclose(test.p_values(test.sums(subsets)), expected, rtol=1e-12)
 
 
@@ -54,10 +56,10 @@ def test_p_values_agree_with_scipy(monkeypatch):
     for _ in range(5):
         group = rng.permutation(30)[:8]
         one, other = (lambda x, g=group: x[g]), (lambda x, g=group: np.delete(x, g))
-        test = RankTest.of(values, 8)
+        test = attributes_tests.RankTest.of(values, 8)
         exact = stats.mannwhitneyu(one(values), other(values), method="exact")
         assert test.p_values(test.sums(group)) == pytest.approx(exact.pvalue, rel=1e-9)
-        test, having = RankTest.of(boolean, 8), int(boolean[group].sum())
+        test, having = attributes_tests.RankTest.of(boolean, 8), int(boolean[group].sum())
         chance = stats.hypergeom(30, 9, 8)
         tail = min(chance.cdf(having), chance.sf(having - 1))
         assert test.scores.max() == 1
@@ -65,7 +67,7 @@ def test_p_values_agree_with_scipy(monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(attributes, "MOST_WORK", 0)
             for x in (values, tied):
-                test = RankTest.of(x, 8)
+                test = attributes_tests.RankTest.of(x, 8)
                 assert test.table is None
                 usual = stats.mannwhitneyu(one(x), other(x), method="asymptotic")
                 assert test.p_values(test.sums(group)) == pytest.approx(usual.pvalue)
@@ -77,7 +79,7 @@ def test_effects_count_pairs():
         group = rng.permutation(12)[:5]
         others = np.delete(values, group)
         pairs = [np.sign(x - y) for x in values[group] for y in others]
-        test = RankTest.of(values, 5)
+        test = attributes_tests.RankTest.of(values, 5)
         assert test.effects(test.sums(group)) == pytest.approx(np.mean(pairs))
     assert np.mean(pairs) == pytest.approx(values[group].mean() - others.mean())
 
@@ -85,7 +87,7 @@ def test_effects_count_pairs():
 def test_rare_values_do_not_mislead():
     """Five of a hundred, all in the group: the normal distribution is wrong by far."""
     values = np.r_[np.linspace(1, 2, 5), np.zeros(95)]
-    test = RankTest.of(values, 20)
+    test = attributes_tests.RankTest.of(values, 20)
     found = test.p_values(test.sums(np.arange(20)))
     chance = stats.hypergeom(100, 5, 20).pmf(5)
     assert 0.2 * chance < found < 3 * chance
@@ -95,10 +97,10 @@ def test_groups_are_of_the_image_s_class():
     classes = np.array([0, 1, 0, 1, 0, 1])
     found = np.array([[0.1, 0.9, 0.5, 0.8, 0.7, -1], [5, 1, 4, 2, 3, 0.0]])
     labels = np.array([0, 1])
-    own = attributes.groups_of(found, labels, classes, 2, "class")
+    own = attributes_groups.groups_of(found, labels, classes, 2, "class")
     assert [g.members.tolist() for g in own] == [[2, 1], [1, 0]]
     assert [g.label for g in own] == [0, 1]
-    every = attributes.groups_of(found, labels, classes, 3, "all")
+    every = attributes_groups.groups_of(found, labels, classes, 3, "all")
     # Of 1, 3, 4 position 4 is of class 0, the last of it; of 0, 2, 4 none is of class 1.
     assert [g.members.tolist() for g in every] == [[2], []]
 
@@ -113,14 +115,14 @@ def planted(rng, num_images=4, per_class=40, strength=0.0):
     for i in range(num_images):
         members = rng.permutation(per_class)[:10]
         values[np.flatnonzero(classes == i % 2)[members], 1] += strength
-        groups.append(Group(i % 2, members))
+        groups.append(attributes_groups.Group(i % 2, members))
     return values, classes, groups
 
 
 def test_what_is_planted_is_found_and_nothing_else():
     rng = np.random.default_rng(2)
     values, classes, groups = planted(rng, num_images=2, strength=2.0)
-    found = attributes.enrichment(rng, values, classes, groups, 99)
+    found = attributes_tests.enrichment(rng, values, classes, groups, 99)
     assert len(found.p) == 2 * 4
     np.testing.assert_array_equal(found.attributes[found.p_holm <= 0.05], [1, 1])
     assert (found.effects[found.p_holm <= 0.05] > 0.5).all()
@@ -133,20 +135,20 @@ def test_what_is_planted_is_found_and_nothing_else():
         if found.attributes[i] != 3:
             usual = stats.mannwhitneyu(inside, outside, method="exact")
             assert found.p[i] == pytest.approx(usual.pvalue)
-    np.testing.assert_allclose(found.p_holm, attributes.holm(found.p))
+    np.testing.assert_allclose(found.p_holm, attributes_tests.holm(found.p))
     np.testing.assert_allclose(found.q, stats.false_discovery_control(found.p))
-    assert attributes.chance_p(2, found.chance_holm) == 0.01
+    assert attributes_tests.chance_p(2, found.chance_holm) == 0.01
 
 
 def test_chance_alone_is_kept_below_alpha():
     """Of permutations at most 5 % have a finding, up to four standard errors."""
     rng = np.random.default_rng(3)
     values, classes, groups = planted(rng)
-    found = attributes.enrichment(rng, values, classes, groups, 600)
+    found = attributes_tests.enrichment(rng, values, classes, groups, 600)
     assert (found.p_holm > 0.05).all()
     assert (found.chance_holm > 0).mean() <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 600)
     assert (found.chance_q > 0).sum() >= (found.chance_holm > 0).sum()
-    assert attributes.chance_p(0, found.chance_holm) == 1
+    assert attributes_tests.chance_p(0, found.chance_holm) == 1
 
 
 def test_permutations_keep_what_depends():
@@ -154,17 +156,20 @@ def test_permutations_keep_what_depends():
     rng = np.random.default_rng(4)
     values, classes, groups = planted(rng, num_images=1)
     values = np.stack([values[:, 0]] * 2, axis=1)
-    found = attributes.enrichment(rng, values, classes, groups * 2, 800)
+    found = attributes_tests.enrichment(rng, values, classes, groups * 2, 800)
     assert set(found.chance_holm.tolist()) == {0, 4}
 
 
 def test_groups_that_leave_nothing_to_compare_are_not_tested():
     rng = np.random.default_rng(5)
     values, classes, _ = planted(rng)
-    groups = [Group(0, np.arange(40)), Group(1, np.arange(0))]
-    found = attributes.enrichment(rng, values, classes, groups, 19)
+    groups = [
+        attributes_groups.Group(0, np.arange(40)),
+        attributes_groups.Group(1, np.arange(0)),
+    ]
+    found = attributes_tests.enrichment(rng, values, classes, groups, 19)
     assert len(found.p) == 0
-    assert attributes.chance_p(0, found.chance_holm) == 1
+    assert attributes_tests.chance_p(0, found.chance_holm) == 1
 
 
 def test_coherence_is_the_mean_of_cosines():
@@ -173,12 +178,12 @@ def test_coherence_is_the_mean_of_cosines():
     features = rng.normal(size=(24, 3)) + 1
     features[[2, 5, 7]] = [[4, 0, 0.1], [3, 0.2, 0], [5, 0, 0]]  # alike, of class 0
     groups = [
-        Group(0, np.array([2, 5, 7])),
-        Group(1, np.array([3])),
-        Group(1, np.arange(12)),
-        Group(1, np.array([0, 4, 8])),
+        attributes_groups.Group(0, np.array([2, 5, 7])),
+        attributes_groups.Group(1, np.array([3])),
+        attributes_groups.Group(1, np.arange(12)),
+        attributes_groups.Group(1, np.array([0, 4, 8])),
     ]
-    found = attributes.coherence(rng, features, classes, groups, 2000)
+    found = attributes_tests.coherence(rng, features, classes, groups, 2000)
     assert found.images.tolist() == [0, 2, 3]
 
     def naive(rows):
@@ -220,7 +225,7 @@ def influences(dataset, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(figures, "influenced", lambda *_: None)
         patched.setattr(leave_one_out, "retrain", losses)
-        influence.run(launch.parse(influence.Config, argv))
+        influence_run.run(launch.parse(influence_run.Config, argv))
     return folder / "run"
 
 
@@ -234,7 +239,7 @@ def config(influences, workdir, *more):
         "--recipe.lr=0.02",
         *more,
     ]
-    return launch.parse(attributes.Config, argv)
+    return launch.parse(attributes_run.Config, argv)
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +248,7 @@ def finished(influences, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("out") / "run"
     out = text_io.StringIO()
     with contextlib.redirect_stdout(out):
-        summary = attributes.run(config(influences, workdir))
+        summary = attributes_run.run(config(influences, workdir))
     return workdir, summary, out.getvalue()
 
 
@@ -321,7 +326,7 @@ def test_bright_images_first_is_what_they_share(influences, dataset, tmp_path, d
     bright = with_influences(
         influences, tmp_path / "bright", np.broadcast_to(light, shape).astype(np.float32)
     )
-    summary = attributes.run(config(bright, tmp_path / "a", "--epochs=1"))
+    summary = attributes_run.run(config(bright, tmp_path / "a", "--epochs=1"))
     found = {(r["image"], r["attribute"]) for r in summary["enrichment"][:3]}
     assert found == {(j, "brightness") for j in range(3)}
     for row in summary["enrichment"][:3]:
@@ -339,7 +344,7 @@ def test_bright_images_first_is_what_they_share(influences, dataset, tmp_path, d
 
     noise = np.random.default_rng(7).normal(size=shape)
     random = with_influences(influences, tmp_path / "random", noise)
-    summary = attributes.run(config(random, tmp_path / "b", "--epochs=1"))
+    summary = attributes_run.run(config(random, tmp_path / "b", "--epochs=1"))
     assert summary["attributes"]["significant"] == 0
     assert summary["attributes"]["p"] == 1
     low, high = summary["coherence"]["interval"]
@@ -355,7 +360,7 @@ def test_the_first_of_all_may_be_of_other_classes(influences, tmp_path, drawn):
     values[:, 2] *= -1
     there = with_influences(influences, tmp_path / "there", values)
     flags = ["--among=all", "--epochs=1"]
-    summary = attributes.run(config(there, tmp_path / "out", *flags))
+    summary = attributes_run.run(config(there, tmp_path / "out", *flags))
     assert {row["image"] for row in summary["enrichment"]} == {0, 2}
     assert summary["coherence"]["images"] == [0, 2]
     assert summary["influence"]["own_class_among_top"] == pytest.approx(2 / 3)
@@ -363,7 +368,7 @@ def test_the_first_of_all_may_be_of_other_classes(influences, tmp_path, drawn):
     values[:, 2] *= -1
     there = with_influences(influences, tmp_path / "fewer", values)
     with pytest.raises(InputError, match="fewer than two distilled images"):
-        attributes.run(config(there, tmp_path / "no", *flags))
+        attributes_run.run(config(there, tmp_path / "no", *flags))
     assert not (tmp_path / "no").exists()
 
 
@@ -376,7 +381,7 @@ def test_killed_and_resumed_it_is_the_same(
 ):
     workdir, summary, _ = finished
     monkeypatch.setattr(attributes, "SECONDS_BETWEEN_SAVES", 0.0)
-    keep = attributes._keep
+    keep = attributes_run._keep
 
     def dies(path, identity, **arrays):
         keep(path, identity, **arrays)
@@ -386,9 +391,9 @@ def test_killed_and_resumed_it_is_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(attributes, "_keep", dies)
         with pytest.raises(Killed):
-            attributes.run(config(influences, tmp_path / "cut"))
+            attributes_run.run(config(influences, tmp_path / "cut"))
     (tmp_path / "cut" / "annotations" / "measured.npz").write_bytes(b"cut off")
-    again = attributes.run(config(influences, tmp_path / "cut"))
+    again = attributes_run.run(config(influences, tmp_path / "cut"))
     said = capsys.readouterr()
     assert "own goes on after epoch 2" in said.out
     assert "measured.npz cannot be read" in said.err
@@ -400,10 +405,10 @@ def test_killed_and_resumed_it_is_the_same(
             kept.append(held["params"])
     np.testing.assert_array_equal(*kept)
     stamp = (tmp_path / "cut" / "network.npz").stat().st_mtime_ns
-    attributes.run(config(influences, tmp_path / "cut"))
+    attributes_run.run(config(influences, tmp_path / "cut"))
     assert (tmp_path / "cut" / "network.npz").stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="holds a different run"):
-        attributes.run(config(influences, tmp_path / "cut", "--top=6"))
+        attributes_run.run(config(influences, tmp_path / "cut", "--top=6"))
 
 
 @pytest.mark.parametrize(
@@ -425,7 +430,7 @@ def test_killed_and_resumed_it_is_the_same(
 )
 def test_mistakes_are_named(influences, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
-        attributes.run(config(influences, tmp_path / "wrong", *flags))
+        attributes_run.run(config(influences, tmp_path / "wrong", *flags))
     assert not (tmp_path / "wrong" / "summary.json").exists()
 
 
@@ -477,7 +482,7 @@ def test_influences_that_cannot_be_used(influences, tmp_path, kind):
     shutil.copytree(influences, tmp_path / "there")
     change(tmp_path / "there")
     with pytest.raises(InputError, match=message):
-        attributes.run(config(tmp_path / "there", tmp_path / "out"))
+        attributes_run.run(config(tmp_path / "there", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -487,8 +492,8 @@ def test_influences_of_other_data_or_another_set(influences, dataset, tmp_path):
     other = tmp_path / "other.npz"
     np.savez(other, **arrays | {"test_images": arrays["test_images"][::-1]})
     with pytest.raises(InputError, match="of other data than"):
-        attributes.run(config(influences, tmp_path / "out", f"--dataset={other}"))
+        attributes_run.run(config(influences, tmp_path / "out", f"--dataset={other}"))
     another = write(tmp_path / "another.npz", dataset, seed=1)
     with pytest.raises(InputError, match="of another set than"):
-        attributes.run(config(influences, tmp_path / "out", f"--artefact={another}"))
+        attributes_run.run(config(influences, tmp_path / "out", f"--artefact={another}"))
     assert not (tmp_path / "out").exists()

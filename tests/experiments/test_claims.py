@@ -8,19 +8,35 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from distilljax.analysis.statistics import Interval, student, wilson
 from distilljax.types import InputError
-from experiments import claims, reference
-from experiments.claims import (
+from experiments.dynamics import report as dynamics_report
+from experiments.lab.claims import (
     NO_RECORD,
     NOT_SUPPORTED,
+    ONE_RUN,
+    ONE_RUN_EXACT,
     SUPPORTED,
     UNDECIDED,
     Every,
-    Interval,
     Reading,
     Record,
     Some,
+    deciding_reading,
+    judge_node,
+    spelt,
+    spelt_interval,
 )
+from experiments.lab.paper import (
+    MIXING,
+    REAL_PER_CLASS,
+    STANDARD,
+    TRACE,
+    TRACE_ITERATIONS,
+    TRAINING,
+    TRAINING_ITERATIONS,
+)
+from experiments.report import verdicts as report_verdicts
 
 METHODS = ("tm", "bptt", "gm", "dm")
 DATASET = {
@@ -226,9 +242,9 @@ def dynamics(sets=1.0, test_end=0.7, ratio=None, kernel=0.5, methods=METHODS, **
     }
     summary = {
         "curves": {
-            claims.ACCURACY: accuracy,
-            claims.TRACE: trace,
-            claims.KERNEL: distance,
+            dynamics_report.ACCURACY: accuracy,
+            dynamics_report.TRACE: trace,
+            dynamics_report.KERNEL: distance,
         },
         "sets": about,
         "trained_on": "real",
@@ -409,13 +425,13 @@ CASES = {
 
 
 def claim(name):
-    (found,) = (c for c in claims.CLAIMS if c.id == name)
+    (found,) = (c for c in report_verdicts.CLAIMS if c.id == name)
     return found
 
 
 def test_every_claim_has_a_case_and_a_name_of_its_own():
-    assert [c.id for c in claims.CLAIMS] == list(CASES)
-    assert {c.section for c in claims.CLAIMS} == set(claims.SECTIONS)
+    assert [c.id for c in report_verdicts.CLAIMS] == list(CASES)
+    assert {c.section for c in report_verdicts.CLAIMS} == set(report_verdicts.HEADINGS)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -490,7 +506,7 @@ def test_a_reading_goes_by_its_interval_alone():
 
 def test_the_interval_is_students_and_widens_with_its_level():
     values = np.array([0.1, 0.3, 0.2, 0.5, 0.4])
-    interval = claims.student(values)
+    interval = student(values)
     expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
     np.testing.assert_allclose(interval[:2], expected, rtol=1e-10)
     expected = stats.t.interval(1 - 0.05 / 3, 4, values.mean(), stats.sem(values))
@@ -502,12 +518,12 @@ def test_the_interval_is_students_and_widens_with_its_level():
 
 def test_networks_that_agree_to_the_last_digit_have_no_spread():
     equal = np.full(3, 0.5)
-    assert claims.student(equal) is None
-    assert claims.student(np.array([0.5])) is None
+    assert student(equal) is None
+    assert student(np.array([0.5])) is None
     float32 = np.array([-0.018000006675720215, -0.018000006675720100])
-    assert claims.student(float32) is None
+    assert student(float32) is None
     # Shares of 100 images: rounding to whole images is the least that they may differ by.
-    low, high, _ = claims.student(equal, 1 / 100)
+    low, high, _ = student(equal, 1 / 100)
     half = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(12) / math.sqrt(3)
     np.testing.assert_allclose([low, high], [0.5 - half, 0.5 + half], rtol=1e-10)
 
@@ -516,60 +532,60 @@ def test_wilsons_interval():
     for share, num in ((1.0, 10), (0.0, 7), (0.4, 25)):
         test = stats.binomtest(round(share * num), num)
         expected = test.proportion_ci(method="wilson")
-        np.testing.assert_allclose(claims.wilson(share, num)[:2], expected, atol=1e-12)
+        np.testing.assert_allclose(wilson(share, num)[:2], expected, atol=1e-12)
 
 
 def test_every_needs_all_and_some_needs_one():
     good, bad, open_ = reading(0.1, 0.3), reading(-0.3, -0.1), reading(-0.1, 0.3)
     absent = Reading("dm", "points", 0.0, True)
-    assert claims.outcome(Every([good, good])) == SUPPORTED
-    assert claims.outcome(Every([good, open_])) == UNDECIDED
-    assert claims.outcome(Every([good, reading(-9.3, -9.1)])) == NOT_SUPPORTED
-    assert claims.outcome(Every([good, absent])) == UNDECIDED
-    assert claims.outcome(Every([absent, absent])) == NO_RECORD
-    assert claims.outcome(Every([])) == NO_RECORD
+    assert judge_node(Every([good, good])) == SUPPORTED
+    assert judge_node(Every([good, open_])) == UNDECIDED
+    assert judge_node(Every([good, reading(-9.3, -9.1)])) == NOT_SUPPORTED
+    assert judge_node(Every([good, absent])) == UNDECIDED
+    assert judge_node(Every([absent, absent])) == NO_RECORD
+    assert judge_node(Every([])) == NO_RECORD
     far = reading(9.1, 9.3)
-    assert claims.outcome(Some([far, bad])) == SUPPORTED
-    assert claims.outcome(Some([bad, bad])) == NOT_SUPPORTED
-    assert claims.outcome(Some([open_, bad])) == UNDECIDED
-    assert claims.outcome(Some([far, absent])) == SUPPORTED
-    assert claims.outcome(Some([absent])) == NO_RECORD
+    assert judge_node(Some([far, bad])) == SUPPORTED
+    assert judge_node(Some([bad, bad])) == NOT_SUPPORTED
+    assert judge_node(Some([open_, bad])) == UNDECIDED
+    assert judge_node(Some([far, absent])) == SUPPORTED
+    assert judge_node(Some([absent])) == NO_RECORD
 
 
 def test_what_is_picked_among_several_is_read_in_a_wider_interval():
     barely = reading(0.01, 0.3, freedom=4)
     bad = reading(-0.3, -0.1, freedom=4)
-    assert claims.outcome(Some([barely])) == SUPPORTED
-    assert claims.outcome(Some([barely, bad])) == UNDECIDED
+    assert judge_node(Some([barely])) == SUPPORTED
+    assert judge_node(Some([barely, bad])) == UNDECIDED
     barely_bad, good = reading(-0.3, -0.01, freedom=4), reading(0.1, 0.3, freedom=4)
-    assert claims.outcome(Every([barely_bad])) == NOT_SUPPORTED
-    assert claims.outcome(Every([barely_bad, good])) == UNDECIDED
+    assert judge_node(Every([barely_bad])) == NOT_SUPPORTED
+    assert judge_node(Every([barely_bad, good])) == UNDECIDED
     # All must hold, so none of them is picked.
-    assert claims.outcome(Every([barely, barely, barely])) == SUPPORTED
+    assert judge_node(Every([barely, barely, barely])) == SUPPORTED
 
 
 def test_the_deciding_number_is_shown_at_its_level():
     weak, strong = reading(0.01, 0.3), reading(0.5, 0.6)
-    found = claims.deciding(Every([strong, weak]))
+    found = deciding_reading(Every([strong, weak]))
     assert found.reading is weak
     assert found.interval() == pytest.approx((0.01, 0.3))
-    found = claims.deciding(Some([strong, weak]))
+    found = deciding_reading(Some([strong, weak]))
     assert found.reading is strong
     assert found.alpha == 0.025
     low, high = found.interval()
     assert low < 0.5 < 0.6 < high
     bad = reading(-9.3, -9.1)
-    found = claims.deciding(Every([bad, strong]))
+    found = deciding_reading(Every([bad, strong]))
     assert found.reading is bad
     assert found.alpha == 0.025
-    assert claims.deciding(Every([Reading("tm", "points", 0.0, True)])) is None
+    assert deciding_reading(Every([Reading("tm", "points", 0.0, True)])) is None
 
 
 def test_a_nested_claim_divides_its_level_twice():
     two = Some([reading(0.02, 0.3), reading(-0.3, -0.1)])
-    assert claims.outcome(two, 0.1) == SUPPORTED
-    assert claims.outcome(Every([two, two]), 0.1) == SUPPORTED
-    assert claims.outcome(two) == UNDECIDED
+    assert judge_node(two, 0.1) == SUPPORTED
+    assert judge_node(Every([two, two]), 0.1) == SUPPORTED
+    assert judge_node(two) == UNDECIDED
 
 
 # --- what the numbers are --------------------------------------------------------------
@@ -624,13 +640,13 @@ def test_in_one_run_the_probes_give_the_interval_and_say_so():
     verdict = claim("curvature_vanishes").judge([dynamics(runs=1)])
     assert verdict.outcome == SUPPORTED
     first = verdict.readings[0]
-    assert first.note == claims.ONE_RUN
+    assert first.note == ONE_RUN
     error = math.hypot(1.0, 0.2 * 1.0) / 100
     half = stats.t.ppf(0.975, 59) * error
     np.testing.assert_allclose(first.interval[:2], [0.2 - half, 0.2 + half], rtol=1e-9)
     exact = claim("recognised_early").judge([dynamics(0.5, runs=1)])
     assert exact.outcome == UNDECIDED
-    assert exact.readings[0].note == claims.ONE_RUN_EXACT
+    assert exact.readings[0].note == ONE_RUN_EXACT
     over_runs = claim("curvature_vanishes").judge([dynamics(runs=3)]).readings[0]
     values = 0.2 * (1 + np.linspace(-0.01, 0.01, 3))
     expected = stats.t.interval(0.95, 2, 0.2, stats.sem(values))
@@ -659,7 +675,7 @@ def test_a_network_that_learns_a_distilled_set_is_no_record_of_real_training():
 
 def test_no_ratio_where_real_curvature_is_not_clear_of_zero():
     flat = dynamics(runs=1)
-    real = flat.summary["curves"][claims.TRACE]["train"]
+    real = flat.summary["curves"][dynamics_report.TRACE]["train"]
     real["values"] = [[1.0] * len(AT)]
     verdict = claim("curvature_vanishes").judge([flat])
     assert verdict.outcome == UNDECIDED
@@ -767,24 +783,24 @@ def test_numbers_that_contradict_each_other_are_refused():
 
 
 def test_numbers_are_spelt_with_their_units():
-    assert claims.spelt(-0.0123, "points") == "−1.2 points"
-    assert claims.spelt(0.0, "points") == "0.0 points"
-    assert claims.spelt(-0.0004, "points") == "−0.04 points"  # which side it is on
-    assert claims.spelt(0.5, "percent") == "50.0 %"
-    assert claims.spelt(0.4, "ratio") == "0.40×"
-    assert claims.spelt(0.0004, "p") == "p < 0.001"
-    assert claims.spelt(0.43, "correlation") == "+0.43"
-    assert claims.spelt_interval(-0.2, 1.3, "percent") == "0.0 to 100.0"
-    assert claims.spelt_interval(-0.02, 0.013, "points") == "−2.0 to +1.3"
+    assert spelt(-0.0123, "points") == "−1.2 points"
+    assert spelt(0.0, "points") == "0.0 points"
+    assert spelt(-0.0004, "points") == "−0.04 points"  # which side it is on
+    assert spelt(0.5, "percent") == "50.0 %"
+    assert spelt(0.4, "ratio") == "0.40×"
+    assert spelt(0.0004, "p") == "p < 0.001"
+    assert spelt(0.43, "correlation") == "+0.43"
+    assert spelt_interval(-0.2, 1.3, "percent") == "0.0 to 100.0"
+    assert spelt_interval(-0.02, 0.013, "points") == "−2.0 to +1.3"
 
 
 def test_the_papers_numbers_fit_each_other():
-    for row in reference.MIXING.values():
-        assert len(row) == len(reference.REAL_PER_CLASS)
-    for row in reference.TRAINING.values():
-        assert len(row) == len(reference.TRAINING_ITERATIONS)
-    for row in reference.TRACE.values():
-        assert len(row) == len(reference.TRACE_ITERATIONS)
+    for row in MIXING.values():
+        assert len(row) == len(REAL_PER_CLASS)
+    for row in TRAINING.values():
+        assert len(row) == len(TRAINING_ITERATIONS)
+    for row in TRACE.values():
+        assert len(row) == len(TRACE_ITERATIONS)
     # What is read off the mixing figure is what is printed, within the reading.
-    for method, printed in reference.STANDARD.items():
-        assert abs(reference.MIXING[method][0] - printed) < 0.015
+    for method, printed in STANDARD.items():
+        assert abs(MIXING[method][0] - printed) < 0.015

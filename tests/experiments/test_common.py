@@ -8,7 +8,7 @@ import numpy as np
 
 import experiments
 from distilljax.training import expert
-from experiments import common
+from experiments.lab.keys import fresh_key
 
 
 def data(key):
@@ -18,7 +18,7 @@ def data(key):
 def test_experiments_meet_networks_that_experts_never_were():
     """No key derived as they are derived in one place equals one of the other."""
     seed, num = 3, 40
-    root, fresh = jax.random.key(seed), common.fresh_key(seed)
+    root, fresh = jax.random.key(seed), fresh_key(seed)
     experts = {
         data(expert.epoch_key(root, which, epoch))
         for which in range(num)
@@ -30,7 +30,7 @@ def test_experiments_meet_networks_that_experts_never_were():
     # What goes wrong without: the weights of a network trained by `evaluate.train`.
     first = jax.random.split(jax.random.split(root, num)[0])[0]
     assert data(first) in experts
-    assert data(common.fresh_key(seed)) != data(common.fresh_key(seed + 1))
+    assert data(fresh_key(seed)) != data(fresh_key(seed + 1))
 
 
 def test_only_what_makes_sets_takes_keys_from_the_seed_itself():

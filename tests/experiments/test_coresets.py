@@ -10,7 +10,8 @@ from distilljax import data, launch
 from distilljax.analysis.coresets import CORESETS, select
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments import common, coresets, figures
+from experiments.coresets import run as coresets_run
+from experiments.lab.data import prepare
 from tests.conftest import striped_images
 
 NUM_TRAIN = 12  # of each class, two of them held out
@@ -40,14 +41,14 @@ def config(dataset, workdir, *more):
     ]
     if not any(flag.startswith("--ipcs=") for flag in more):
         argv.append("--ipcs=1,3")
-    return launch.parse(coresets.Config, [*argv, *more])
+    return launch.parse(coresets_run.Config, [*argv, *more])
 
 
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     """A finished table of two columns: (workdir, summary)."""
     workdir = tmp_path_factory.mktemp("run") / "table"
-    return workdir, coresets.run(config(dataset, workdir))
+    return workdir, coresets_run.run(config(dataset, workdir))
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ def test_a_table_with_spread_and_pictures(finished):
 
 def test_networks_train_on_what_was_chosen(dataset, tmp_path, trained, drawn):
     settings = config(dataset, tmp_path, "--ipcs=3,1")
-    coresets.run(settings)
-    prepared = common.prepare(settings)
+    coresets_run.run(settings)
+    prepared = prepare(settings)
     whole, real = prepared.data.train, prepared.real
     assert len(trained) == 12
     batches = iter(trained)
@@ -115,7 +116,7 @@ def test_networks_train_on_what_was_chosen(dataset, tmp_path, trained, drawn):
 
 
 def test_pictures_show_what_was_chosen(dataset, tmp_path, trained, drawn):
-    coresets.run(config(dataset, tmp_path, "--baselines=k_centre,random"))
+    coresets_run.run(config(dataset, tmp_path, "--baselines=k_centre,random"))
     small, centre, random = drawn
     unit = [jnp.asarray(images) for _, images, _ in drawn]
     assert [name for name, _, _ in drawn] == [
@@ -127,7 +128,7 @@ def test_pictures_show_what_was_chosen(dataset, tmp_path, trained, drawn):
     assert centre[2] == random[2] == ("0", "1", "2")
     assert [len(images) for images in unit] == [6, 9, 9]
     # Networks 0 and 2 of four cells are the first of k_centre and of random at 1.
-    transform = common.prepare(config(dataset, tmp_path)).transform
+    transform = prepare(config(dataset, tmp_path)).transform
     for images, batches in (
         (unit[0], (trained[0], trained[2])),
         (unit[1], (trained[4],)),
@@ -140,7 +141,7 @@ def test_pictures_show_what_was_chosen(dataset, tmp_path, trained, drawn):
 
 def test_only_missing_cells_are_computed(dataset, tmp_path, trained, drawn, capsys):
     settings = config(dataset, tmp_path)
-    first = coresets.run(settings)
+    first = coresets_run.run(settings)
     assert len(trained) == 12
     trained.clear()
     cells = tmp_path / "cells.jsonl"
@@ -149,11 +150,11 @@ def test_only_missing_cells_are_computed(dataset, tmp_path, trained, drawn, caps
     cells.write_text(lines[0] + lines[1][:20])
     (tmp_path / "summary.json").unlink()
     capsys.readouterr()
-    assert coresets.run(settings)["accuracy"] == first["accuracy"]
+    assert coresets_run.run(settings)["accuracy"] == first["accuracy"]
     assert len(trained) == 10
     assert "1 of 6 cells were finished before" in capsys.readouterr().out
     trained.clear()
-    coresets.run(settings)
+    coresets_run.run(settings)
     assert not trained
     assert len(records.read(cells)) == 6
 
@@ -162,19 +163,19 @@ def test_cells_of_other_data_are_computed_again(dataset, tmp_path, trained, draw
     moved = tmp_path / "moved.npz"
     moved.write_bytes(dataset.read_bytes())
     settings = config(moved, tmp_path / "run", "--ipcs=1")
-    coresets.run(settings)
+    coresets_run.run(settings)
     with np.load(dataset) as held:
         arrays = dict(held)
     arrays["test_images"] = 255 - arrays["test_images"]
     np.savez(moved, **arrays)
     trained.clear()
-    coresets.run(settings)
+    coresets_run.run(settings)
     assert len(trained) == 6
     assert len(records.read(tmp_path / "run" / "cells.jsonl")) == 3
 
 
 def test_progress_says_how_far_it_is(dataset, tmp_path, trained, drawn, capsys):
-    coresets.run(config(dataset, tmp_path))
+    coresets_run.run(config(dataset, tmp_path))
     lines = capsys.readouterr().err.splitlines()
     assert [i for i, line in enumerate(lines) if line.startswith("compiling")] == [0, 4]
     assert len(lines) == 8
@@ -202,6 +203,6 @@ def test_progress_says_how_far_it_is(dataset, tmp_path, trained, drawn, capsys):
 )
 def test_refusals_leave_nothing_behind(more, message, dataset, tmp_path):
     with pytest.raises(InputError) as caught:
-        coresets.run(config(dataset, tmp_path / "run", *more))
+        coresets_run.run(config(dataset, tmp_path / "run", *more))
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,10 @@ from distilljax.io import records
 from distilljax.models import mlp
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
-from experiments import common, cross_architecture
+from experiments.cross_architecture import run as cross_architecture_run
+from experiments.lab.accuracy import compare_accuracies
+from experiments.lab.keys import fresh_key
+from experiments.lab.sets import load_artefacts, random_subsets
 from tests.conftest import striped_images
 
 OWN = {"model": "mlp", "mlp": {"width": 4, "depth": 1}}
@@ -72,14 +75,14 @@ def config(workdir, artefacts, *more):
     ]
     if not any(flag.startswith("--models=") for flag in more):
         argv.append("--models=own,mlp")
-    return launch.parse(cross_architecture.Config, [*argv, *more])
+    return launch.parse(cross_architecture_run.Config, [*argv, *more])
 
 
 @pytest.fixture(scope="module")
 def finished(artefacts, tmp_path_factory):
     """A finished table of two artefacts: (workdir, summary)."""
     workdir = tmp_path_factory.mktemp("run") / "table"
-    return workdir, cross_architecture.run(config(workdir, artefacts))
+    return workdir, cross_architecture_run.run(config(workdir, artefacts))
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def computed(monkeypatch):
         trainer._progress.trained(cell, 3, 1.0)
         return [0.25, 0.5, 0.75]
 
-    monkeypatch.setattr(cross_architecture._Trainer, "accuracies", accuracies)
+    monkeypatch.setattr(cross_architecture_run._Trainer, "accuracies", accuracies)
     return asked
 
 
@@ -117,7 +120,7 @@ def test_every_cell_is_in_the_summary_and_in_the_table(finished, artefacts, caps
         "mlp": {"model": "mlp", "width": 13, "depth": 2, "init": "torch"}
     }
     size = 64 * 13 + 13 + 13 * 13 + 13 + 13 * 3 + 3
-    cross_architecture._show(summary, workdir)
+    cross_architecture_run._show(summary, workdir)
     lines = capsys.readouterr().out.splitlines()
     for row in rows:
         cells = summary["accuracy"][row]
@@ -138,12 +141,12 @@ def test_cells_are_what_evaluate_computes(finished, artefacts):
     artefact = io.load(artefacts[1])
     loaded = data.load(artefact.dataset["name"])
     model = mlp.make(mlp.Config(width=13), (8, 8, 1), 3)
-    expected = common.against(
-        common.fresh_key(0),
+    expected = compare_accuracies(
+        fresh_key(0),
         3,
         model,
         artefact.distilled,
-        {"random": common.random_subsets(loaded.train, 2, 3, artefact.transform)},
+        {"random": random_subsets(loaded.train, 2, 3, artefact.transform)},
         data.on_device(loaded.test, artefact.transform, 3),
         artefact.protocol,
     )
@@ -155,7 +158,7 @@ def test_cells_are_what_evaluate_computes(finished, artefacts):
 def test_networks_side_by_side_are_the_same_networks(finished, artefacts, tmp_path):
     """Three networks, two at a time: the second dispatch is filled up, and cut."""
     more = ["--models=mlp", "--together=2"]
-    found = values(cross_architecture.run(config(tmp_path, artefacts[:1], *more)))
+    found = values(cross_architecture_run.run(config(tmp_path, artefacts[:1], *more)))
     assert set(found) == {("one", "mlp"), (RANDOM[0], "mlp")}
     for cell, accuracies in found.items():
         np.testing.assert_allclose(accuracies, values(finished[1])[cell], atol=0.02)
@@ -169,7 +172,7 @@ def test_a_cut_run_computes_only_what_is_missing(finished, artefacts, tmp_path, 
     assert len(lines) == 6
     torn = before_last[: len(before_last) // 2]
     cells.write_text("\n".join([*lines, torn]))
-    again = cross_architecture.run(config(tmp_path / "cut", artefacts))
+    again = cross_architecture_run.run(config(tmp_path / "cut", artefacts))
     missing = [(r["row"], r["architecture"]) for r in map(json.loads, [before_last, last])]
     assert computed == missing == [(row, "mlp") for row in RANDOM]
     kept = values(summary) | {key: [0.25, 0.5, 0.75] for key in missing}
@@ -179,7 +182,7 @@ def test_a_cut_run_computes_only_what_is_missing(finished, artefacts, tmp_path, 
 
 def test_a_finished_run_computes_nothing(finished, artefacts, computed, capsys):
     workdir, summary = finished
-    again = cross_architecture.run(config(workdir, artefacts))
+    again = cross_architecture_run.run(config(workdir, artefacts))
     assert not computed
     assert again["accuracy"] == summary["accuracy"]
     assert "8 of 8 cells were finished before" in capsys.readouterr().out
@@ -188,11 +191,11 @@ def test_a_finished_run_computes_nothing(finished, artefacts, computed, capsys):
 def test_cells_of_an_artefact_that_changed_are_computed_again(dataset, tmp_path, computed):
     path = write(tmp_path / "a.npz", dataset)
     chosen = config(tmp_path / "run", [path])
-    cross_architecture.run(chosen)
+    cross_architecture_run.run(chosen)
     assert len(computed) == 4
     computed.clear()
     write(path, dataset, seed=1)
-    cross_architecture.run(chosen)
+    cross_architecture_run.run(chosen)
     assert computed == [("a", "own"), ("a", "mlp")]
     assert len(records.read(tmp_path / "run" / "cells.jsonl")) == 4
 
@@ -213,7 +216,7 @@ def test_artefacts_share_a_random_row_where_they_can(
     """Where the protocol or the network is each artefact's own, so are its images."""
     one = write(tmp_path / "a.npz", dataset)
     two = write(tmp_path / "b.npz", dataset, seed=1, **changes)
-    summary = cross_architecture.run(config(tmp_path / "run", [one, two], *more))
+    summary = cross_architecture_run.run(config(tmp_path / "run", [one, two], *more))
     expected = ["a", "b", RANDOM[0]]
     if not shared:
         expected.append(f"{RANDOM[0]}, as for b")
@@ -222,7 +225,7 @@ def test_artefacts_share_a_random_row_where_they_can(
 
 def test_artefacts_of_one_name_are_told_apart(dataset, tmp_path):
     paths = [write(tmp_path / a / "x" / "distilled.npz", dataset) for a in "ab"]
-    found = common.artefacts(config(tmp_path, paths).artefacts)
+    found = load_artefacts(config(tmp_path, paths).artefacts)
     assert list(found) == [str(path) for path in paths]
 
 
@@ -241,7 +244,7 @@ def test_wrong_input_is_refused_before_anything_is_trained(
     artefacts, tmp_path, computed, more, message
 ):
     with pytest.raises(InputError, match=message):
-        cross_architecture.run(config(tmp_path / "run", artefacts, *more))
+        cross_architecture_run.run(config(tmp_path / "run", artefacts, *more))
     assert not computed
     assert not (tmp_path / "run").exists()
 
@@ -259,5 +262,5 @@ def test_artefacts_that_do_not_fit_are_refused(
     one = write(tmp_path / "a.npz", dataset)
     two = write(tmp_path / "b.npz", dataset, **changes)
     with pytest.raises(InputError, match=message):
-        cross_architecture.run(config(tmp_path / "run", [one, two]))
+        cross_architecture_run.run(config(tmp_path / "run", [one, two]))
     assert not computed

@@ -17,7 +17,9 @@ from distilljax.config import FieldError
 from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.types import InputError
-from experiments import distill, evaluate, runs
+from experiments import evaluate
+from experiments.distill import run as distill_run
+from experiments.lab.workdir import open_workdir
 from tests.experiments.conftest import MLP
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,14 +49,14 @@ def flags(dataset, workdir, *more):
 
 
 def config(dataset, workdir, *more):
-    return launch.parse(distill.Config, flags(dataset, workdir, *more))
+    return launch.parse(distill_run.Config, flags(dataset, workdir, *more))
 
 
 @pytest.fixture(scope="session")
 def finished(dataset, tmp_path_factory):
     """A finished bptt run: (workdir, summary)."""
     workdir = tmp_path_factory.mktemp("run") / "bptt"
-    return workdir, distill.run(config(dataset, workdir, *BPTT))
+    return workdir, distill_run.run(config(dataset, workdir, *BPTT))
 
 
 def images_of(workdir):
@@ -88,7 +90,7 @@ def test_the_artefact_describes_itself(finished, dataset):
     assert artefact.distilled.images.shape == (3, 8, 8, 1)
     assert artefact.config["bptt"]["unroll"] == 4
     assert artefact.notes["best_step"] == finished[1]["best_step"]
-    assert launch.parse(distill.Config, flags(dataset, "x", *BPTT)).replace(
+    assert launch.parse(distill_run.Config, flags(dataset, "x", *BPTT)).replace(
         artefact.config
     ) == config(dataset, "x", *BPTT)
 
@@ -97,13 +99,13 @@ def test_config_json_holds_a_command_that_repeats_the_run(finished, dataset):
     held = json.loads((finished[0] / "config.json").read_text())
     command = held["command"]
     assert command.startswith("python -m experiments.distill ")
-    again = launch.parse(distill.Config, command.split()[3:])
+    again = launch.parse(distill_run.Config, command.split()[3:])
     assert again == config(dataset, finished[0], *BPTT).replace({"workdir": None})
 
 
 def test_a_finished_run_is_shown_not_repeated(finished, dataset, capsys):
     before = (finished[0] / "metrics.jsonl").stat().st_mtime_ns
-    assert distill.run(config(dataset, finished[0], *BPTT)) == finished[1]
+    assert distill_run.run(config(dataset, finished[0], *BPTT)) == finished[1]
     assert "finished before" in capsys.readouterr().out
     assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
 
@@ -121,7 +123,7 @@ def test_every_method_runs_from_the_command_line(dataset, experts, tmp_path, met
     argv = [f"--method={method}", *OWN[method], "--ipc=2", "--steps=2"]
     if METHODS[method].SOURCE == "experts":
         argv.append(f"--experts_dir={experts}")
-    summary = distill.run(config(dataset, tmp_path, *argv))
+    summary = distill_run.run(config(dataset, tmp_path, *argv))
     assert io.load(tmp_path / "distilled.npz").method == method
     assert summary["accuracy"]["distilled"]["seeds"] == 3
 
@@ -131,7 +133,7 @@ TM = ["--method=tm", *OWN["tm"], "--tm.label_lr=1", "--steps=2", "--whole_epochs
 
 def test_labels_that_begin_as_the_experts_see_the_images(dataset, experts, tmp_path):
     argv = [*TM, f"--experts_dir={experts}", "--labels=expert", "--num_experts=1"]
-    summary = distill.run(config(dataset, tmp_path, *argv))
+    summary = distill_run.run(config(dataset, tmp_path, *argv))
     logits = np.asarray(io.load(tmp_path / "distilled.npz").distilled.label_logits)
     assert (logits.argmax(-1) == [0, 1, 2]).all(), "from images that are classified right"
     assert np.isfinite(logits).all()
@@ -143,12 +145,12 @@ def test_labels_that_begin_as_the_experts_see_the_images(dataset, experts, tmp_p
 
 def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
     argv = [*TM, f"--experts_dir={experts}", "--labels=soft"]
-    distill.run(config(dataset, tmp_path, *argv))
+    distill_run.run(config(dataset, tmp_path, *argv))
     (tmp_path / "summary.json").unlink()
     described = json.loads((tmp_path / "experts.json").read_text())
     (tmp_path / "experts.json").write_text(json.dumps(described | {"seed": 7}))
     with pytest.raises(InputError, match="holds a run with other experts"):
-        distill.run(config(dataset, tmp_path, *argv))
+        distill_run.run(config(dataset, tmp_path, *argv))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
     argv = [f"--parametrisation={name}", *BPTT, "--baselines=random,herding,k_centre"]
     if name == "memory":
         argv.append("--memory.images=3")
-    summary = distill.run(config(dataset, tmp_path, *argv, "--whole_epochs=0"))
+    summary = distill_run.run(config(dataset, tmp_path, *argv, "--whole_epochs=0"))
     artefact = io.load(tmp_path / "distilled.npz")
     assert artefact.distilled.images.shape == (images, 8, 8, 1)
     assert artefact.config["parametrisation"] == name
@@ -203,7 +205,7 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
 )
 def test_options_that_do_not_go_together_are_refused(dataset, tmp_path, more, message):
     with pytest.raises(InputError) as caught:
-        distill.run(config(dataset, tmp_path / "run", *more))
+        distill_run.run(config(dataset, tmp_path / "run", *more))
     assert re.search(message, str(caught.value)), caught.value
     assert not (tmp_path / "run").exists()
 
@@ -211,16 +213,16 @@ def test_options_that_do_not_go_together_are_refused(dataset, tmp_path, more, me
 def test_experts_of_another_split_are_refused(dataset, experts, tmp_path):
     argv = [*TM, f"--experts_dir={experts}", "--labels=soft", "--split_seed=1"]
     with pytest.raises(InputError, match="split_seed is 0 there and 1 is wanted"):
-        distill.run(config(dataset, tmp_path / "run", *argv))
+        distill_run.run(config(dataset, tmp_path / "run", *argv))
 
 
 def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
     """A set that is still noise teaches nothing: a third is right by chance."""
     more = ["--bptt.unroll=8", "--bptt.real_batch=60", "--init=noise", "--score_every=30"]
     still = [*more, "--steps=1", "--bptt.image_lr=1e-9", "--whole_epochs=0"]
-    untaught = distill.run(config(dataset, tmp_path / "a", *still))
+    untaught = distill_run.run(config(dataset, tmp_path / "a", *still))
     learned = [*more, "--steps=60", "--whole_epochs=60"]
-    taught = distill.run(config(dataset, tmp_path / "b", *learned))
+    taught = distill_run.run(config(dataset, tmp_path / "b", *learned))
     assert untaught["accuracy"]["distilled"]["mean"] < 0.6
     assert taught["accuracy"]["distilled"]["mean"] > 0.8
     assert taught["accuracy"]["whole"]["mean"] > 0.9
@@ -270,7 +272,7 @@ def test_killed_and_resumed_is_the_same_run_bit_for_bit(finished, dataset, tmp_p
 def test_continues_from_an_artefact(finished, dataset, tmp_path):
     source = finished[0] / "distilled.npz"
     more = [*BPTT, f"--init_from={source}", "--steps=1", "--bptt.image_lr=1e-12"]
-    distill.run(config(dataset, tmp_path, *more))
+    distill_run.run(config(dataset, tmp_path, *more))
     np.testing.assert_allclose(
         images_of(tmp_path), images_of(finished[0]), rtol=0, atol=1e-6
     )
@@ -312,7 +314,7 @@ def test_evaluates_an_artefact(finished, dataset, tmp_path):
 )
 def test_what_the_data_cannot_give_is_refused(dataset, tmp_path, more, message):
     with pytest.raises(InputError) as caught:
-        distill.run(config(dataset, tmp_path / "run", *more))
+        distill_run.run(config(dataset, tmp_path / "run", *more))
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists(), "a mistake must not claim the place"
 
@@ -320,40 +322,40 @@ def test_what_the_data_cannot_give_is_refused(dataset, tmp_path, more, message):
 def test_a_convnet_too_deep_for_the_images_is_refused(dataset, tmp_path):
     argv = [f"--dataset={dataset}", f"--workdir={tmp_path}", "--held_out=5"]
     with pytest.raises(FieldError, match=r"model=.*cannot halve a 1x1"):
-        distill.run(launch.parse(distill.Config, [*argv, "--convnet.depth=4"]))
+        distill_run.run(launch.parse(distill_run.Config, [*argv, "--convnet.depth=4"]))
 
 
 def test_a_workdir_of_another_run_is_refused(finished, dataset):
     with pytest.raises(InputError, match=r"different run \(bptt.unroll is 4 there, 5 here"):
-        distill.run(config(dataset, finished[0], "--bptt.unroll=5", BPTT[1]))
+        distill_run.run(config(dataset, finished[0], "--bptt.unroll=5", BPTT[1]))
     assert {path.name for path in finished[0].iterdir()} >= FILES
 
 
 def test_a_workdir_of_something_else_is_refused(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds files of something else"):
-        distill.run(config(dataset, tmp_path))
+        distill_run.run(config(dataset, tmp_path))
     assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["thesis.tex"]
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(dataset, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write to workdir"):
-        distill.run(config(dataset, tmp_path / "file" / "run"))
+        distill_run.run(config(dataset, tmp_path / "file" / "run"))
 
 
 def test_a_workdir_in_use_is_refused(dataset, tmp_path):
     chosen = config(dataset, tmp_path, *BPTT)
     with (
-        runs.opened(tmp_path, "experiments.distill", chosen),
+        open_workdir(tmp_path, "experiments.distill", chosen),
         pytest.raises(InputError, match="in use by another process"),
     ):
-        distill.run(chosen)
+        distill_run.run(chosen)
 
 
 def test_divergence_keeps_the_last_good_set_and_says_what_to_lower(dataset, tmp_path):
     with pytest.raises(InputError) as caught:
-        distill.run(config(dataset, tmp_path, *BPTT, "--bptt.image_lr=1e30"))
+        distill_run.run(config(dataset, tmp_path, *BPTT, "--bptt.image_lr=1e30"))
     assert "--bptt.image_lr=1e+30" in str(caught.value)
     assert "last_good.npz" in str(caught.value)
     assert np.isfinite(io.load(tmp_path / "last_good.npz").distilled.images).all()

@@ -11,7 +11,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
-from experiments import dynamics
+from experiments.dynamics import run as dynamics_run
 from tests.experiments.conftest import MLP
 
 PROBES = "accuracy@4,hessian_trace,ntk"
@@ -66,13 +66,13 @@ def options(artefact, workdir, *more):
         "--batch=20",
         *more,
     ]
-    return launch.parse(dynamics.Config, argv)
+    return launch.parse(dynamics_run.Config, argv)
 
 
 @pytest.fixture(scope="module")
 def finished(artefact, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("dynamics") / "run"
-    return workdir, dynamics.run(options(artefact, workdir))
+    return workdir, dynamics_run.run(options(artefact, workdir))
 
 
 def measurements(workdir):
@@ -114,7 +114,7 @@ def test_a_cut_run_resumes_to_the_same_figures(finished, artefact, tmp_path):
         (workdir / "config.json").write_text(json.dumps(named))
         text = "".join(lines[:kept]) + lines[kept][:20]
         (workdir / "measurements.jsonl").write_text(text)
-        again = dynamics.run(config)
+        again = dynamics_run.run(config)
         assert again["curves"] == summary["curves"]
         rows = measurements(workdir)
         assert len(rows) == len(lines)
@@ -126,7 +126,7 @@ def test_a_cut_run_resumes_to_the_same_figures(finished, artefact, tmp_path):
 def test_a_finished_run_measures_nothing_again(finished, artefact, monkeypatch):
     workdir, summary = finished
     before = (workdir / "measurements.jsonl").read_bytes()
-    again = dynamics.run(options(artefact, workdir))
+    again = dynamics_run.run(options(artefact, workdir))
     assert again["curves"] == summary["curves"]
     assert (workdir / "measurements.jsonl").read_bytes() == before
 
@@ -161,11 +161,11 @@ def test_the_reverse_run_learns_the_distilled_set(artefact, tmp_path):
         "--runs=2",
     )
     # Options of a probe that is not named are refused, so make them the defaults again.
-    defaults = dynamics.Config()
+    defaults = dynamics_run.Config()
     config = config.replace(
         {name: getattr(defaults, name).to_dict() for name in ("hessian_trace", "ntk")}
     )
-    summary = dynamics.run(config)
+    summary = dynamics_run.run(config)
     made = summary["curves"]["accuracy.accuracy"]["made"]
     assert made["mean"][-1] > 0.95
     assert made["runs"] == 2
@@ -197,10 +197,10 @@ def test_the_reverse_run_learns_the_distilled_set(artefact, tmp_path):
 def test_mistakes_are_named(artefact, tmp_path, flags, message):
     workdir = tmp_path / "wrong"
     with pytest.raises(InputError, match=message):
-        dynamics.run(options(artefact, workdir, *flags))
+        dynamics_run.run(options(artefact, workdir, *flags))
     assert not workdir.exists()
 
 
 def test_divergence_says_what_to_do(artefact, tmp_path):
     with pytest.raises(InputError, match="lower --lr"):
-        dynamics.run(options(artefact, tmp_path / "wild", "--lr=1e30"))
+        dynamics_run.run(options(artefact, tmp_path / "wild", "--lr=1e30"))

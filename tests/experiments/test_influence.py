@@ -8,7 +8,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.models import mlp
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
-from experiments import influence
+from experiments.influence import run as influence_run
 
 SEEDS, N, T = 2, 3, 12
 
@@ -55,13 +55,13 @@ def options(artefact, workdir, *more):
         "--piece=3",
         *more,
     ]
-    return launch.parse(influence.Config, argv)
+    return launch.parse(influence_run.Config, argv)
 
 
 @pytest.fixture(scope="module")
 def finished(artefact, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("out") / "run"
-    return workdir, influence.run(options(artefact, workdir))
+    return workdir, influence_run.run(options(artefact, workdir))
 
 
 def test_what_it_finds(finished):
@@ -104,7 +104,7 @@ def test_a_cut_run_trains_only_what_is_missing(finished, artefact, tmp_path):
     for name in ("config.json", "pieces/0.npz", "pieces/2.npz"):
         (workdir / name).write_bytes((whole / name).read_bytes())
     stamps = [(workdir / f"pieces/{i}.npz").stat().st_mtime_ns for i in (0, 2)]
-    again = influence.run(options(artefact, workdir))
+    again = influence_run.run(options(artefact, workdir))
     assert stamps == [(workdir / f"pieces/{i}.npz").stat().st_mtime_ns for i in (0, 2)]
     for name in ("mean_absolute_influence", "most_influenced", "reliability", "estimates"):
         assert again[name] == summary[name], name
@@ -120,5 +120,5 @@ def test_a_cut_run_trains_only_what_is_missing(finished, artefact, tmp_path):
 )
 def test_mistakes_are_named(artefact, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
-        influence.run(options(artefact, tmp_path / "wrong", *flags))
+        influence_run.run(options(artefact, tmp_path / "wrong", *flags))
     assert not (tmp_path / "wrong").exists()

@@ -5,25 +5,26 @@ import pytest
 from distilljax import launch
 from distilljax.methods import METHODS
 from distilljax.types import InputError
-from experiments import distill
-from experiments.presets import BY_METHOD, NAMES, PRESETS
+from experiments.distill import presets as distill_presets
+from experiments.distill import run as distill_run
 
 
 def parse(*argv):
-    return launch.parse(distill.Config, argv, presets=PRESETS)
+    return launch.parse(distill_run.Config, argv, presets=distill_presets.PRESETS)
 
 
 def test_every_method_has_the_three_sizes():
-    assert BY_METHOD.keys() == METHODS.keys()
-    for presets in BY_METHOD.values():
+    assert distill_presets.BY_METHOD.keys() == METHODS.keys()
+    for presets in distill_presets.BY_METHOD.values():
         assert {f"cifar10_ipc{ipc}" for ipc in (1, 10, 50)} <= presets.keys()
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [(m, name) for m, presets in BY_METHOD.items() for name in presets]
+    ("method", "name"),
+    [(m, name) for m, presets in distill_presets.BY_METHOD.items() for name in presets],
 )
 def test_a_preset_is_what_the_command_line_gives(method, name):
-    preset = BY_METHOD[method][name]
+    preset = distill_presets.BY_METHOD[method][name]
     chosen = parse(f"--preset={name}", f"--method={method}")
     assert getattr(chosen, method) == preset.settings
     assert chosen.method == method
@@ -61,5 +62,7 @@ def test_a_variant_of_another_method_is_refused():
 
 
 def test_names_are_listed():
-    assert set(NAMES) == set(PRESETS)
-    assert "cifar10_ipc10" in launch.help_text(distill.Config, program="x", presets=PRESETS)
+    assert set(distill_presets.NAMES) == set(distill_presets.PRESETS)
+    assert "cifar10_ipc10" in launch.help_text(
+        distill_run.Config, program="x", presets=distill_presets.PRESETS
+    )

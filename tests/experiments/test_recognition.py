@@ -18,7 +18,11 @@ from distilljax.io import records
 from distilljax.models import mlp
 from distilljax.training import expert
 from distilljax.types import InputError
-from experiments import common, figures, recognition
+from experiments.lab.accuracy import spelt_accuracy
+from experiments.lab.keys import fresh_key
+from experiments.lab.networks import scaled_network
+from experiments.recognition import measures as recognition_measures
+from experiments.recognition import run as recognition_run
 from tests.experiments.test_cross_architecture import write
 
 RANDOM = "random, 2 per class"
@@ -40,7 +44,7 @@ def config(workdir, artefacts, *more):
     for name, value in (("models", "mlp"), ("epochs", 3)):
         if not any(flag.startswith(f"--{name}=") for flag in more):
             argv.append(f"--{name}={value}")
-    return launch.parse(recognition.Config, argv)
+    return launch.parse(recognition_run.Config, argv)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +71,7 @@ def finished(artefacts, tmp_path_factory):
     out = text_io.StringIO()
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(out):
         patched.setitem(sys.modules, "umap", None)
-        summary = recognition.run(config(workdir, artefacts))
+        summary = recognition_run.run(config(workdir, artefacts))
     return workdir, summary, out.getvalue()
 
 
@@ -112,7 +116,7 @@ def test_everything_is_in_the_summary(finished, artefacts):
     assert f"features.png is without UMAP: {why}" in out
     for row in rows:
         (line,) = [s for s in out.splitlines() if s.strip().startswith(row + "  ")]
-        assert common.percent(summary["recognition"][row]["mlp"]["accuracy"]) in line
+        assert spelt_accuracy(summary["recognition"][row]["mlp"]["accuracy"]) in line
 
 
 def test_recognition_is_that_of_the_stored_networks(finished, artefacts):
@@ -148,7 +152,7 @@ def test_networks_are_those_that_the_core_trains(finished, artefacts):
     recipe = config(workdir, artefacts).recipe
     assert (recipe.momentum, recipe.augment) == (0.9, "")
     real = data.on_device(loaded.train, transform, 3)
-    key, number = common.fresh_key(0), 1
+    key, number = fresh_key(0), 1
     state = expert.init(expert.epoch_key(key, number, 0), MODEL, recipe)
     advance = jax.jit(lambda key, state: expert.epoch(key, MODEL, real, recipe, state))
     losses = []
@@ -174,7 +178,7 @@ def test_killed_and_resumed_it_is_the_same(
 ):
     """Once between two epochs of the second network, once between two cells."""
     monkeypatch.setattr(recognition, "SECONDS_BETWEEN_SAVES", 0.0)
-    write_one, append = recognition._write, records.append
+    write_one, append = recognition_run._write, records.append
     writes = []
 
     def dies_after_writing(net, kept, workdir):
@@ -186,7 +190,7 @@ def test_killed_and_resumed_it_is_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(recognition, "_write", dies_after_writing)
         with pytest.raises(Killed):
-            recognition.run(config(tmp_path / "cut", artefacts))
+            recognition_run.run(config(tmp_path / "cut", artefacts))
     assert writes == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
     def dies_at_a_cell(path, lines):
@@ -197,12 +201,12 @@ def test_killed_and_resumed_it_is_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(records, "append", dies_at_a_cell)
         with pytest.raises(Killed):
-            recognition.run(config(tmp_path / "cut", artefacts))
+            recognition_run.run(config(tmp_path / "cut", artefacts))
     out = capsys.readouterr().out
     assert "1 of 2 networks were trained before" in out
     assert "mlp 1 goes on after epoch 2" in out
 
-    again = recognition.run(config(tmp_path / "cut", artefacts))
+    again = recognition_run.run(config(tmp_path / "cut", artefacts))
     assert "2 of 4 cells were finished before" in capsys.readouterr().out
     for name in ("recognition", "pixels", "rows"):
         assert again[name] == finished[1][name]
@@ -222,7 +226,7 @@ def test_other_artefacts_train_nothing_again(
         raise AssertionError("a network is trained")
 
     monkeypatch.setattr(recognition, "_programs", refuse)
-    found = recognition.run(config(workdir, [artefacts[0], other]))
+    found = recognition_run.run(config(workdir, [artefacts[0], other]))
     assert list(found["recognition"]) == ["one", "three", RANDOM, "test images"]
     assert found["networks"] == summary["networks"]
     out = capsys.readouterr().out
@@ -230,13 +234,13 @@ def test_other_artefacts_train_nothing_again(
     assert "3 of 4 cells were finished before" in out
     for row in ("one", RANDOM, "test images"):
         assert found["recognition"][row] == summary["recognition"][row]
-    back = recognition.run(config(workdir, artefacts))
+    back = recognition_run.run(config(workdir, artefacts))
     assert back["recognition"] == summary["recognition"]
 
 
 def test_pictures_are_of_what_was_found(finished, artefacts, drawn):
     workdir, summary, _ = finished
-    recognition.run(config(workdir, artefacts))
+    recognition_run.run(config(workdir, artefacts))
     rows, _ = drawn["recognition.png"]
     assert rows["two"]["mlp"] == summary["recognition"]["two"]["mlp"]["accuracy"]
     (curves,) = drawn["pixels.png"]
@@ -265,7 +269,7 @@ def test_pictures_are_of_what_was_found(finished, artefacts, drawn):
     order = np.random.default_rng(0).permutation(60)[:40]
     images = transform(jnp.asarray(loaded.test.images[order]))
     features = np.asarray(MODEL.features(params, images), np.float64)
-    components = recognition.principal_components(features)
+    components = recognition_measures.principal_components(features)
     own = np.asarray(MODEL.features(params, made[0].distilled.images), np.float64)
     np.testing.assert_allclose(panel["one"][0], components.project(own), atol=1e-4)
     np.testing.assert_allclose(
@@ -290,7 +294,7 @@ def test_umap_is_drawn_where_it_is(finished, artefacts, drawn, monkeypatch, caps
         "version",
         lambda name: "9.9" if name == "umap-learn" else "1",
     )
-    summary = recognition.run(config(finished[0], artefacts))
+    summary = recognition_run.run(config(finished[0], artefacts))
     assert given == {
         "n_neighbors": 5,
         "random_state": 42,
@@ -310,7 +314,7 @@ def test_umap_is_drawn_where_it_is(finished, artefacts, drawn, monkeypatch, caps
 
 def test_pixel_statistics_by_hand():
     values = np.array([-0.5, -0.001, 0.0, 0.25, 0.5, 1.0, 1.001, 2.0, 3.0, 1.0])
-    found = recognition.pixel_statistics(values)
+    found = recognition_measures.pixel_statistics(values)
     assert found["mean"] == pytest.approx(0.825)
     assert found["std"] == pytest.approx(np.std(values))
     # A quarter of a grey level beyond 0 or 1 does not count.
@@ -321,14 +325,16 @@ def test_pixel_statistics_by_hand():
     assert found["quantiles"]["0.5"] == 0.5
     assert found["quantiles"]["0.75"] == 1.001
     assert found["quantiles"]["1.0"] == 3.0
-    just = recognition.pixel_statistics(np.array([-1.9e-3, -2.0e-3, 1.0019, 1.0021]))
+    just = recognition_measures.pixel_statistics(
+        np.array([-1.9e-3, -2.0e-3, 1.0019, 1.0021])
+    )
     assert (just["below"], just["above"]) == (0.25, 0.25)
 
 
 def test_pixel_statistics_of_counts_are_those_of_the_values():
     values, counts = np.array([-1.0, 0.5, 2.0]), np.array([1, 5, 2])
-    found = recognition.pixel_statistics(values, counts)
-    expected = recognition.pixel_statistics(values.repeat(counts))
+    found = recognition_measures.pixel_statistics(values, counts)
+    expected = recognition_measures.pixel_statistics(values.repeat(counts))
     assert found.pop("quantiles") == expected.pop("quantiles")
     assert found == pytest.approx(expected)
 
@@ -337,7 +343,7 @@ def test_pixel_statistics_of_counts_are_those_of_the_values():
 def test_principal_components_against_the_covariance(shape):
     rng = np.random.default_rng(0)
     points = rng.normal(size=shape) * np.arange(1, shape[1] + 1) + 3
-    found = recognition.principal_components(points)
+    found = recognition_measures.principal_components(points)
     eigenvalues, vectors = np.linalg.eigh(np.cov(points.T))
     for i in range(2):
         axis = vectors[:, -1 - i]
@@ -353,14 +359,14 @@ def test_principal_components_against_the_covariance(shape):
 
 
 def test_components_of_equal_points():
-    found = recognition.principal_components(np.ones((3, 4)))
+    found = recognition_measures.principal_components(np.ones((3, 4)))
     assert found.explained.tolist() == [0, 0]
     assert not found.project(np.ones((2, 4))).any()
 
 
 def test_width_of_each_network():
     def widths(text, *names):
-        found = recognition._networks(recognition.Config(width_scale=text), names)
+        found = recognition_run._networks(recognition_run.Config(width_scale=text), names)
         return [network.config.width for network in found.values()]
 
     assert widths("0.25", "convnet", "resnet18") == [32, 16]
@@ -369,7 +375,7 @@ def test_width_of_each_network():
 
 def test_epochs_of_each_network():
     def epochs(text, *names):
-        return recognition._epochs(recognition.Config(epochs=text), names)
+        return recognition_run._epochs(recognition_run.Config(epochs=text), names)
 
     assert epochs("", "convnet16", "resnet18") == {"convnet16": 20, "resnet18": 40}
     assert epochs("3", "mlp", "convnet") == {"mlp": 3, "convnet": 3}
@@ -393,7 +399,7 @@ def test_epochs_of_each_network():
 )
 def test_wrong_input_is_refused_and_leaves_nothing(artefacts, tmp_path, more, message):
     with pytest.raises(InputError, match=message):
-        recognition.run(config(tmp_path / "run", artefacts, *more))
+        recognition_run.run(config(tmp_path / "run", artefacts, *more))
     assert not (tmp_path / "run").exists()
 
 
@@ -401,28 +407,28 @@ def test_sets_of_different_preprocessing_are_refused(artefacts, dataset, tmp_pat
     unit = data.fit("none", data.load(str(dataset)).train.images)
     other = write(tmp_path / "unit.npz", dataset, transform=unit)
     with pytest.raises(InputError, match="one and unit were made under different prep"):
-        recognition.run(config(tmp_path / "run", [artefacts[0], other]))
+        recognition_run.run(config(tmp_path / "run", [artefacts[0], other]))
 
 
 def test_a_network_that_diverges_is_refused(artefacts, tmp_path):
     chosen = config(tmp_path / "run", artefacts, "--recipe.lr=1e38", "--epochs=2")
     with pytest.raises(InputError, match=r"mlp 0 at epoch 1 has a training loss of nan; "):
-        recognition.run(chosen)
+        recognition_run.run(chosen)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_network_is_refused(tmp_path):
-    net = recognition._Net(common.scaled("mlp", 0.05), 0, 3, "0123456789")
+    net = recognition_run._Net(scaled_network("mlp", 0.05), 0, 3, "0123456789")
     path = net.path(tmp_path)
     path.parent.mkdir()
     assert path.name == "mlp_0_01234567.npz"
-    kept = recognition._Kept(2, np.ones(3), np.ones(2), np.ones(2), 1.5)
-    recognition._write(net, kept, tmp_path)
-    found = recognition._read(net, tmp_path)
+    kept = recognition_run._Kept(2, np.ones(3), np.ones(2), np.ones(2), 1.5)
+    recognition_run._write(net, kept, tmp_path)
+    found = recognition_run._read(net, tmp_path)
     assert (found.epoch, found.seconds) == (2, 1.5)
     np.testing.assert_array_equal(found.optimizer, kept.optimizer)
     with pytest.raises(InputError, match="it holds another network"):
-        recognition._read(net._replace(identity="01234567x"), tmp_path)
+        recognition_run._read(net._replace(identity="01234567x"), tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"mlp_0_01234567\.npz cannot be read .*delete it"):
-        recognition._read(net, tmp_path)
+        recognition_run._read(net, tmp_path)

@@ -12,9 +12,16 @@ import PIL.Image
 import pytest
 
 from distilljax import data, io, launch
+from distilljax.analysis.statistics import Interval
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import DistilledSet, InputError
-from experiments import claims, page, report, sections
+from experiments.distill import report as distill_report
+from experiments.dynamics import report as dynamics_report
+from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Reading
+from experiments.lab.html import MOST_PIXELS, PIXELS_SHOWN, STYLE, el, join, picture
+from experiments.report import collect as report_collect
+from experiments.report import run as report_run
+from experiments.report import verdicts as report_verdicts
 from tests.experiments.test_claims import (
     DATASET,
     METHODS,
@@ -74,8 +81,8 @@ def study(tmp_path, monkeypatch):
 
 
 def made(root="study", **options):
-    config = report.Config(records=str(root), **options)
-    found = report.run(config)
+    config = report_run.Config(records=str(root), **options)
+    found = report_run.run(config)
     return pathlib.Path(config.out or f"{root}/report.html").read_text(), found
 
 
@@ -146,7 +153,7 @@ def test_the_page_is_sound_and_needs_nothing_else(study):
     assert outside == ["https://arxiv.org/abs/2406.04284"]
     for _, attrs in reader.tags:
         assert not any(name.startswith("on") for name in attrs)
-    assert not re.search(r"url\(|@import|http", page.STYLE)
+    assert not re.search(r"url\(|@import|http", STYLE)
     # Only the links may name a scheme.
     assert text.count("http") == 1
 
@@ -168,14 +175,14 @@ def test_the_page_says_what_the_records_hold(study):
     said = Reader(text).said()
     assert "A <title> & more" in said
     verdicts = {one["id"]: one["verdict"] for one in found["claims"]}
-    assert verdicts["beats_random"] == claims.SUPPORTED
-    assert verdicts["recognised_less"] == claims.NOT_SUPPORTED
-    assert verdicts["recognised_early"] == claims.UNDECIDED  # one run
-    assert sum(found["counts"].values()) == len(claims.CLAIMS)
-    for claim in claims.CLAIMS:
+    assert verdicts["beats_random"] == SUPPORTED
+    assert verdicts["recognised_less"] == NOT_SUPPORTED
+    assert verdicts["recognised_early"] == UNDECIDED  # one run
+    assert sum(found["counts"].values()) == len(report_verdicts.CLAIMS)
+    for claim in report_verdicts.CLAIMS:
         assert f'id="claim-{claim.id}"' in text
         assert claim.statement in said
-    assert said.count("✓") > found["counts"][claims.SUPPORTED]  # a sign beside each word
+    assert said.count("✓") > found["counts"][SUPPORTED]  # a sign beside each word
     assert "ConvNets of width 32, not 128 as in the paper" in said
     assert "Training on real images was followed in a single run" in said
     assert "CIFAR-10 (tfds)" in said
@@ -191,7 +198,7 @@ def test_verdicts_are_there_for_programs(study):
     assert found["dataset"] == DATASET
     by_id = {one["id"]: one for one in found["claims"]}
     mixing = by_id["mixing_lowers"]
-    assert mixing["verdict"] == claims.SUPPORTED
+    assert mixing["verdict"] == SUPPORTED
     assert mixing["deciding"]["where"] == "+10 per class"
     assert mixing["deciding"]["level"] == pytest.approx(0.975)  # the best of two
     low, high = mixing["deciding"]["interval_at_level"]
@@ -257,7 +264,7 @@ def test_a_study_without_pictures_or_makers_says_so(tmp_path, monkeypatch):
     said = Reader(text).said()
     assert "There is no record of how sets/tm_ipc10/distilled.npz was made" in said
     assert "No finished run of experiments.recognition is among the records." in said
-    assert found["counts"][claims.NO_RECORD] == len(claims.CLAIMS) - 2
+    assert found["counts"][NO_RECORD] == len(report_verdicts.CLAIMS) - 2
     assert "<figure>" not in text
 
 
@@ -268,7 +275,7 @@ def test_sets_made_of_other_data_are_left_out(tmp_path, monkeypatch):
     write("sets", distill(0.1, "tm"), "tm_ipc10", dataset=other)
     text, found = made()
     assert "was made of other data (svhn)" in Reader(text).said()
-    assert found["claims"][0]["verdict"] == claims.NO_RECORD
+    assert found["claims"][0]["verdict"] == NO_RECORD
 
 
 def test_unfinished_runs_and_those_that_are_not_read_are_named(study):
@@ -292,18 +299,18 @@ def test_records_are_found_at_any_depth_and_through_links(tmp_path, monkeypatch)
     write("study/.hidden", mixing((0.05, -0.05), methods=("dm",)))
     cut = write("study", mixing((0.0, 0.0)), "cut") / "summary.json"
     cut.unlink()
-    found = report.collect(pathlib.Path("study"))
+    found = report_collect.collect(pathlib.Path("study"))
     assert [r.folder for r in found.records] == ["study/deep/link/mixing"]
     assert [r.folder for r in found.unfinished] == ["study/cut"]
 
 
 def test_copies_are_dropped_and_contradictions_refused(study):
     shutil.copytree("study/mixing", "study/mixing_again")
-    found = report.collect(study)
+    found = report_collect.collect(study)
     assert [r.folder for r in found.records if r.experiment == "mixing"] == ["study/mixing"]
     write(study, mixing((0.5, 0.5)), "mixing_other")
     with pytest.raises(InputError, match="study/mixing and study/mixing_other are both"):
-        report.collect(study)
+        report_collect.collect(study)
 
 
 def test_records_of_other_sets_architectures_or_curves_are_merged(tmp_path, monkeypatch):
@@ -327,7 +334,7 @@ def test_records_of_other_sets_architectures_or_curves_are_merged(tmp_path, monk
     write("study", whole._replace(summary=reverse), "dynamics_reverse")
     _, found = made()
     verdicts = {one["id"]: one for one in found["claims"]}
-    assert verdicts["mixing_lowers"]["verdict"] == claims.SUPPORTED
+    assert verdicts["mixing_lowers"]["verdict"] == SUPPORTED
     where = {r["where"] for r in verdicts["recognised_as_well"]["readings"]}
     assert where == {"convnet", "convnet16"}
 
@@ -341,12 +348,12 @@ def test_a_page_is_about_one_data_set(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"cifar10 \(study/mixing\).*choose with --dataset"
     ):
-        report.collect(pathlib.Path("study"))
+        report_collect.collect(pathlib.Path("study"))
     for name in ("embedded", "Embedded Fashion-MNIST", "6f9b43a8"):
-        found = report.collect(pathlib.Path("study"), name)
+        found = report_collect.collect(pathlib.Path("study"), name)
         assert [r.experiment for r in found.records] == ["influence"]
     with pytest.raises(InputError, match="no such data are among the records"):
-        report.collect(pathlib.Path("study"), "svhn")
+        report_collect.collect(pathlib.Path("study"), "svhn")
     said = Reader(made(dataset="embedded")[0]).said()
     assert "the paper's are CIFAR-10" in said
     assert "paper (CIFAR-10, width 128)" in said
@@ -363,11 +370,11 @@ def test_damaged_records_are_refused_by_name(study, name, text):
 
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
-        report.collect(tmp_path / "none")
+        report_collect.collect(tmp_path / "none")
     with pytest.raises(InputError, match="holds no finished run of distill"):
-        report.collect(tmp_path)
+        report_collect.collect(tmp_path)
     with pytest.raises(InputError, match="name a folder of runs"):
-        report.run(report.Config())
+        report_run.run(report_run.Config())
 
 
 def test_a_page_that_cannot_be_written_is_an_error(study):
@@ -379,15 +386,15 @@ def test_a_page_that_cannot_be_written_is_an_error(study):
 def test_the_table_of_verdicts_is_printed(study, capsys):
     made()
     printed = capsys.readouterr().out
-    for claim in claims.CLAIMS:
+    for claim in report_verdicts.CLAIMS:
         assert claim.id in printed
     assert "✕ not supported" in printed
     assert "<" not in printed.replace("< 0.001", "")
 
 
 def test_the_command_line(study):
-    config = launch.parse(report.Config, ["--records=study", "--dataset=cifar10"])
-    assert config == report.Config(records="study", dataset="cifar10")
+    config = launch.parse(report_run.Config, ["--records=study", "--dataset=cifar10"])
+    assert config == report_run.Config(records="study", dataset="cifar10")
 
 
 # --- pictures --------------------------------------------------------------------------
@@ -395,12 +402,12 @@ def test_the_command_line(study):
 
 def test_large_pictures_are_made_smaller(tmp_path):
     drawn(tmp_path / "small.png")
-    small = page.picture(tmp_path / "small.png", "alt", "caption")
+    small = picture(tmp_path / "small.png", "alt", "caption")
     assert "data:image/png" in small
     drawn(tmp_path / "large.png", (2400, 600), noise=True)
-    large = page.picture(tmp_path / "large.png", "alt", "caption")
+    large = picture(tmp_path / "large.png", "alt", "caption")
     assert "data:image/webp" in large
-    assert f'width="{round(page.PIXELS_SHOWN * page.MOST_PIXELS)}"' in large
+    assert f'width="{round(PIXELS_SHOWN * MOST_PIXELS)}"' in large
     assert len(large) < (tmp_path / "large.png").stat().st_size
 
 
@@ -408,12 +415,12 @@ def test_large_pictures_are_made_smaller(tmp_path):
 def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.png is no picture"):
-        page.picture(tmp_path / "broken.png", "alt", "caption")
+        picture(tmp_path / "broken.png", "alt", "caption")
 
 
 def test_a_set_without_its_picture_is_drawn(tmp_path):
     record = distill(0.1, "tm", folder=str(tmp_path))
-    assert sections.grid(record) is None
+    assert distill_report.grid(record) is None
     artefact = io.Artefact(
         DistilledSet(jnp.zeros((2, 4, 4, 1)), jnp.eye(2), jnp.zeros(())),
         data.Normalise(jnp.array([0.4]), jnp.array([0.2])),
@@ -426,39 +433,37 @@ def test_a_set_without_its_picture_is_drawn(tmp_path):
         {},
     )
     io.save(tmp_path / "distilled.npz", artefact)
-    figure = sections.grid(record)
+    figure = distill_report.grid(record)
     assert figure is not None
     assert "data:image/png" in figure
     assert "TM" in figure
 
 
 def test_elements_escape_text_and_attributes():
-    made = page.el("p", "a < b & c", title='"quoted"')
+    made = el("p", "a < b & c", title='"quoted"')
     assert made == '<p title="&quot;quoted&quot;">a &lt; b &amp; c</p>'
-    assert page.el("p", made) == f"<p>{made}</p>"
-    assert page.el("p", None, ["x", None], class_="y") == '<p class="y">x</p>'
-    assert page.el("img", src="data:,") == '<img src="data:,">'
-    assert page.join("5 %") == "5\u00a0%"
+    assert el("p", made) == f"<p>{made}</p>"
+    assert el("p", None, ["x", None], class_="y") == '<p class="y">x</p>'
+    assert el("img", src="data:,") == '<img src="data:,">'
+    assert join("5 %") == "5\u00a0%"
 
 
 def test_smoothing_is_the_papers_an_iteration_at_a_time():
-    every = sections.smoothed([0, 1, 2], [1.0, 2.0, 3.0])
+    every = dynamics_report.smoothed([0, 1, 2], [1.0, 2.0, 3.0])
     assert every == pytest.approx([1.0, 1.1, 1.29])
     # A constant between two looks: the same as looking at it every iteration.
-    sparse = sections.smoothed([0, 10], [0.0, 5.0])
-    dense = sections.smoothed(list(range(11)), [0.0] + [5.0] * 10)
+    sparse = dynamics_report.smoothed([0, 10], [0.0, 5.0])
+    dense = dynamics_report.smoothed(list(range(11)), [0.0] + [5.0] * 10)
     assert sparse[-1] == pytest.approx(dense[-1])
 
 
 def test_an_interval_far_longer_than_the_others_ends_in_an_arrow():
-    short = claims.Reading(
-        "tm", "points", 0.0, True, value=0.1, interval=claims.Interval(0.05, 0.15)
-    )
-    long = short._replace(interval=claims.Interval(-90.0, 90.2))
-    scale = report.axis([short, long])
+    short = Reading("tm", "points", 0.0, True, value=0.1, interval=Interval(0.05, 0.15))
+    long = short._replace(interval=Interval(-90.0, 90.2))
+    scale = report_verdicts.axis([short, long])
     assert scale is not None
     assert scale.high < 1
-    assert report.forest(short, scale) != report.forest(long, scale)
-    assert Reader(report.forest(long, scale)).all("path")
+    assert report_verdicts.forest(short, scale) != report_verdicts.forest(long, scale)
+    assert Reader(report_verdicts.forest(long, scale)).all("path")
     assert scale.at(-90.0) >= 0
     assert scale.at(90.0) <= 240

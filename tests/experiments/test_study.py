@@ -16,15 +16,16 @@ import pytest
 from distilljax import launch
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments import study
-from experiments.scales import SCALES
+from experiments.study import plan as study_plan
+from experiments.study import run as study_run
+from experiments.study import scales as study_scales
 from tests.experiments import fake_study
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def config(root, *more):
-    return launch.parse(study.Config, [f"--workdir={root}", *more])
+    return launch.parse(study_plan.Config, [f"--workdir={root}", *more])
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def fake(monkeypatch, tmp_path):
     def run(*more, **options):
         made = fake_study.steps(root, source=source, **options)
         monkeypatch.setattr(study, "plan", lambda _: made)
-        return study.run(config(root, *more))
+        return study_run.run(config(root, *more))
 
     run.root, run.source = root, source
     return run
@@ -181,7 +182,7 @@ def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
 def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     process = start(tmp_path, jobs, "--minutes=0.03", SLOW_UNIT="1")
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == study.OUT_OF_TIME, stderr
+    assert process.returncode == study_run.OUT_OF_TIME, stderr
     assert "0.03 minutes are over; the same command goes on from here" in stdout
     lines = records.read(tmp_path / "study.jsonl")
     cut = {"--jobs=1": ["a"], "--jobs=2": ["a", "c"]}[jobs]
@@ -209,7 +210,7 @@ def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
 )
 def test_every_command_of_every_scale_is_one(tmp_path, scale, sets):
     """`plan` parses each by the flags of its experiment."""
-    steps = study.plan(config(tmp_path, f"--scale={scale}", f"--sets={sets}"))
+    steps = study_plan.plan(config(tmp_path, f"--scale={scale}", f"--sets={sets}"))
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
     for step in steps:
@@ -222,13 +223,13 @@ def test_every_command_of_every_scale_is_one(tmp_path, scale, sets):
 
 
 def test_every_experiment_of_the_study_is_in_every_scale():
-    for scale in SCALES.values():
+    for scale in study_scales.SCALES.values():
         flags = set(scale.flags) | {"report", "sets"}
-        assert flags == set(study.STEPS) | {"dynamics_reverse"}
+        assert flags == set(study_plan.STEPS) | {"dynamics_reverse"}
 
 
 def test_plan_runs_nothing(tmp_path, capsys):
-    summary = study.run(config(tmp_path / "run", "--plan"))
+    summary = study_run.run(config(tmp_path / "run", "--plan"))
     out = capsys.readouterr().out
     assert "# mixing: to do\npython -m experiments.mixing --artefacts=" in out
     assert not (tmp_path / "run").exists()
@@ -239,7 +240,7 @@ def test_only_some_steps_and_own_sets(tmp_path):
     made = tmp_path / "mine.npz"
     made.touch()
     chosen = config(tmp_path, "--steps=influence,mixing", f"--artefacts={made}")
-    steps = study.plan(chosen)
+    steps = study_plan.plan(chosen)
     assert [step.name for step in steps] == ["mixing", "influence_mine"]
     assert steps[1].flags["artefact"] == made
 
@@ -254,7 +255,7 @@ def test_only_some_steps_and_own_sets(tmp_path):
 )
 def test_wrong_options_are_refused(tmp_path, more, message):
     with pytest.raises(InputError) as caught:
-        study.run(config(tmp_path / "run", *more))
+        study_run.run(config(tmp_path / "run", *more))
     assert re.search(message, str(caught.value)), caught.value
     assert not (tmp_path / "run").exists()
 
@@ -265,4 +266,4 @@ def test_two_sets_of_one_name_are_refused(tmp_path):
         path.parent.mkdir()
         path.touch()
     with pytest.raises(InputError, match="two sets have the same name"):
-        study.run(config(tmp_path / "run", f"--artefacts={made[0]},{made[1]}"))
+        study_run.run(config(tmp_path / "run", f"--artefacts={made[0]},{made[1]}"))

@@ -20,7 +20,8 @@ from distilljax.io import records, trajectories
 from distilljax.models import mlp
 from distilljax.training import evaluation, expert
 from distilljax.types import InputError
-from experiments import common, figures, train_experts
+from experiments.lab.data import prepare
+from experiments.train_experts import run as train_experts_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
@@ -52,14 +53,14 @@ def flags(dataset, workdir, *more):
 
 
 def config(dataset, workdir, *more):
-    return launch.parse(train_experts.Config, flags(dataset, workdir, *more))
+    return launch.parse(train_experts_run.Config, flags(dataset, workdir, *more))
 
 
 @pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     """A finished run: (workdir, summary)."""
     workdir = tmp_path_factory.mktemp("run") / "experts"
-    return workdir, train_experts.run(config(dataset, workdir))
+    return workdir, train_experts_run.run(config(dataset, workdir))
 
 
 def history(workdir):
@@ -99,7 +100,7 @@ def test_leaves_everything_a_person_needs(finished):
 def test_the_store_holds_the_experts_that_the_core_trains(finished, dataset):
     """Of the same key, on the images that are not held out; and they are as good."""
     chosen = config(dataset, finished[0])
-    prepared = common.prepare(chosen)
+    prepared = prepare(chosen)
     model = mlp.make(mlp.Config(width=8, depth=1), (8, 8, 1), 3)
     key, number = jax.random.key(0), 1
     begin = jax.jit(lambda key: expert.init(key, model, chosen.recipe))
@@ -125,20 +126,20 @@ def test_the_store_holds_the_experts_that_the_core_trains(finished, dataset):
 def test_the_store_says_what_the_experts_are(finished, dataset):
     store = trajectories.open(finished[0])
     chosen = config(dataset, finished[0])
-    prepared = common.prepare(chosen)
-    store.check(train_experts.identify(chosen, prepared))
+    prepared = prepare(chosen)
+    store.check(train_experts_run.identify(chosen, prepared))
     described = store.description
     assert described.dataset["fingerprint"] == data.load(str(dataset)).fingerprint
     assert described.recipe == chosen.recipe.to_dict()
     other = config(dataset, "x", "--mlp.width=9", "--held_out=6", "--preprocess=none")
     with pytest.raises(InputError) as caught:
-        store.check(train_experts.identify(other, common.prepare(other)))
+        store.check(train_experts_run.identify(other, prepare(other)))
     for part in ("model.config.width is 8", "held_out is 5", "preprocessing is normalise"):
         assert part in str(caught.value)
 
 
 def test_a_finished_run_is_shown_again(finished, dataset, capsys):
-    assert train_experts.run(config(dataset, finished[0])) == finished[1]
+    assert train_experts_run.run(config(dataset, finished[0])) == finished[1]
     assert "trained before" in capsys.readouterr().out
 
 
@@ -177,10 +178,10 @@ def test_cut_again_and_again_it_is_the_same_run_bit_for_bit(
         with monkeypatch.context() as patched:
             dies(patched, owner, name, call, after=after)
             with pytest.raises(Killed):
-                train_experts.run(config(dataset, tmp_path))
+                train_experts_run.run(config(dataset, tmp_path))
         assert not (tmp_path / "summary.json").exists()
         assert (resumed or "2 experts x") in capsys.readouterr().out
-    train_experts.run(config(dataset, tmp_path))
+    train_experts_run.run(config(dataset, tmp_path))
     assert "experts 2 after epoch 2" in capsys.readouterr().out
     assert_same_run(tmp_path, finished)
 
@@ -191,7 +192,7 @@ def test_killed_and_resumed_is_the_same_run_bit_for_bit(dataset, tmp_path, how):
     more = ["--epochs=40"]
     straight = (
         tmp_path / "straight",
-        train_experts.run(config(dataset, tmp_path / "straight", *more)),
+        train_experts_run.run(config(dataset, tmp_path / "straight", *more)),
     )
     workdir = tmp_path / "cut"
     argv = [sys.executable, "-m", "experiments.train_experts"]
@@ -219,7 +220,7 @@ def test_killed_and_resumed_is_the_same_run_bit_for_bit(dataset, tmp_path, how):
 def test_chunks_and_arrangements_change_nothing(finished, dataset, tmp_path):
     """But the last bits; the last chunk here is smaller than the first."""
     more = ["--experts=3", "--together=2", "--arrangement=vmap", "--dtype=bfloat16"]
-    summary = train_experts.run(config(dataset, tmp_path, *more))
+    summary = train_experts_run.run(config(dataset, tmp_path, *more))
     assert summary["held_out_accuracy"]["seeds"] == 3
     ours = np.asarray(trajectories.open(tmp_path).read(3).params, np.float32)
     theirs = np.asarray(trajectories.open(finished[0]).read(2).params)
@@ -233,7 +234,7 @@ def test_a_disk_that_is_too_small_is_refused(dataset, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10_000))
     with pytest.raises(InputError) as caught:
-        train_experts.run(config(dataset, tmp_path / "run"))
+        train_experts_run.run(config(dataset, tmp_path / "run"))
     assert "the experts need 25.6 KiB, and " in str(caught.value)
     assert "has 9.8 KiB left; make room" in str(caught.value)
     assert "2 experts x 3 epochs x 547 parameters: 12.8 KiB on disk" in (
@@ -244,12 +245,12 @@ def test_a_disk_that_is_too_small_is_refused(dataset, tmp_path, monkeypatch, cap
 
 def test_an_expert_that_diverges_is_refused(dataset, tmp_path):
     with pytest.raises(InputError, match=r"expert 0 at epoch 1 .* lower its learning rate"):
-        train_experts.run(config(dataset, tmp_path, "--recipe.lr=1e38"))
+        train_experts_run.run(config(dataset, tmp_path, "--recipe.lr=1e38"))
 
 
 def test_experts_of_other_settings_are_refused(finished, dataset):
     with pytest.raises(InputError, match=r"different run \(recipe.lr is 0.05 there, 0.1"):
-        train_experts.run(config(dataset, finished[0], "--recipe.lr=0.1"))
+        train_experts_run.run(config(dataset, finished[0], "--recipe.lr=0.1"))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +258,8 @@ def test_experts_of_other_settings_are_refused(finished, dataset):
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 29, "1.5 GiB")],
 )
 def test_bytes_in_words(num, text):
-    assert train_experts._bytes(num) == text
+    assert train_experts_run._bytes(num) == text
 
 
 def test_bytes_beyond_the_largest_unit():
-    assert train_experts._bytes(5000 << 40) == "5000.0 TiB"
+    assert train_experts_run._bytes(5000 << 40) == "5000.0 TiB"

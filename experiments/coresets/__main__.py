@@ -1,0 +1,5 @@
+"""The command `python -m experiments.coresets`."""
+
+from experiments.coresets.run import main
+
+main()

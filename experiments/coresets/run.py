@@ -1,0 +1,282 @@
+"""What chosen real images are worth: random ones, herding and k-centre, in one table.
+
+    python -m experiments.coresets --dataset=embedded --ipcs=1,10
+    python -m experiments.coresets --baselines=herding --ipcs=50 --protocol=dc
+
+One row for each way to choose, one column for each number of images per class;
+`summary.json` holds it with every network's accuracy, the pictures show what was chosen.
+Networks with the same number train from the same initial weights.
+
+`random` draws anew for each network, from the whole training split, as the random
+baseline of `distill` does, so its spread is that of sets and networks. `herding` and
+`k_centre` choose once by preprocessed pixels, from the training images that are not held
+out, so theirs is that of networks alone. At one image per class both take the image that
+is nearest to the mean of its class. (The papers choose by the features of a network
+trained on the whole set; methods that need training runs, such as forgetting, are left
+out.)
+
+Each finished cell is kept in `cells.jsonl`; the same command again computes only those
+that are missing.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from distilljax import data
+from distilljax.analysis.statistics import spread
+from distilljax.config import FieldError, chooses, option
+from distilljax.io.environment import environment, peak_memory_bytes
+from distilljax.io.files import write_json
+from distilljax.models import MODELS
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol, fresh_accuracy
+from distilljax.types import Array, Batch, Key, Model, RealSet
+from experiments.lab.accuracy import spelt_accuracy
+from experiments.lab.baselines import BASELINES, RANDOM, parse_baselines, select_baselines
+from experiments.lab.data import DataOptions, Prepared, prepare
+from experiments.lab.kept import digest
+from experiments.lab.keys import fresh_key
+from experiments.lab.networks import model_of
+from experiments.lab.pictures import image_grid
+from experiments.lab.progress import duration
+from experiments.lab.sets import displayable
+from experiments.lab.table import CellTable, training_cost
+from experiments.lab.workdir import identity_of, open_workdir, workdir_path
+
+
+@chooses(
+    "model",
+    MODELS,
+    "convnet",
+    "Network that is trained on the chosen images.",
+    changed={"convnet": {"width": 32}},
+)
+@dataclasses.dataclass(frozen=True)
+class Config(DataOptions):
+    """Options of the experiment."""
+
+    ipcs: str = option("1,10", "Images per class, with commas.")
+    baselines: str = option(
+        ",".join(BASELINES), f"Ways to choose, with commas: {', '.join(BASELINES)}."
+    )
+    protocol: Literal["study", "dc", "dsa"] = option(
+        "study", "How networks are trained on the images."
+    )
+    seeds: int = option(5, "Networks trained in each cell.", low=2)
+    seed: int = option(0, "Settles the networks.", low=0, high=2**31 - 1)
+    workdir: str | None = option(
+        None, "Where the results go; none: a folder under runs/ named by the settings."
+    )
+
+
+class _Cell(NamedTuple):
+    """One way to choose, at one number of images per class."""
+
+    baseline: str
+    ipc: int
+    identity: str
+
+    @property
+    def kind(self) -> str:
+        """Networks cost what their number of images does."""
+        return str(self.ipc)
+
+    @property
+    def title(self) -> str:
+        """In progress lines."""
+        return f"{self.baseline}, {self.ipc} per class"
+
+
+def _ipcs(config: Any) -> list[int]:
+    try:
+        numbers = [int(part) for part in config.ipcs.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        reason = "expected different positive integers with commas, such as 1,10"
+        raise FieldError("ipcs", config.ipcs, reason)
+    return numbers
+
+
+def run(config: Any) -> dict[str, Any]:
+    """Fills the table; returns what `summary.json` holds.
+
+    Raises:
+      InputError: options, data or a working directory that cannot be used.
+    """
+    names, ipcs = parse_baselines(config.baselines), _ipcs(config)
+    numbers = "-".join(map(str, ipcs))
+    label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
+    workdir = workdir_path("experiments.coresets", config, label)
+    with open_workdir(workdir, "experiments.coresets", config):
+        summary = _run(config, names, ipcs, workdir)
+    _show(summary, workdir)
+    return summary
+
+
+def _run(
+    config: Any, names: Sequence[str], ipcs: Sequence[int], workdir: pathlib.Path
+) -> dict[str, Any]:
+    prepared = prepare(config)
+    loaded = prepared.data
+    smallest = int(prepared.real.class_sizes.min())
+    if max(ipcs) > smallest:
+        reason = f"the smallest class has {smallest} training images besides the held-out"
+        raise FieldError("ipcs", config.ipcs, reason)
+    model = model_of(config, loaded.image_shape, loaded.num_classes)
+    test = data.on_device(loaded.test, prepared.transform, loaded.num_classes)
+    protocol = PROTOCOLS[config.protocol]
+
+    table = CellTable(
+        workdir / "cells.jsonl",
+        _cells(config, names, ipcs, loaded.fingerprint),
+        "network",
+        config.seeds,
+        weights={
+            str(n): training_cost(n * loaded.num_classes, protocol, len(loaded.test.labels))
+            for n in ipcs
+        },
+    )
+    keys = jax.random.split(fresh_key(config.seed), config.seeds)
+    for ipc in ipcs:
+        sets = select_baselines(names, loaded.train, prepared.real, ipc, config.seeds)
+        _draw(workdir, ipc, prepared, sets)
+        left = [cell for cell in table.missing if cell.ipc == ipc]
+        if left:
+            print(f"compiling for {ipc} per class", file=sys.stderr, flush=True)
+            given = keys[0], _unstacked(sets[left[0].baseline])[0], test
+            train = _training(model, protocol, *given)
+        for cell in left:
+            values, seconds = [], 0.0
+            for key, one in zip(keys, _unstacked(sets[cell.baseline]), strict=True):
+                began = time.perf_counter()
+                values.append(float(train(key, one, test)))
+                took = time.perf_counter() - began
+                seconds += took
+                table.progress.trained(cell, 1, took)
+            accuracy = spread(values)
+            record = {"baseline": cell.baseline, "ipc": ipc, "seconds": seconds, **accuracy}
+            table.finish(cell, record, f"{spelt_accuracy(accuracy)} %")
+    return _summarise(config, workdir, prepared, table)
+
+
+def _cells(
+    config: Any, names: Sequence[str], ipcs: Sequence[int], fingerprint: str
+) -> list[_Cell]:
+    elsewhere = ("ipcs", "baselines", "dataset")  # in the cell, and the fingerprint
+    settings = {n: v for n, v in identity_of(config).items() if n not in elsewhere}
+    return [
+        _Cell(name, ipc, digest([name, ipc, fingerprint, settings]))
+        for ipc in ipcs
+        for name in names
+    ]
+
+
+def _training(
+    model: Model, protocol: EvaluationProtocol, key: Key, batch: Batch, test: RealSet
+) -> Callable[[Key, Batch, RealSet], Array]:
+    """Accuracy of one network, compiled for arguments like these."""
+
+    @jax.jit
+    def compute(key: Key, batch: Batch, test: RealSet) -> Array:
+        return fresh_accuracy(key[None], model, batch, test, protocol)[0]
+
+    return compute.lower(key, batch, test).compile()
+
+
+def _unstacked(sets: Batch) -> list[Batch]:
+    return [Batch(*one) for one in zip(*sets, strict=True)]
+
+
+def _draw(
+    workdir: pathlib.Path, ipc: int, prepared: Prepared, sets: Mapping[str, Batch]
+) -> None:
+    """At one image a class one picture, a row for each baseline; else one for each."""
+    loaded = prepared.data
+    shown = {
+        name: displayable(prepared.transform, stack.images[0])
+        for name, stack in sets.items()
+    }
+    if ipc == 1:
+        image_grid(
+            workdir / "ipc1.png",
+            np.concatenate([*shown.values()]),
+            list(shown),
+            f"{loaded.name}, 1 per class",
+        )
+        return
+    for name, images in shown.items():
+        image_grid(
+            workdir / f"{name}_ipc{ipc}.png",
+            images,
+            loaded.class_names,
+            f"{name} on {loaded.name}, {ipc} per class",
+        )
+
+
+def _summarise(
+    config: Any,
+    workdir: pathlib.Path,
+    prepared: Prepared,
+    table: CellTable[_Cell],
+) -> dict[str, Any]:
+    accuracy: dict[str, dict[str, Any]] = {cell.baseline: {} for cell in table.cells}
+    for cell in table.cells:
+        record = table.record(cell)
+        figures_of_cell = {n: record[n] for n in ("mean", "std", "seeds", "values")}
+        accuracy[cell.baseline][str(cell.ipc)] = figures_of_cell
+    loaded = prepared.data
+    chosen_from = {
+        name: len((loaded.train if name == RANDOM else prepared.rest).labels)
+        for name in accuracy
+    }
+    summary = {
+        "accuracy": accuracy,
+        "chosen_from": chosen_from,
+        "protocol": {"name": config.protocol, **PROTOCOLS[config.protocol].to_dict()},
+        "dataset": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "fingerprint": loaded.fingerprint,
+        },
+        "seconds": table.seconds(),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "environment": environment(),
+    }
+    write_json(workdir / "summary.json", summary)
+    return json.loads(json.dumps(summary))
+
+
+def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    accuracy = summary["accuracy"]
+    ipcs = list(next(iter(accuracy.values())))
+    seeds = next(iter(accuracy.values()))[ipcs[0]]["seeds"]
+    title = (
+        f"Test accuracy on {summary['dataset']['name']}, protocol "
+        f"{summary['protocol']['name']}: percent, mean ± std of {seeds} networks"
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("chosen by")
+    for ipc in ipcs:
+        table.add_column(f"{ipc} per class", justify="right", no_wrap=True)
+    for name, row in accuracy.items():
+        table.add_row(name, *(spelt_accuracy(row[ipc]) for ipc in ipcs))
+    print(title)
+    Console().print(table)
+    seconds = duration(summary["seconds"])
+    print(f"{seconds}. summary.json, cells.jsonl and the pictures lie in {workdir}")
+
+
+def main(config: Any) -> None:
+    """Entry of the command line."""
+    run(config)

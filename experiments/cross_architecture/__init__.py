@@ -1,0 +1,1 @@
+"""See `experiments.cross_architecture.run`."""

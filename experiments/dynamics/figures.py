@@ -1,0 +1,113 @@
+"""TODO."""
+
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.lab.pictures import line_styles, save
+
+
+def probe_curves(
+    path: pathlib.Path,
+    curves: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """A panel for each quantity along training, a line for each set.
+
+    Args:
+      path: the PNG to write.
+      curves: quantity -> set -> `iterations`, `mean`, `std` over runs or None, and
+        `standard_error` of the probes. The band is twice the standard error, or where
+        there are several runs their standard deviation.
+      soft: sets to compare with, drawn grey.
+    """
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
+    )
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    styles = line_styles(names, soft)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_visible(False)
+    for axes, (quantity, panel) in zip(grid.flat, curves.items(), strict=False):
+        for name, curve in panel.items():
+            x = curve["iterations"]
+            mean = np.array(curve["mean"], float)
+            band = curve["std"]
+            if band is None:
+                band = [None if e is None else 2 * e for e in curve["standard_error"]]
+            half = np.nan_to_num(np.array(band, float))
+            axes.plot(x, mean, label=name, **styles[name])
+            colour = styles[name]["color"]
+            axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+        axes.set_title(
+            quantity.replace("_", " ").replace(".", ": "), fontsize=9, loc="left"
+        )
+        axes.margins(x=0.02)
+        if quantity.endswith(("accuracy", "alignment")):
+            axes.set_ylim(0, 1.02)
+        elif quantity.endswith("condition_number"):
+            axes.set_yscale("log")
+    for axes in grid[-1]:
+        axes.set_xlabel("iteration")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles,
+        labels,
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    save(figure, path)
+
+
+def densities(
+    path: pathlib.Path,
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    *,
+    soft: Collection[str] = (),
+) -> None:
+    """Spectral densities of the Hessian, a panel for each iteration.
+
+    Args:
+      path: the PNG to write.
+      panels: title -> set -> (eigenvalues, density).
+      soft: sets to compare with, drawn grey.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
+    )
+    styles = line_styles(list(next(iter(panels.values()))), soft)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+        for name, (x, density) in panel.items():
+            axes.plot(x, density, label=name, **styles[name])
+        top = max(density.max() for _, density in panel.values())
+        axes.set_yscale("log")
+        axes.set_ylim(1e-6 * top, 3 * top)
+        axes.set_title(title, fontsize=9, loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("eigenvalue of the Hessian")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("density")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(
+        handles,
+        labels,
+        frameon=False,
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
+    save(figure, path)

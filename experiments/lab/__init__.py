@@ -1,0 +1,1 @@
+"""What the experiments share. Imports `distilljax` and itself, never a question."""

@@ -1,0 +1,124 @@
+"""Test accuracies of fresh networks, on distilled sets and on real images."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.analysis.statistics import Spread, spread
+from distilljax.core import distilled as distilled_set
+from distilljax.training import evaluation
+from distilljax.training.evaluation import EvaluationProtocol
+from distilljax.types import (
+    Array,
+    Batch,
+    DistilledSet,
+    Key,
+    Model,
+    RealSet,
+)
+from experiments.lab.sets import repeated
+from experiments.lab.terminal import new_table, show_table
+
+
+def measure_accuracies(
+    key: Key,
+    seeds: int,
+    model: Model,
+    train_on: Batch | RealSet,
+    test: RealSet,
+    protocol: EvaluationProtocol,
+    *,
+    learning_rate: Array | float = 0.01,
+) -> Spread:
+    """Returns the test accuracy of fresh networks.
+
+    Args:
+      key: random key.
+      seeds: number of networks.
+      model: the network.
+      train_on: a real set, or stacked small sets, one for each network.
+      test: what to test on.
+      protocol: how to train.
+      learning_rate: the rate where the protocol leaves it to the set.
+    """
+    rate = jnp.asarray(learning_rate, jnp.float32)
+    keys = jax.random.split(key, seeds)
+    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _fresh_accuracy(
+    model: Model,
+    protocol: EvaluationProtocol,
+    keys: Key,
+    train_on: Batch | RealSet,
+    test: RealSet,
+    rate: Array,
+) -> Array:
+    """Compiled once for all sets of one shape."""
+    return evaluation.fresh_accuracy(
+        keys,
+        model,
+        train_on,
+        test,
+        protocol,
+        learning_rate=rate,
+        stacked=isinstance(train_on, Batch),
+    )
+
+
+def compare_accuracies(
+    key: Key,
+    seeds: int,
+    model: Model,
+    distilled: DistilledSet,
+    baselines: Mapping[str, Batch],
+    test: RealSet,
+    protocol: EvaluationProtocol,
+) -> dict[str, Spread]:
+    """Returns the accuracies of `distilled` and of each baseline, sets of real images.
+
+    Args:
+      key: random key.
+      seeds: number of networks.
+      model: the network.
+      distilled: the set, decoded.
+      baselines: name -> stacked sets, one for each network, see `random_subsets`.
+      test: what to test on.
+      protocol: how to train.
+    """
+    sets = {"distilled": repeated(distilled_set.as_batch(distilled), seeds), **baselines}
+    rate = jnp.exp(distilled.log_lr)
+    return {
+        name: measure_accuracies(
+            key, seeds, model, stack, test, protocol, learning_rate=rate
+        )
+        for name, stack in sets.items()
+    }
+
+
+TRAINED_ON = {
+    "distilled": "the distilled set",
+    "random": "as many random real images",
+    "herding": "as many by herding",
+    "k_centre": "as many by k-centre",
+    "whole": "the whole training set",
+}
+
+
+def print_accuracies(rows: Mapping[str, Spread], title: str) -> None:
+    """Prints accuracies, one row a training set, by the names of `TRAINED_ON`."""
+    table = new_table(title, ("trained on", "accuracy", "std", "seeds"))
+    for name, row in rows.items():
+        std = "-" if row["std"] is None else f"{row['std']:.2%}"
+        table.add_row(TRAINED_ON[name], f"{row['mean']:.2%}", std, str(row["seeds"]))
+    show_table(table)
+
+
+def spelt_accuracy(accuracy: Spread) -> str:
+    """Returns mean and standard deviation in percent, such as 73.2 ±0.5."""
+    std = accuracy["std"]
+    deviation = "" if std is None else f" ±{100 * std:.1f}"
+    return f"{100 * accuracy['mean']:.1f}{deviation}"

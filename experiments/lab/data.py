@@ -1,0 +1,108 @@
+"""Real data of an experiment: loaded, divided and put on the device."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from distilljax import data
+from distilljax.config import Config, FieldError, option
+from distilljax.types import (
+    InputError,
+    RealSet,
+    Transform,
+)
+from experiments.lab.records import DatasetRecord
+from experiments.lab.sets import Named
+
+Preprocess = Literal["normalise", "published", "zca", "zca_normed", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(Config):
+    """The data set, its preprocessing, and its held-out part."""
+
+    dataset: str = option(
+        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
+    )
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+    preprocess: Preprocess = option("normalise", "Preprocessing of the images.")
+    held_out: int = option(
+        50, "Held-out training images of each class; the best set is chosen on them.", low=1
+    )
+    split_seed: int = option(
+        0, "Random seed of the held-out images.", low=0, high=2**31 - 1
+    )
+
+
+class Prepared(NamedTuple):
+    """Real data, divided, on the device."""
+
+    data: data.Dataset
+    rest: data.Split  # training images that are not held out
+    transform: Transform  # fitted on `rest`
+    real: RealSet  # `rest` on the device
+    held_out: RealSet
+
+
+def prepare(config: DataOptions) -> Prepared:
+    """Returns the data that the options name.
+
+    Raises:
+      InputError: data that cannot be had.
+      FieldError: more images are held out than a class has.
+    """
+    loaded = data.load(config.dataset, config.data_dir)
+    k, labels = loaded.num_classes, loaded.train.labels
+    smallest = min(int((labels == j).sum()) for j in range(k))
+    if config.held_out >= smallest:
+        reason = f"the smallest class has {smallest} training images; hold out fewer"
+        raise FieldError("held_out", config.held_out, reason)
+    rest, held_out = data.hold_out(loaded.train, config.held_out, config.split_seed)
+    transform = data.fit(config.preprocess, rest.images, config.dataset)
+    return Prepared(
+        loaded,
+        rest,
+        transform,
+        data.on_device(rest, transform, k),
+        data.on_device(held_out, transform, k),
+    )
+
+
+def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> data.Dataset:
+    """Returns the data that an artefact was made of, or other data that fit it.
+
+    Args:
+      named: the artefact.
+      dataset: `--dataset`; none: those it was made of.
+      data_dir: `--data_dir`.
+
+    Raises:
+      InputError: data that cannot be had, have other classes or another image shape, or,
+        where `dataset` is none, are not what the artefact was made of.
+    """
+    path, artefact = named
+    name = dataset or artefact.dataset["name"]
+    loaded = data.load(name, data_dir)
+    shape = tuple(artefact.distilled.images.shape[1:])
+    if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
+        raise InputError(
+            f"{path} holds {shape} images of {len(artefact.class_names)} "
+            f"classes ({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} "
+            f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
+            "choose the --dataset it was made of"
+        )
+    if dataset is None and loaded.fingerprint != artefact.dataset["fingerprint"]:
+        raise InputError(
+            f"{name} is not what {path} was made of (its SHA-256 differs); "
+            f"give --dataset={name} to test on it all the same"
+        )
+    return loaded
+
+
+def describe_dataset(loaded: data.Dataset) -> DatasetRecord:
+    """Returns the data as records hold them."""
+    return {
+        "name": loaded.name,
+        "source": loaded.source,
+        "fingerprint": loaded.fingerprint,
+        "num_classes": loaded.num_classes,
+    }

@@ -1,0 +1,107 @@
+"""Options that several experiments share, each written once.
+
+A `Config` inherits the blocks it needs; the options of a block come after its own.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from distilljax.config import Config, FieldError, option
+
+ProtocolName = Literal["study", "dc", "dsa", "mtt"]
+OWN = "own"  # the protocol, or the network, that an artefact was made for
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkdirOption(Config):
+    """Where the results go."""
+
+    workdir: str | None = option(
+        None, "Folder for the results; none: a folder under runs/ named by the settings."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedOption(Config):
+    """The random seed."""
+
+    seed: int = option(0, "Random seed.", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RealDataOptions(Config):
+    """The real data that finished sets are compared with."""
+
+    dataset: str | None = option(None, "Real data; none: those the sets were made of.")
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtefactsOption(Config):
+    """Several distilled sets."""
+
+    artefacts: str = option("", "Distilled sets (.npz) of the same data, with commas.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TogetherOption(Config):
+    """Networks in one dispatch."""
+
+    together: int = option(
+        1, "Networks trained side by side; more need more memory.", low=1
+    )
+
+
+def parse_names(text: str, field: str) -> list[str]:
+    """Returns the names in a list with commas; may be none.
+
+    Raises:
+      FieldError: of the option `field`: a name comes twice.
+    """
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if twice := [name for name, count in Counter(found).items() if count > 1]:
+        raise FieldError(field, text, f"{twice[0]} is named twice")
+    return found
+
+
+def parse_choices(
+    text: str, field: str, known: Iterable[str], noun: str, *, least: int = 1
+) -> list[str]:
+    """Returns the names in a list with commas, each one of `known`.
+
+    Args:
+      text: the list.
+      field: the option, for errors.
+      known: names to choose among.
+      noun: what a name stands for, such as `probe`.
+      least: how many there must be.
+
+    Raises:
+      FieldError: an unknown name, one that comes twice, or too few.
+    """
+    found, known = parse_names(text, field), list(known)
+    listed = ", ".join(known)
+    if unknown := [name for name in found if name not in known]:
+        reason = f"unknown {noun} {unknown[0]!r}; choose among {listed}"
+        raise FieldError(field, text, reason)
+    if len(found) < least:
+        raise FieldError(field, text, f"name at least one {noun}: {listed}")
+    return found
+
+
+def parse_integers(text: str, field: str, *, low: int, example: str) -> list[int]:
+    """Returns different integers in a list with commas, in the order given.
+
+    Raises:
+      FieldError: of the option `field`: no integers, one below `low`, or one twice.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < low or len(set(numbers)) < len(numbers):
+        reason = f"expected different integers from {low}, with commas, such as {example}"
+        raise FieldError(field, text, reason)
+    return numbers

@@ -1,0 +1,210 @@
+"""Typed records: the `summary.json` of each experiment, written and read by one type.
+
+Each experiment declares a `TypedDict` in its `record.py`. It is checked when the record is
+written and when it is read back, so that what the report indexes is there, with the right
+type, and finite.
+"""
+
+import json
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, Required, TypedDict, TypeVar
+
+from distilljax.io.environment import Environment
+from distilljax.io.files import write_json
+from distilljax.types import InputError
+
+SUMMARY = "summary.json"
+FORMAT = 1  # of every record; one without the key is of format 1
+AnySummary = TypeVar("AnySummary", bound=Mapping[str, Any])
+
+
+class DatasetRecord(TypedDict):
+    """The real data of a record."""
+
+    name: str
+    source: str
+    fingerprint: str  # SHA-256
+    num_classes: NotRequired[int]
+
+
+class Common(TypedDict):
+    """What every record holds."""
+
+    format: NotRequired[int]
+    dataset: DatasetRecord
+    peak_memory_bytes: int
+    environment: Environment
+
+
+class RowRecord(TypedDict):
+    """A distilled set, or as many random real images, that networks are trained on."""
+
+    path: str | None  # of the artefact; None of random images
+    method: str  # `random` of random images
+    version: NotRequired[str]
+    images_per_class: int
+    protocol: NotRequired[dict[str, Any]]
+    learning_rate: NotRequired[float | None]
+    own: NotRequired[dict[str, Any] | None]
+    network: NotRequired[dict[str, Any]]
+
+
+def paths_of(rows: Mapping[str, RowRecord]) -> list[str]:
+    """Returns the files of the distilled sets among the rows of a record."""
+    return [row["path"] for row in rows.values() if row["path"]]
+
+
+class Mismatch(Exception):
+    """A value that does not have its type."""
+
+    def __init__(self, path: Sequence[str], wanted: str, found: Any, *, absent: bool):
+        super().__init__(path, wanted, found)
+        self.path, self.wanted, self.found = ".".join(path), wanted, found
+        self.absent = absent
+
+
+def check(kind: Any, value: Any, path: Sequence[str] = ()) -> None:
+    """Checks a value of JSON against a type.
+
+    Args:
+      kind: a `TypedDict`, `dict[str, T]`, `Mapping[str, T]`, `list[T]`, a union, a
+        `Literal`, `float`, `int`, `str`, `bool`, `None` or `Any`. Keys that a `TypedDict`
+        does not name are let through; an int passes for a float; numbers must be finite.
+      value: what was read.
+      path: keys that lead to it.
+
+    Raises:
+      Mismatch: the first value that does not fit.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or kind is object:
+        return
+    if origin in (Required, NotRequired):
+        check(arguments[0], value, path)
+    elif origin in (typing.Union, types.UnionType):
+        _check_union(arguments, value, path)
+    elif origin is Literal:
+        if value not in arguments:
+            raise Mismatch(
+                path, f"one of {', '.join(map(str, arguments))}", value, absent=False
+            )
+    elif typing.is_typeddict(kind):
+        _check_fields(kind, value, path)
+    elif origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise Mismatch(path, "an object", value, absent=False)
+        for name, one in value.items():
+            check(arguments[1], one, (*path, str(name)))
+    elif origin in (list, Sequence):
+        if not isinstance(value, list):
+            raise Mismatch(path, "a list", value, absent=False)
+        for number, one in enumerate(value):
+            check(arguments[0], one, (*path, str(number)))
+    else:
+        _check_leaf(kind, value, path)
+
+
+def _check_union(kinds: Sequence[Any], value: Any, path: Sequence[str]) -> None:
+    failures = []
+    for kind in kinds:
+        try:
+            return check(kind, value, path)
+        except Mismatch as error:
+            failures.append(error)
+    # The failure that lies deepest says most.
+    raise max(failures, key=lambda error: error.path.count("."))
+
+
+def _check_fields(kind: Any, value: Any, path: Sequence[str]) -> None:
+    if not isinstance(value, Mapping):
+        raise Mismatch(path, "an object", value, absent=False)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in hints.items():
+        if name in value:
+            check(hint, value[name], (*path, name))
+        elif name in kind.__required_keys__:
+            raise Mismatch((*path, name), "a value", None, absent=True)
+
+
+_WORDS = {
+    float: "a finite number",
+    int: "an integer",
+    str: "a string",
+    bool: "true or false",
+    types.NoneType: "null",
+}
+
+
+def _check_leaf(kind: Any, value: Any, path: Sequence[str]) -> None:
+    kind = types.NoneType if kind is None else kind
+    if kind not in _WORDS:
+        raise TypeError(f"{kind} cannot be a part of a record")
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = number and math.isfinite(value)
+    elif kind is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, kind)
+    if not fits:
+        raise Mismatch(path, _WORDS[kind], value, absent=False)
+
+
+def write_summary(
+    workdir: pathlib.Path, kind: type[AnySummary], summary: AnySummary
+) -> AnySummary:
+    """Writes `summary.json` and returns what a reader will find in it.
+
+    Raises:
+      TypeError: a summary that its own type refuses, a mistake in the experiment.
+    """
+    plain = json.loads(json.dumps({**summary, "format": FORMAT}))
+    try:
+        check(kind, plain)
+    except Mismatch as error:
+        raise TypeError(
+            f"{kind.__name__}.{error.path} is {error.found!r}, expected {error.wanted}"
+        ) from None
+    write_json(workdir / SUMMARY, plain)
+    return typing.cast(AnySummary, plain)
+
+
+def checked(
+    kind: type[AnySummary], found: Mapping[str, Any], folder: str, experiment: str
+) -> AnySummary:
+    """Returns a record that was read, of its type.
+
+    Args:
+      kind: the type.
+      found: the contents of `summary.json`.
+      folder: where it lies, for errors.
+      experiment: whose record it is.
+
+    Raises:
+      InputError: a record of another version, or a damaged one.
+    """
+    held = found.get("format", FORMAT)
+    if held != FORMAT:
+        raise InputError(
+            f"{folder}/{SUMMARY} is a record of format {held!r} of "
+            f"experiments.{experiment}, and this version reads format {FORMAT}; run the "
+            "experiment again"
+        )
+    try:
+        check(kind, found)
+    except Mismatch as error:
+        if error.absent:
+            raise InputError(
+                f"{folder}/{SUMMARY} has no {error.path}, so another version of "
+                f"experiments.{experiment} wrote it; run that again"
+            ) from None
+        raise InputError(
+            f"{folder}/{SUMMARY}: {error.path} is {str(error.found)[:40]!r}, expected "
+            f"{error.wanted}; the file is damaged or of another version: run the "
+            "experiment again"
+        ) from None
+    return typing.cast(AnySummary, found)

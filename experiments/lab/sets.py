@@ -1,0 +1,118 @@
+"""Distilled sets of an experiment, and the real images that stand beside them."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax import data, io
+from distilljax.config import FieldError
+from distilljax.types import (
+    Array,
+    Batch,
+    InputError,
+    Transform,
+)
+from experiments.lab.kept import digest
+from experiments.lab.keys import subset_seed
+from experiments.lab.options import parse_names
+
+
+class Named(NamedTuple):
+    """An artefact and where it lies."""
+
+    path: str
+    artefact: io.Artefact
+
+
+def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
+    """Returns label -> artefact of the paths in a list with commas.
+
+    The label of runs/x/distilled.npz is x, that of x.npz too; where two would be the
+    same, paths are the labels.
+
+    Raises:
+      FieldError: of the option `field`: no path, or one that comes twice.
+      InputError: a file that is no artefact; artefacts of different data.
+    """
+    paths = parse_names(text, field)
+    if not paths:
+        reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
+        raise FieldError(field, text, reason)
+    loaded = {path: io.load(path) for path in paths}
+
+    def of(path: str) -> tuple[Any, ...]:
+        made = loaded[path]
+        shape = made.distilled.images.shape[1:]
+        return made.dataset.get("fingerprint"), made.class_names, shape
+
+    for path in paths[1:]:
+        if of(path) != of(paths[0]):
+            raise InputError(
+                f"{paths[0]} was made of {loaded[paths[0]].dataset['name']}, {path} of "
+                f"other data ({loaded[path].dataset['name']}); evaluate them apart"
+            )
+    places = [pathlib.Path(path).resolve() for path in paths]
+    labels = [p.parent.name if p.stem == "distilled" else p.stem for p in places]
+    if len(set(labels)) < len(labels):
+        labels = paths
+    return {
+        label: Named(path, loaded[path]) for label, path in zip(labels, paths, strict=True)
+    }
+
+
+def stored_ipc(artefact: io.Artefact) -> int:
+    """Returns the images a class whose storage the set takes; it may decode to more."""
+    num, k = artefact.distilled.label_logits.shape
+    return int(artefact.config.get("ipc", num // k))
+
+
+def displayable(transform: Transform, images: Array) -> np.ndarray:
+    """Returns preprocessed images as f32[n, h, w, c], in 0..1 where they are in gamut."""
+    return np.asarray(transform.inverse(images))
+
+
+def transform_digest(transform: Transform) -> str:
+    """Returns the SHA-256, hex, of a preprocessing: its kind and fitted arrays."""
+    kind, arrays = data.to_arrays(transform)
+    return digest([kind, sorted(arrays)], (arrays[name] for name in sorted(arrays)))
+
+
+def shared_transform(artefacts: Mapping[str, Named], field: str = "artefacts") -> Transform:
+    """Returns the preprocessing of all artefacts.
+
+    Raises:
+      FieldError: of the option `field`: two of them differ, so that no one network can be
+        shown both.
+    """
+    (first, (_, made)), *others = artefacts.items()
+    for label, (_, artefact) in others:
+        if transform_digest(artefact.transform) != transform_digest(made.transform):
+            reason = (
+                f"{first} and {label} were made under different preprocessing, and one "
+                "network sees images under one; give them to commands of their own"
+            )
+            raise FieldError(field, ",".join(n.path for n in artefacts.values()), reason)
+    return made.transform
+
+
+def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
+    """Draws `seeds` independent sets of `ipc` real images a class, stacked.
+
+    Returns:
+      images f32[s, n, h, w, c], labels f32[s, n, k].
+    """
+    drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
+    k = int(split.labels.max()) + 1
+    return Batch(
+        jnp.stack([transform(jnp.asarray(one.images)) for one in drawn]),
+        jnp.stack([jax.nn.one_hot(one.labels, k) for one in drawn]),
+    )
+
+
+def repeated(batch: Batch, seeds: int) -> Batch:
+    """Repeats a set for each of `seeds` networks, in the shape of `random_subsets`."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)

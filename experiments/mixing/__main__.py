@@ -1,0 +1,5 @@
+"""The command `python -m experiments.mixing`."""
+
+from experiments.mixing.run import main
+
+main()

@@ -1,0 +1,188 @@
+"""The part of the report on mixing: claims, table, captions."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from distilljax.analysis.statistics import student
+from experiments.lab.claims import (
+    EVERY,
+    MATCHING_DYNAMICS,
+    NO_SPREAD,
+    Claim,
+    Every,
+    Node,
+    Reading,
+    Record,
+    Some,
+    absent_readings,
+    by_method,
+    describe_network,
+    in_order,
+    paired,
+    paper_value,
+    per_class,
+)
+from experiments.lab.experiment import Experiment
+from experiments.lab.html import Content, Markup, beside, data_table
+from experiments.lab.paper import MIXING, REAL_PER_CLASS, STAND_IN
+from experiments.lab.parts import (
+    as_theirs,
+    pictures_of,
+    set_label,
+    spelt_mean,
+    spelt_percent,
+)
+from experiments.lab.records import paths_of
+from experiments.mixing import study
+from experiments.mixing.record import Summary
+
+Records = Sequence[Record[Summary]]
+
+
+def _effects(
+    record: Record[Summary], label: str, method: str, *, lowers: bool
+) -> list[Reading]:
+    """Returns the change by each number of real images, network by network."""
+    accuracy, row = record.summary["accuracy"][label], record.summary["rows"][label]
+    ipc = row["images_per_class"]
+    found = []
+    for number in sorted(int(n) for n in accuracy if n != "0"):
+        values, alone = paired(
+            record,
+            f"accuracy.{label}",
+            accuracy[str(number)]["values"],
+            accuracy["0"]["values"],
+        )
+        difference, interval = values - alone, student(values - alone)
+        paper = None
+        if number in REAL_PER_CLASS and method in MIXING:
+            of_method = MIXING[method]
+            paper = of_method[REAL_PER_CLASS.index(number)] - of_method[0]
+        found.append(
+            Reading(
+                method,
+                "points",
+                0.0,
+                above=not lowers,
+                value=float(difference.mean()),
+                interval=interval,
+                label=label,
+                where=f"+{number} per class",
+                n=f"{len(difference)} networks",
+                paper=paper_value(paper, ipc),
+                scale=f"{describe_network(row['network'])}; {per_class(ipc)}",
+                note="" if interval else NO_SPREAD,
+                folder=record.folder,
+            )
+        )
+    return found
+
+
+def _mixing(methods: Sequence[str], *, lowers: bool) -> Callable[[Records], Node]:
+    """Returns the readings of a claim that accuracy falls, or that it does not."""
+
+    def read(records: Records) -> Node:
+        found: list[Node] = []
+        for record in records:
+            for label, method in by_method(record.summary["rows"]):
+                if method in methods:
+                    parts = _effects(record, label, method, lowers=lowers)
+                    if parts:
+                        found.append((Some if lowers else Every)(parts))
+        about: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": not lowers}
+        return Every([*in_order(found), *absent_readings(methods, found, **about)])
+
+    return read
+
+
+def title(record: Record[Summary]) -> str:
+    """Returns the networks and their number."""
+    networks = sorted({describe_network(n) for n in _networks(record)})
+    first = next(iter(record.summary["accuracy"].values()))
+    return f"{'; '.join(networks)}; {first['0']['seeds']} networks"
+
+
+def _networks(record: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+    yield from (row["network"] for row in record.summary["rows"].values())
+
+
+def _sets(record: Record[Summary]) -> list[str]:
+    return paths_of(record.summary["rows"])
+
+
+def _subjects(record: Record[Summary]) -> set[Hashable]:
+    return set(_sets(record))
+
+
+def _tables(records: Records) -> list[Markup]:
+    found: list[Markup] = []
+    for record in records:
+        accuracy, rows = record.summary["accuracy"], record.summary["rows"]
+        numbers = list(next(iter(accuracy.values())))
+        table = []
+        for label, of_row in accuracy.items():
+            method = rows[label]["method"]
+            paper = MIXING.get(method) if as_theirs(rows[label]) else None
+            cells: list[Content] = [set_label(label, method)]
+            for number in numbers:
+                theirs = None
+                if paper and int(number) in REAL_PER_CLASS:
+                    theirs = spelt_percent(paper[REAL_PER_CLASS.index(int(number))])
+                cells.append(beside(spelt_mean(of_row[number]), theirs))
+            table.append(cells)
+        caption = (
+            "Test accuracy in percent, mean ± standard deviation, with so many real images "
+            f"added to each class. {title(record)}."
+        )
+        head = ["set", *(f"+{number}" for number in numbers)]
+        found.append(data_table(head, table, caption))
+        found += pictures_of(record, CAPTIONS, title(record))
+    return found
+
+
+CAPTIONS = {
+    "mixing.png": (
+        "Test accuracy against the number of real images added to each class, a line for "
+        "each set, with 95 % intervals"
+    ),
+}
+
+CLAIMS = (
+    Claim(
+        "mixing_lowers",
+        STAND_IN.key,
+        "Adding real images to a BPTT or TM set lowers the accuracy.",
+        "For each set there is a number of added real images with which test accuracy, "
+        "network by network, is below that of the set alone. The best of m numbers is "
+        "picked, so its interval is widened to level 1 − 0.05 / m; refuted only if "
+        "accuracy rises with every number.",
+        "down by 8.9 (BPTT) and 7.9 points (TM) with ten per class",
+        "mixing",
+        "mixing.png",
+        _mixing(MATCHING_DYNAMICS, lowers=True),
+    ),
+    Claim(
+        "mixing_random",
+        STAND_IN.key,
+        "Adding real images to random real images never lowers the accuracy.",
+        "With every number of added real images test accuracy, network by network, is at "
+        f"least that without. {EVERY}",
+        "up by 1.4, 5.3, 17.9 and 31.2 points",
+        "mixing",
+        "mixing.png",
+        _mixing(("random",), lowers=False),
+    ),
+)
+
+EXPERIMENT = Experiment(
+    name="mixing",
+    summary=Summary,
+    title=title,
+    sets=_sets,
+    subjects=_subjects,
+    networks=_networks,
+    claims=CLAIMS,
+    contents=((STAND_IN, _tables),),
+    captions=CAPTIONS,
+    steps=study.steps,
+)

@@ -1,0 +1,5 @@
+"""The command `python -m experiments.report`."""
+
+from experiments.report.run import main
+
+main()

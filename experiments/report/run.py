@@ -1,0 +1,179 @@
+"""One page on what the experiments found, with a verdict on each claim of the paper.
+
+    python -m experiments.report --records=runs/study-laptop
+    python -m experiments.report --records=runs --dataset=cifar10 --out=report.html
+
+Reads every run under `--records` (a `config.json` beside a `summary.json`), and the runs
+that made the sets they look at, where those lie as the records say, relative to the
+current directory. A page is about one data set; records of others have to be named by
+`--dataset`. `experiments.claims` has the rule of the verdicts.
+
+Writes `--out`, one HTML file that needs nothing else: its pictures are inside, there are
+no scripts, and it is the same for the same records. Links lead to the records as they lie
+beside it. `verdicts.json`, in the same folder, has the verdicts for programs.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from distilljax.config import Config as Base
+from distilljax.config import FieldError, option
+from distilljax.io.files import replacing, write_json
+from distilljax.types import InputError
+from experiments.lab.claims import (
+    NO_RECORD,
+    NOT_SUPPORTED,
+    OUTCOMES,
+    SUPPORTED,
+    UNDECIDED,
+    Reading,
+    Verdict,
+    spelt,
+)
+from experiments.lab.paper import TITLE
+from experiments.report.collect import collect
+from experiments.report.document import page
+from experiments.report.verdicts import (
+    SYMBOLS,
+    count_outcomes,
+    interval_text,
+    judge,
+    level_text,
+    paper_number,
+    reading_name,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Options of the report."""
+
+    records: str = option("", "Folder of runs, searched for config.json at any depth.")
+    dataset: str | None = option(
+        None, "Data that the page is about; none: those of the records, if all share them."
+    )
+    out: str | None = option(None, "The page; none: report.html in --records.")
+    title: str = option(f"Revisiting “{TITLE}”", "Title of the page.")
+
+
+def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
+    """The verdicts as JSON can hold them."""
+
+    def of(reading: Reading) -> dict[str, Any]:
+        found = reading._asdict()
+        ends = reading.interval
+        found["interval"] = None if ends is None else [ends.low, ends.high]
+        found["outcome"] = reading.outcome()
+        if reading.folder:
+            found["folder"] = pathlib.Path(os.path.relpath(reading.folder, base)).as_posix()
+        return found
+
+    def figure(verdict: Verdict) -> str | None:
+        for reading in verdict.readings:
+            path = pathlib.Path(reading.folder, verdict.claim.figure)
+            if reading.folder and path.exists():
+                return pathlib.Path(os.path.relpath(path, base)).as_posix()
+        return None
+
+    return {
+        "counts": {kind: count_outcomes(verdicts)[kind] for kind in OUTCOMES},
+        "claims": [
+            {
+                "id": v.claim.id,
+                "section": v.claim.section,
+                "statement": v.claim.statement,
+                "rule": v.claim.rule,
+                "paper": v.claim.paper,
+                "verdict": v.outcome,
+                "deciding": None
+                if v.deciding is None
+                else {
+                    **of(v.deciding.reading),
+                    "level": 1 - v.deciding.alpha,
+                    "interval_at_level": v.deciding.interval(),
+                },
+                "readings": [of(reading) for reading in v.readings],
+                "figure": figure(v),
+            }
+            for v in verdicts
+        ],
+    }
+
+
+COLOURS = {
+    SUPPORTED: "green",
+    NOT_SUPPORTED: "red",
+    UNDECIDED: "yellow",
+    NO_RECORD: "bright_black",
+}
+
+
+def show(verdicts: Sequence[Verdict]) -> None:
+    """Prints the table of verdicts."""
+    table = Table(title="Verdicts", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("verdict", "sec.", "claim", "ours (95 %)", "paper"):
+        table.add_column(column, no_wrap=column == "verdict")
+    for verdict in verdicts:
+        ours, theirs = "–", None
+        if verdict.deciding is not None:
+            reading, alpha = verdict.deciding
+            interval = " ".join(
+                filter(None, (interval_text(reading, alpha), level_text(alpha)))
+            )
+            ours = spelt(reading.value or 0.0, reading.unit)
+            ours += f" ({interval})" if interval_text(reading, alpha) else ""
+            ours += f"; {reading_name(reading)}; {reading.n}"
+            theirs = paper_number(reading)
+        kind = verdict.outcome
+        table.add_row(
+            f"[{COLOURS[kind]}]{SYMBOLS[kind]} {kind}[/]",
+            verdict.claim.section,
+            verdict.claim.id,
+            ours,
+            theirs or verdict.claim.paper,
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 150)
+    console.print(table)
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Writes the page and `verdicts.json`; returns what the latter holds.
+
+    Raises:
+      InputError: records that cannot be used; a page that cannot be written.
+    """
+    if not config.records:
+        raise FieldError("records", "", "name a folder of runs")
+    root = pathlib.Path(config.records).expanduser()
+    collection = collect(root, config.dataset)
+    out = pathlib.Path(config.out).expanduser() if config.out else root / "report.html"
+    text = page(collection, config.title, out.parent)
+    verdicts = judge(collection.records)
+    found = {"dataset": dict(collection.dataset), **plain(verdicts, out.parent)}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        write_json(out.with_name("verdicts.json"), found)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {out.parent} ({error.strerror}); choose another --out"
+        ) from None
+    show(verdicts)
+    print(f"{len(text.encode()) / 1e6:.1f} MB in {out}; verdicts.json lies beside it")
+    return json.loads(json.dumps(found))
+
+
+def main(config: Config) -> None:
+    """Entry of the command line."""
+    run(config)

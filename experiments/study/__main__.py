@@ -1,0 +1,5 @@
+"""The command `python -m experiments.study`."""
+
+from experiments.study.run import main
+
+main()

@@ -1,0 +1,117 @@
+"""TODO."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from distilljax import launch
+from experiments.study.plan import Step
+
+SECONDS_TO_END = 60.0  # that a step gets to write what it has
+
+
+class _Job(NamedTuple):
+    """A step at work."""
+
+    step: Step
+    process: subprocess.Popen[bytes]
+    cores: frozenset[int]  # where it is; empty: anywhere
+    began: float
+    log: IO[str] | None  # of what it prints; none: it prints to our own output
+
+
+class Jobs:
+    """The steps at work, at most `num`."""
+
+    def __init__(self, num: int, logs: pathlib.Path):
+        self.running: list[_Job] = []
+        self._logs, self.num = logs, num
+        self._free = _shares(num)
+
+    def start(self, step: Step) -> None:
+        command = [sys.executable, "-m", step.module, *step.argv()]
+        log = None
+        if self.num > 1:
+            # A file and not a pipe: a step outlives a study that is killed.
+            self._logs.mkdir(exist_ok=True)
+            path = self._logs / f"{step.name}.txt"
+            path.touch()
+            log = path.open(encoding="utf-8", errors="replace")
+            log.seek(0, os.SEEK_END)
+        with contextlib.ExitStack() as stack:
+            out: Any = stack.enter_context(path.open("ab")) if log else None
+            # In a session of its own, so that it is told to stop once, by us.
+            process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT if out else None,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        cores = self._free.pop()
+        if cores:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, cores)
+        self.running.append(_Job(step, process, cores, time.monotonic(), log))
+
+    def ended(self) -> Iterator[tuple[Step, int, float]]:
+        """Those that have ended since: step, exit code and seconds."""
+        for job in list(self.running):
+            code = job.process.poll()
+            _relay(job)
+            if code is not None:
+                yield self._remove(job), code, time.monotonic() - job.began
+
+    def stop(self) -> Iterator[tuple[Step, float]]:
+        """Stops all; step and seconds of each."""
+        for job in self.running:
+            job.process.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
+        for job in list(self.running):
+            try:
+                job.process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            _relay(job)
+            yield self._remove(job), time.monotonic() - job.began
+
+    def _remove(self, job: _Job) -> Step:
+        self.running.remove(job)
+        self._free.append(job.cores)
+        if job.log:
+            job.log.close()
+        return job.step
+
+
+def _relay(job: _Job) -> None:
+    """Prints the whole lines that a step has written since."""
+    while job.log:
+        before = job.log.tell()
+        line = job.log.readline()
+        if not line.endswith("\n"):
+            job.log.seek(before)
+            return
+        print(f"{job.step.name} | {line}", end="", flush=True)
+
+
+def usable_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _shares(num: int) -> list[frozenset[int]]:
+    """The cores of each of `num` jobs; none where they cannot be told apart."""
+    cores = usable_cores()
+    told_apart = hasattr(os, "sched_setaffinity") and launch.only_cpu()
+    if num == 1 or num > len(cores) or not told_apart:
+        return [frozenset()] * num
+    bounds = [len(cores) * i // num for i in range(num + 1)]
+    return [frozenset(cores[a:b]) for a, b in itertools.pairwise(bounds)]

@@ -1,0 +1,1 @@
+"""See `experiments.train_experts.run`."""
