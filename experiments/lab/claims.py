@@ -36,7 +36,7 @@ import numpy as np
 
 from distilljax.analysis.statistics import ALPHA, Interval
 from distilljax.types import InputError
-from experiments.lab.paper import IPC, WIDTH
+from experiments.lab.paper import IPC, WIDTH, Section
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 
@@ -207,7 +207,7 @@ class Claim(NamedTuple):
     """A statement and how records decide it."""
 
     id: str
-    section: str  # of the paper; "beyond" for claims of ours
+    section: Section  # of the report
     statement: str
     rule: str  # what is compared, and how several readings are joined
     paper: str  # what the paper has, in a few words

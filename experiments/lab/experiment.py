@@ -10,6 +10,7 @@ from experiments.lab.html import Markup
 from experiments.lab.paper import Section
 from experiments.lab.steps import MadeSets, Step, Study
 
+Fact = tuple[str, str]  # name, text
 Contents = Callable[[Sequence[Record[Any]]], list[Markup]]
 
 
@@ -18,6 +19,10 @@ def _no_steps(_: Study) -> Iterable[Step]:
 
 
 def _no_notes(_: Sequence[Record[Any]]) -> list[str]:
+    return []
+
+
+def _no_facts(_: Sequence[Record[Any]]) -> list[Fact]:
     return []
 
 
@@ -39,6 +44,7 @@ class Experiment(NamedTuple):
     contents: tuple[tuple[Section, Contents], ...] = ()  # parts of the page's sections
     captions: Mapping[str, str] = {}  # picture -> its caption, in order
     notes: Callable[[Sequence[Record[Any]]], list[str]] = _no_notes  # on scale
+    facts: Callable[[Sequence[Record[Any]]], list[Fact]] = _no_facts  # at the top
     steps: Callable[[Study], Iterable[Step]] = _no_steps  # of the study
     make_sets: Callable[[Study], MadeSets] | None = None  # distils the study's sets
 

@@ -118,11 +118,15 @@ TRACE: Mapping[str, Row] = {
 class Section(NamedTuple):
     """A section of the report."""
 
-    key: str  # of its address, and of `Claim.section`
+    key: str  # of its address
     short: str  # in the navigation
     heading: str
-    text: str  # what it is about
+    text: str  # its introduction
     order: float  # sections are sorted by it
+    place: str  # in the paper, in words; `OURS` beyond it
+
+
+OURS = "ours, beyond the paper"
 
 
 WORTH = Section(
@@ -132,6 +136,7 @@ WORTH = Section(
     "Networks are trained from scratch on each set, and tested. Each has initial weights "
     "of its own, and each random baseline images of its own.",
     1,
+    "common setting",
 )
 STAND_IN = Section(
     "3",
@@ -143,6 +148,7 @@ STAND_IN = Section(
     "networks of one number share weights and real images, so that differences are taken "
     "network by network.",
     3,
+    "sec. 3",
 )
 PREDICTIONS = Section(
     "4.1",
@@ -153,6 +159,7 @@ PREDICTIONS = Section(
     "to one or two points and picks iterations by hand; here pools are matched by accuracy "
     "automatically.",
     4.1,
+    "sec. 4.1",
 )
 RECOGNITION_IN_TRAINING = Section(
     "4.2",
@@ -160,6 +167,7 @@ RECOGNITION_IN_TRAINING = Section(
     "When in training are the sets recognised?",
     "One network learns real images, and is shown each set along the way.",
     4.2,
+    "sec. 4.2",
 )
 CURVATURE = Section(
     "4.3",
@@ -169,6 +177,7 @@ CURVATURE = Section(
     "paper stops probing when the running mean settles; here the number of probes is "
     "fixed, and the standard error shown.",
     4.3,
+    "sec. 4.3",
 )
 SINGLE_IMAGES = Section(
     "5.2",
@@ -178,6 +187,7 @@ SINGLE_IMAGES = Section(
     "network that had it. The paper has one initialisation; several tell influence from "
     "chance.",
     5.1,
+    "sec. 5.2",
 )
 SHARED_ATTRIBUTES = Section(
     "5",
@@ -186,6 +196,7 @@ SHARED_ATTRIBUTES = Section(
     "What do the real images that a distilled image acts on have in common? The paper asks "
     "a vision-language model, and released no code.",
     5.2,
+    "sec. 5",
 )
 BEYOND = Section(
     "beyond",
@@ -193,4 +204,5 @@ BEYOND = Section(
     "Beyond the paper",
     "Claims of our own, and tables that the paper has none of.",
     9,
+    OURS,
 )

@@ -150,7 +150,7 @@ CAPTIONS = {
 CLAIMS = (
     Claim(
         "mixing_lowers",
-        STAND_IN.key,
+        STAND_IN,
         "Adding real images to a BPTT or TM set lowers the accuracy.",
         "For each set there is a number of added real images with which test accuracy, "
         "network by network, is below that of the set alone. The best of m numbers is "
@@ -163,7 +163,7 @@ CLAIMS = (
     ),
     Claim(
         "mixing_random",
-        STAND_IN.key,
+        STAND_IN,
         "Adding real images to random real images never lowers the accuracy.",
         "With every number of added real images test accuracy, network by network, is at "
         f"least that without. {EVERY}",

@@ -1,30 +1,22 @@
-"""TODO."""
+"""Collects the records of a report: finished runs that are about one data set."""
 
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.lab.claims import Record
+from experiments.lab.experiment import Experiment
+from experiments.lab.records import SUMMARY, DatasetRecord, checked
 
-READ = (
-    "distill",
-    "recognition",
-    "mixing",
-    "agreement",
-    "dynamics",
-    "influence",
-    "attributes",
-    "coresets",
-    "cross_architecture",
-)
+Table = Mapping[str, Experiment]
 
 
 class Run(NamedTuple):
-    """A run that has no part in the verdicts."""
+    """A run without a part in the verdicts."""
 
     folder: str
     experiment: str
@@ -32,17 +24,24 @@ class Run(NamedTuple):
 
 
 class Collection(NamedTuple):
-    """What a page is made of."""
+    """The records of a page."""
 
-    records: list[Record]  # all of one data set, in order of `READ` and folder
-    dataset: Mapping[str, Any]
+    records: list[Record[Any]]  # all of one data set, by experiment and folder
+    dataset: DatasetRecord
     unfinished: list[Run]
     others: list[Run]  # experiments that the page does not read
     missing: list[str]  # sentences
 
+    def by_experiment(self) -> dict[str, list[Record[Any]]]:
+        """Returns the records of each experiment that has any."""
+        found: dict[str, list[Record[Any]]] = {}
+        for record in self.records:
+            found.setdefault(record.experiment, []).append(record)
+        return found
+
 
 def _folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Folders with a config.json, through links, each once, in order."""
+    """Yields folders with a config.json, through links, each once, in order."""
     seen = set()
     for here, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(here)
@@ -68,8 +67,8 @@ def _json(path: pathlib.Path) -> Mapping[str, Any]:
     return found
 
 
-def _read(folder: pathlib.Path) -> Record | Run | None:
-    """What lies in a folder; None where its config.json is none of ours."""
+def _read(folder: pathlib.Path, table: Table) -> Record[Any] | Run | None:
+    """Returns the run in a folder; None where its config.json is none of ours."""
     config = _json(folder / "config.json")
     module = config.get("experiment")
     if not isinstance(module, str) or not module.startswith("experiments."):
@@ -79,18 +78,19 @@ def _read(folder: pathlib.Path) -> Record | Run | None:
     ):
         raise InputError(f"{folder}/config.json is damaged; move the folder away")
     name, shown = module.removeprefix("experiments."), folder.as_posix()
-    if not (folder / "summary.json").exists():
+    if name not in table or not (folder / SUMMARY).exists():
         return Run(shown, name, config["command"])
-    summary = _json(folder / "summary.json")
+    summary = checked(table[name].summary, _json(folder / SUMMARY), shown, name)
     command = summary.get("command", config["command"])
     return Record(name, shown, config["config"], str(command), summary)
 
 
-def collect(root: pathlib.Path, dataset: str | None = None) -> Collection:
-    """Everything under `root` that is about one data set, and the runs that made the sets.
+def collect(root: pathlib.Path, table: Table, dataset: str | None = None) -> Collection:
+    """Returns the runs under `root` on one data set, and the runs that made their sets.
 
     Args:
-      root: where to look.
+      root: a folder of runs, at any depth.
+      table: the experiments that have a part in the report, by name.
       dataset: the data's name or source, or the beginning of its fingerprint.
 
     Raises:
@@ -99,36 +99,39 @@ def collect(root: pathlib.Path, dataset: str | None = None) -> Collection:
     """
     if not root.is_dir():
         raise FieldError("records", str(root), "there is no such folder")
-    found = [one for folder in _folders(root) if (one := _read(folder)) is not None]
-    finished = [one for one in found if isinstance(one, Record) and one.experiment in READ]
-    unfinished = [r for r in found if isinstance(r, Run) and r.experiment in READ]
-    others = [
-        Run(one.folder, one.experiment, one.command)
-        for one in found
-        if one.experiment not in READ
-    ]
+    found = [one for f in _folders(root) if (one := _read(f, table)) is not None]
+    finished = [one for one in found if isinstance(one, Record)]
+    left = [one for one in found if isinstance(one, Run)]
     if not finished:
         raise InputError(
-            f"{root} holds no finished run of {', '.join(READ)}; run one of these, or name "
-            "the folder that --workdir named"
+            f"{root} holds no finished run of {', '.join(table)}; run one of these, or "
+            "name the folder that --workdir named"
         )
     records = _of_one_dataset(finished, dataset)
-    fingerprint = records[0].get("dataset", "fingerprint")
-    records, missing = _with_makers(records, fingerprint)
-    records = _without_twins(records)
-    records.sort(key=lambda record: (READ.index(record.experiment), record.folder))
-    return Collection(records, records[0].get("dataset"), unfinished, others, missing)
+    records, missing = _with_makers(records, table)
+    records = _without_twins(records, table)
+    order = list(table)
+    records.sort(key=lambda record: (order.index(record.experiment), record.folder))
+    return Collection(
+        records,
+        records[0].summary["dataset"],
+        [run for run in left if run.experiment in table],
+        [run for run in left if run.experiment not in table],
+        missing,
+    )
 
 
-def _of_one_dataset(records: Sequence[Record], dataset: str | None) -> list[Record]:
-    by_data: dict[str, list[Record]] = {}
+def _of_one_dataset(
+    records: Sequence[Record[Any]], dataset: str | None
+) -> list[Record[Any]]:
+    by_data: dict[str, list[Record[Any]]] = {}
     for record in records:
-        by_data.setdefault(str(record.get("dataset", "fingerprint")), []).append(record)
+        by_data.setdefault(record.summary["dataset"]["fingerprint"], []).append(record)
 
-    def named(of: Sequence[Record]) -> str:
+    def named(of: Sequence[Record[Any]]) -> str:
         folders = ", ".join(record.folder for record in of[:3])
         more = f" and {len(of) - 3} more" if len(of) > 3 else ""
-        return f"{of[0].get('dataset', 'name')} ({folders}{more})"
+        return f"{of[0].summary['dataset']['name']} ({folders}{more})"
 
     listed = "; ".join(map(named, by_data.values()))
     if dataset is None:
@@ -142,7 +145,7 @@ def _of_one_dataset(records: Sequence[Record], dataset: str | None) -> list[Reco
     chosen = [
         of
         for fingerprint, of in by_data.items()
-        if wanted in {str(of[0].get("dataset", k)).lower() for k in ("name", "source")}
+        if wanted in {of[0].summary["dataset"][k].lower() for k in ("name", "source")}
         or (len(wanted) > 6 and fingerprint.startswith(wanted))
     ]
     if len(chosen) != 1:
@@ -153,63 +156,45 @@ def _of_one_dataset(records: Sequence[Record], dataset: str | None) -> list[Reco
 
 
 def _with_makers(
-    records: Sequence[Record], fingerprint: str
-) -> tuple[list[Record], list[str]]:
-    """The records and those of the runs that made their sets; what was not found."""
+    records: Sequence[Record[Any]], table: Table
+) -> tuple[list[Record[Any]], list[str]]:
+    """Returns the records with those of the runs that made their sets, and what lacks."""
+    fingerprint = records[0].summary["dataset"]["fingerprint"]
     found, missing = list(records), []
     known = {os.path.realpath(record.folder) for record in records}
-    for path in sorted({path for record in records for path in paths_of(record)}):
+    paths = {path for r in records for path in table[r.experiment].sets(r)}
+    for path in sorted(paths):
         folder = pathlib.Path(path).parent
         if os.path.realpath(folder) in known:
             continue
         known.add(os.path.realpath(folder))
-        made = _read(folder) if (folder / "config.json").exists() else None
-        if not isinstance(made, Record) or made.experiment != "distill":
+        made = _read(folder, table) if (folder / "config.json").exists() else None
+        if not isinstance(made, Record) or table[made.experiment].make_sets is None:
             missing.append(
                 f"There is no record of how {path} was made, so its accuracy and its "
                 "picture are left out."
             )
-        elif made.get("dataset", "fingerprint") != fingerprint:
+        elif made.summary["dataset"]["fingerprint"] != fingerprint:
             missing.append(
-                f"{path} was made of other data ({made.get('dataset', 'name')}), so its "
-                "accuracy is left out."
+                f"{path} was made of other data ({made.summary['dataset']['name']}), so "
+                "its accuracy is left out."
             )
         else:
             found.append(made)
     return found, missing
 
 
-def _subjects(record: Record) -> set[tuple[Any, ...]]:
-    """What a record is about; two records of an experiment may not share any."""
-    kind, paths = record.experiment, [os.path.normpath(p) for p in paths_of(record)]
-    if kind in ("distill", "coresets"):
-        return {(kind, json.dumps(record.config, sort_keys=True))}
-    if kind == "dynamics":
-        curves = record.get("curves")
-        trained_on = record.get("trained_on")
-        return {
-            (kind, path, trained_on, curve)
-            for path in paths or ["real images alone"]
-            for curve in curves
-        }
-    if kind == "recognition":
-        return {(kind, path, name) for path in paths for name in record.get("networks")}
-    if kind == "cross_architecture":
-        rows = record.get("accuracy").values()
-        return {(kind, path, name) for path in paths for row in rows for name in row}
-    return {(kind, path) for path in paths}
-
-
-def _without_twins(records: Sequence[Record]) -> list[Record]:
-    """Copies of a record dropped.
+def _without_twins(records: Sequence[Record[Any]], table: Table) -> list[Record[Any]]:
+    """Returns the records without copies of one another.
 
     Raises:
       InputError: two different records of the same.
     """
-    kept: list[Record] = []
-    holder: dict[tuple[Any, ...], Record] = {}
+    kept: list[Record[Any]] = []
+    holder: dict[tuple[str, Hashable], Record[Any]] = {}
     for record in records:
-        subjects = _subjects(record)
+        about = table[record.experiment].subjects(record)
+        subjects = [(record.experiment, subject) for subject in about]
         shared = next((holder[subject] for subject in subjects if subject in holder), None)
         if shared is None:
             kept.append(record)
@@ -220,20 +205,3 @@ def _without_twins(records: Sequence[Record]) -> list[Record]:
                 f"{record.experiment} on the same set and data, and differ; move one away"
             )
     return kept
-
-
-def paths_of(record: Record) -> list[str]:
-    """The distilled sets that a run looks at, as it names their files."""
-    if record.experiment in ("influence", "attributes"):
-        found = record.get("artefact")
-        path = found.get("path") if isinstance(found, Mapping) else found
-        if not isinstance(path, str):
-            raise InputError(
-                f"{record.folder}/summary.json: artefact names no file; run the experiment "
-                "again"
-            )
-        return [path]
-    if record.experiment in ("distill", "coresets"):
-        return []
-    rows = record.get("sets" if record.experiment == "dynamics" else "rows")
-    return [str(row["path"]) for row in rows.values() if row.get("path")]

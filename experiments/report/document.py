@@ -1,4 +1,4 @@
-"""TODO."""
+"""The page of the report: one HTML document that needs nothing else."""
 
 import json
 import os
@@ -9,21 +9,31 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.lab.claims import (
-    METHODS,
-    NAMES,
-    NO_RECORD,
-    Record,
-    Verdict,
-    describe_network,
-)
+from experiments.lab.claims import NO_RECORD, Record, Verdict, describe_network
+from experiments.lab.experiment import Fact
 from experiments.lab.html import STYLE, Content, Markup, el
-from experiments.lab.paper import ARXIV, AUTHORS, DATASET, PRECISION, TITLE, VENUE, WIDTH
+from experiments.lab.paper import (
+    ARXIV,
+    AUTHORS,
+    DATASET,
+    PRECISION,
+    TITLE,
+    VENUE,
+    WIDTH,
+    Section,
+)
+from experiments.lab.parts import listed
 from experiments.lab.progress import duration
-from experiments.lab.sections import listed, seconds_of
-from experiments.report.collect import Collection
-from experiments.report.sections import SECTIONS, title_of
-from experiments.report.verdicts import HEADINGS, KEY, card, judge, lead, overview, tally
+from experiments.report.collect import Collection, Table
+from experiments.report.verdicts import (
+    KEY,
+    card,
+    judge,
+    lead,
+    overview,
+    sections,
+    tally,
+)
 
 DATA_NAMES = {
     "cifar10": "CIFAR-10",
@@ -31,8 +41,8 @@ DATA_NAMES = {
 }
 
 
-def scale_notes(collection: Collection) -> list[str]:
-    """How the runs differ from the paper's in scale."""
+def scale_notes(collection: Collection, table: Table) -> list[str]:
+    """Returns how the runs differ from the paper's in scale."""
     notes = []
     name = str(collection.dataset["name"])
     if name != DATASET:
@@ -43,8 +53,7 @@ def scale_notes(collection: Collection) -> list[str]:
     widths = sorted(
         {
             int(network["width"])
-            for record in collection.records
-            for network in _networks(record)
+            for network in _networks(collection, table)
             if network.get("model") == "convnet"
             and isinstance(network.get("width"), int)
             and network["width"] < WIDTH
@@ -55,60 +64,36 @@ def scale_notes(collection: Collection) -> list[str]:
             f"ConvNets of width {listed(widths)}, not {WIDTH} as in the paper: "
             "a verdict here is one on these networks."
         )
-    followed = {
-        "real images" if r.get("trained_on") == "real" else "a distilled set"
-        for r in collection.records
-        if r.experiment == "dynamics" and r.number("runs") == 1
-    }
-    if followed:
-        on = " and on ".join(sorted(followed, reverse=True))
-        notes.append(
-            f"Training on {on} was followed in a single run; intervals there are those "
-            "of the probes, and do not hold what another run would change."
-        )
+    for name, records in collection.by_experiment().items():
+        notes += table[name].notes(records)
     notes.append(
         "Intervals hold the choice of initial weights, not that of distilling a set again."
     )
     return notes
 
 
-def _networks(record: Record) -> Iterator[Mapping[str, Any]]:
-    if record.experiment == "recognition":
-        for name, about in record.get("networks").items():
-            if name != "convnet16":
-                yield about
-    elif record.experiment == "mixing":
-        yield from (row["network"] for row in record.get("rows").values())
-    elif record.experiment == "dynamics":
-        yield {**record.get("model"), "model": record.get("model", "name")}
-    else:
-        name = record.config.get("model")
-        group = record.config.get(str(name))
-        if isinstance(group, Mapping):
-            yield {**group, "model": name}
+def _networks(collection: Collection, table: Table) -> Iterator[Mapping[str, Any]]:
+    for record in collection.records:
+        yield from table[record.experiment].networks(record)
 
 
-def _facts(collection: Collection) -> list[tuple[str, str]]:
+def _facts(collection: Collection, table: Table) -> list[Fact]:
     records = collection.records
-    environments = [record.get("environment") for record in records]
+    environments = [record.summary["environment"] for record in records]
 
     def all_of(key: str) -> str:
         return ", ".join(sorted({str(e[key]) for e in environments if key in e}))
 
-    methods = [
-        NAMES[m]
-        for m in METHODS
-        if any(r.config.get("method") == m for r in records if r.experiment == "distill")
-    ]
-    ipcs = sorted(
-        {int(r.config.get("ipc") or 0) for r in records if r.experiment == "distill"}
-    )
-    nets = sorted({describe_network(n) for r in records for n in _networks(r)})
+    nets = sorted({describe_network(n) for n in _networks(collection, table)})
     name = str(collection.dataset["name"])
     dates = sorted({str(e["finished"])[:10] for e in environments if "finished" in e})
     facts = [
         ("Data", f"{DATA_NAMES.get(name, name)} ({collection.dataset['source']})"),
-        ("Sets", f"{', '.join(methods)}; {listed(ipcs)} per class" if methods else "–"),
+        *(
+            fact
+            for name, own in collection.by_experiment().items()
+            for fact in table[name].facts(own)
+        ),
         ("Networks", "; ".join(nets) or "–"),
         (
             "Experiments",
@@ -125,11 +110,19 @@ def _facts(collection: Collection) -> list[tuple[str, str]]:
             f"distilljax {all_of('distilljax')}, jax {all_of('jax')}, Python "
             f"{all_of('python')}",
         ),
-        ("Total time", duration(sum(map(seconds_of, records)))),
+        ("Total time", duration(sum(map(_seconds, records)))),
     ]
     if dates:
         facts.append(("Finished", " to ".join(dict.fromkeys((dates[0], dates[-1])))))
     return facts
+
+
+def _seconds(record: Record[Any]) -> float:
+    """Returns the seconds that a run took."""
+    found = record.summary["seconds"]
+    if isinstance(found, Mapping):
+        return float(found.get("total", found.get("measuring", 0.0)))
+    return float(found)
 
 
 def _link(folder: str, base: pathlib.Path) -> Markup:
@@ -138,14 +131,8 @@ def _link(folder: str, base: pathlib.Path) -> Markup:
     return el("a", el("code", folder), href=f"{where}/")
 
 
-def _gibibytes(record: Record) -> str:
-    if "peak_memory_bytes" not in record.summary:
-        return "–"
-    return f"{record.number('peak_memory_bytes') / 2**30:.1f} GiB"
-
-
 def _in_lines(command: str) -> str:
-    """A command with an option a line, as a shell takes it."""
+    """Returns a command with an option a line, as a shell takes it."""
     words = shlex.split(command)
     first = [i for i, word in enumerate(words) if word.startswith("--")]
     if not first:
@@ -154,22 +141,23 @@ def _in_lines(command: str) -> str:
     return " \\\n    ".join([shlex.join(head), *map(shlex.quote, options)])
 
 
-def _appendix(collection: Collection, base: pathlib.Path) -> list[Markup]:
+def _appendix(collection: Collection, table: Table, base: pathlib.Path) -> list[Markup]:
     rows = []
     for record in collection.records:
+        environment = record.summary["environment"]
+        gibibytes = record.summary["peak_memory_bytes"] / 2**30
         config = json.dumps(record.config, indent=2, sort_keys=True, ensure_ascii=False)
         rows.append(
             el(
                 "article",
                 el("h3", record.experiment.replace("_", " "), class_="run"),
                 el("p", _link(record.folder, base)),
-                el("p", title_of(record), class_="rule"),
+                el("p", table[record.experiment].title(record), class_="rule"),
                 el(
                     "p",
-                    f"{duration(seconds_of(record))}; {_gibibytes(record)} at most; seed "
-                    f"{record.config.get('seed', '–')}; "
-                    f"{record.get('environment', 'device')}; jax "
-                    f"{record.get('environment', 'jax')}",
+                    f"{duration(_seconds(record))}; {gibibytes:.1f} GiB at most; seed "
+                    f"{record.config.get('seed', '–')}; {environment['device']}; jax "
+                    f"{environment['jax']}",
                     class_="rule",
                 ),
                 el("pre", el("code", _in_lines(record.command))),
@@ -208,50 +196,59 @@ def _not_there(
     return el("ul", [el("li", item) for item in items], class_="missing")
 
 
-def page(collection: Collection, title: str, base: pathlib.Path) -> str:
-    """The whole document; `base` is the folder that it will lie in."""
-    verdicts = judge(collection.records)
-    sections = []
-    for section in SECTIONS:
-        cards = [card(v) for v in verdicts if v.claim.section == section.key]
-        name = HEADINGS[section.key]
-        mark = _section_mark(section.key)
-        sections.append(
-            el(
-                "section",
-                el("h2", el("span", mark, class_="mark") if mark else None, name),
-                el("p", section.text, class_="intro"),
-                cards,
-                section.contents(collection.records),
-                id=f"sec-{section.key.replace('.', '-')}",
-            )
-        )
-    ends = (
-        ("missing", "What is missing", _not_there(collection, verdicts, base)),
-        ("runs", "Appendix: the runs", _appendix(collection, base)),
+def _section(
+    section: Section, collection: Collection, table: Table, verdicts: Sequence[Verdict]
+) -> Markup:
+    """Returns a section: its claims, then what each experiment shows there."""
+    by_experiment = collection.by_experiment()
+    contents = [
+        make(by_experiment.get(name, []))
+        for name, experiment in table.items()
+        for part, make in experiment.contents
+        if part == section
+    ]
+    mark = f"§ {section.key}" if section.key[0].isdigit() else None
+    return el(
+        "section",
+        el("h2", el("span", mark, class_="mark") if mark else None, section.heading),
+        el("p", section.text, class_="intro"),
+        [card(v) for v in verdicts if v.claim.section == section],
+        contents,
+        id=f"sec-{_address(section)}",
     )
-    for key, name, content in ends:
-        sections.append(el("section", el("h2", name), content, id=f"sec-{key}"))
-    links = [("overview", "Verdicts")]
-    links += [(s.key.replace(".", "-"), _short(s.key)) for s in SECTIONS]
-    links += [("missing", "Missing"), ("runs", "Runs")]
-    facts = [el("div", el("dt", name), el("dd", text)) for name, text in _facts(collection)]
-    hero = el(
+
+
+def _address(section: Section) -> str:
+    return section.key.replace(".", "-")
+
+
+def _hero(
+    title: str, collection: Collection, table: Table, verdicts: Sequence[Verdict]
+) -> Markup:
+    facts = _facts(collection, table)
+    return el(
         "header",
         el("p", "distilljax · study report", class_="kicker"),
         el("h1", title),
         el("p", lead(verdicts), class_="lead"),
         tally(verdicts),
-        el("dl", facts, class_="facts"),
+        el(
+            "dl",
+            [el("div", el("dt", name), el("dd", text)) for name, text in facts],
+            class_="facts",
+        ),
         el(
             "aside",
             el("strong", "How to read the numbers"),
-            el("ul", [el("li", note) for note in scale_notes(collection)]),
+            el("ul", [el("li", note) for note in scale_notes(collection, table)]),
             class_="note",
         ),
         class_="hero",
     )
-    summary = el(
+
+
+def _summary(verdicts: Sequence[Verdict]) -> Markup:
+    return el(
         "section",
         el("h2", "Verdicts"),
         el(
@@ -268,24 +265,24 @@ def page(collection: Collection, title: str, base: pathlib.Path) -> str:
         KEY,
         id="sec-overview",
     )
-    address = f"https://arxiv.org/abs/{ARXIV}"
-    footer = el(
+
+
+def _footer() -> Markup:
+    return el(
         "footer",
         el(
             "p",
             f"The paper: {AUTHORS}, “{TITLE}”, {VENUE}, ",
-            el("a", f"arXiv {ARXIV}", href=address),
+            el("a", f"arXiv {ARXIV}", href=f"https://arxiv.org/abs/{ARXIV}"),
             f". Its numbers are printed in released notebooks, or {PRECISION}; "
             "one network or run each.",
         ),
         el("p", "Made by ", el("code", "python -m experiments.report"), "."),
     )
-    navigation = el(
-        "nav",
-        el("ol", [el("li", el("a", text, href=f"#sec-{key}")) for key, text in links]),
-        aria_label="Sections",
-    )
-    head = el(
+
+
+def _head(title: str) -> Markup:
+    return el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -293,28 +290,40 @@ def page(collection: Collection, title: str, base: pathlib.Path) -> str:
         el("title", title),
         el("style", Markup(STYLE)),
     )
+
+
+def page(collection: Collection, table: Table, title: str, base: pathlib.Path) -> str:
+    """Returns the whole document; `base` is the folder that it will lie in."""
+    verdicts, parts = judge(collection.records, table), sections(table)
+    ends = (
+        ("missing", "What is missing", _not_there(collection, verdicts, base)),
+        ("runs", "Appendix: the runs", _appendix(collection, table, base)),
+    )
+    links = [
+        ("overview", "Verdicts"),
+        *((_address(section), section.short) for section in parts),
+        ("missing", "Missing"),
+        ("runs", "Runs"),
+    ]
+    navigation = el(
+        "nav",
+        el("ol", [el("li", el("a", text, href=f"#sec-{key}")) for key, text in links]),
+        aria_label="Sections",
+    )
+    main = el(
+        "main",
+        _summary(verdicts),
+        [_section(section, collection, table, verdicts) for section in parts],
+        [
+            el("section", el("h2", name), content, id=f"sec-{key}")
+            for key, name, content in ends
+        ],
+    )
     body = el(
         "body",
         el("a", "Skip to the verdicts", href="#sec-overview", class_="skip"),
-        hero,
-        el("div", navigation, el("main", summary, sections), class_="frame"),
-        footer,
+        _hero(title, collection, table, verdicts),
+        el("div", navigation, main, class_="frame"),
+        _footer(),
     )
-    return "<!doctype html>\n" + el("html", head, body, lang="en") + "\n"
-
-
-def _section_mark(key: str) -> str | None:
-    return f"§ {key}" if key[0].isdigit() else None
-
-
-def _short(key: str) -> str:
-    return {
-        "standard": "Worth",
-        "3": "§ 3 Stand-in",
-        "4.1": "§ 4.1 Agreement",
-        "4.2": "§ 4.2 Recognition",
-        "4.3": "§ 4.3 Curvature",
-        "5.2": "§ 5.2 Influence",
-        "5": "§ 5 Attributes",
-        "beyond": "Beyond",
-    }[key]
+    return "<!doctype html>\n" + el("html", _head(title), body, lang="en") + "\n"

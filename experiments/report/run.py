@@ -6,7 +6,7 @@
 Reads every run under `--records` (a `config.json` beside a `summary.json`), and the runs
 that made the sets they look at, where those lie as the records say, relative to the
 current directory. A page is about one data set; records of others have to be named by
-`--dataset`. `experiments.claims` has the rule of the verdicts.
+`--dataset`. `experiments.lab.claims` has the rule of the verdicts.
 
 Writes `--out`, one HTML file that needs nothing else: its pictures are inside, there are
 no scripts, and it is the same for the same records. Links lead to the records as they lie
@@ -20,10 +20,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io.files import replacing, write_json
@@ -38,7 +37,9 @@ from experiments.lab.claims import (
     Verdict,
     spelt,
 )
+from experiments.lab.experiment import load_all
 from experiments.lab.paper import TITLE
+from experiments.lab.terminal import new_table, show_table
 from experiments.report.collect import collect
 from experiments.report.document import page
 from experiments.report.verdicts import (
@@ -50,6 +51,8 @@ from experiments.report.verdicts import (
     paper_number,
     reading_name,
 )
+
+NAME = "experiments.report"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Config(Base):
 
 
 def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
-    """The verdicts as JSON can hold them."""
+    """Returns the verdicts as JSON can hold them."""
 
     def of(reading: Reading) -> dict[str, Any]:
         found = reading._asdict()
@@ -88,7 +91,7 @@ def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
         "claims": [
             {
                 "id": v.claim.id,
-                "section": v.claim.section,
+                "section": v.claim.section.key,
                 "statement": v.claim.statement,
                 "rule": v.claim.rule,
                 "paper": v.claim.paper,
@@ -118,9 +121,8 @@ COLOURS = {
 
 def show(verdicts: Sequence[Verdict]) -> None:
     """Prints the table of verdicts."""
-    table = Table(title="Verdicts", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("verdict", "sec.", "claim", "ours (95 %)", "paper"):
-        table.add_column(column, no_wrap=column == "verdict")
+    columns = ("verdict", "sec.", "claim", "ours (95 %)", "paper")
+    table = new_table("Verdicts", columns, left=columns)
     for verdict in verdicts:
         ours, theirs = "–", None
         if verdict.deciding is not None:
@@ -134,20 +136,17 @@ def show(verdicts: Sequence[Verdict]) -> None:
             theirs = paper_number(reading)
         kind = verdict.outcome
         table.add_row(
-            f"[{COLOURS[kind]}]{SYMBOLS[kind]} {kind}[/]",
-            verdict.claim.section,
+            Text(f"{SYMBOLS[kind]} {kind}", style=COLOURS[kind]),
+            verdict.claim.section.key,
             verdict.claim.id,
             ours,
             theirs or verdict.claim.paper,
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 150)
-    console.print(table)
+    show_table(table, 150)
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Writes the page and `verdicts.json`; returns what the latter holds.
+    """Writes the page and `verdicts.json`; returns the contents of the latter.
 
     Raises:
       InputError: records that cannot be used; a page that cannot be written.
@@ -155,10 +154,11 @@ def run(config: Config) -> dict[str, Any]:
     if not config.records:
         raise FieldError("records", "", "name a folder of runs")
     root = pathlib.Path(config.records).expanduser()
-    collection = collect(root, config.dataset)
+    table = load_all()
+    collection = collect(root, table, config.dataset)
     out = pathlib.Path(config.out).expanduser() if config.out else root / "report.html"
-    text = page(collection, config.title, out.parent)
-    verdicts = judge(collection.records)
+    text = page(collection, table, config.title, out.parent)
+    verdicts = judge(collection.records, table)
     found = {"dataset": dict(collection.dataset), **plain(verdicts, out.parent)}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +174,6 @@ def run(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def main(config: Config) -> None:
-    """Entry of the command line."""
-    run(config)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)

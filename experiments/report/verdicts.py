@@ -1,25 +1,11 @@
-"""TODO."""
+"""Verdicts on the claims of all experiments, in numbers, words and pictures."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from distilljax.analysis.statistics import ALPHA
-from experiments.agreement.report import _agreement
-from experiments.attributes.report import _coherent, _enriched
-from experiments.distill.report import _beats_random
-from experiments.dynamics.report import (
-    HALF,
-    _kernel,
-    _recognised_early,
-    _test_still_learning,
-    _trace,
-)
-from experiments.influence.report import _above_noise, _estimates, _own_class, _reliability
 from experiments.lab.claims import (
-    EVERY,
-    MATCHING_DYNAMICS,
-    MATCHING_STATISTICS,
     NAMES,
     NO_RECORD,
     NOT_SUPPORTED,
@@ -28,7 +14,6 @@ from experiments.lab.claims import (
     OUTCOMES,
     SUPPORTED,
     UNDECIDED,
-    Claim,
     Deciding,
     Reading,
     Record,
@@ -37,20 +22,38 @@ from experiments.lab.claims import (
     spelt,
     spelt_interval,
 )
+from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, el
-from experiments.lab.paper import SETTING
-from experiments.mixing.report import _mixing
-from experiments.recognition.report import (
-    _above_chance,
-    _against_test,
-    _pixels,
-    _recognition,
-)
+from experiments.lab.paper import OURS, SETTING, Section
 
 
-def judge(records: Sequence[Record]) -> list[Verdict]:
-    """The verdict on every claim, in the order of the paper, ours last."""
-    return [claim.judge(records) for claim in CLAIMS]
+def judge(records: Sequence[Record[Any]], table: Mapping[str, Experiment]) -> list[Verdict]:
+    """Returns the verdict on every claim, by section, then in the order of the table."""
+    verdicts = []
+    for name, experiment in table.items():
+        own = [record for record in records if record.experiment == name]
+        verdicts += [claim.judge(own) for claim in experiment.claims]
+    return sorted(verdicts, key=lambda verdict: verdict.claim.section.order)
+
+
+def sections(table: Mapping[str, Experiment]) -> list[Section]:
+    """Returns the sections of the page, in order.
+
+    Raises:
+      ValueError: two sections with one key.
+    """
+    found = {
+        section
+        for experiment in table.values()
+        for section in (
+            *(section for section, _ in experiment.contents),
+            *(claim.section for claim in experiment.claims),
+        )
+    }
+    keys = Counter(section.key for section in found)
+    if twice := [key for key, number in keys.items() if number > 1]:
+        raise ValueError(f"two sections have the key {twice[0]!r}")
+    return sorted(found, key=lambda section: section.order)
 
 
 SYMBOLS = {
@@ -62,7 +65,7 @@ SYMBOLS = {
 
 
 def badge(outcome: str) -> Markup:
-    """A verdict, in a sign and in words."""
+    """Returns a verdict as a sign and words."""
     return el(
         "span",
         el("span", SYMBOLS[outcome], class_="sign", aria_hidden="true"),
@@ -72,7 +75,7 @@ def badge(outcome: str) -> Markup:
 
 
 def interval_text(reading: Reading, alpha: float = ALPHA) -> str | None:
-    """The interval; None where there is none, or the number is a count."""
+    """Returns the interval; None where there is none, or the number is a count."""
     found = Deciding(reading, alpha).interval()
     if found is None or found[0] == found[1]:
         return None
@@ -80,12 +83,12 @@ def interval_text(reading: Reading, alpha: float = ALPHA) -> str | None:
 
 
 def level_text(alpha: float) -> str:
-    """Of an interval, where it is not 95 %."""
+    """Returns the level of an interval, where it is not 95 %."""
     return "" if alpha == ALPHA else f"at {100 * (1 - alpha):.3g} %"
 
 
 def number_text(reading: Reading, alpha: float = ALPHA) -> Markup:
-    """The number with its interval."""
+    """Returns the number with its interval."""
     value = "–" if reading.value is None else spelt(reading.value, reading.unit)
     interval = interval_text(reading, alpha)
     return el(
@@ -97,25 +100,25 @@ def number_text(reading: Reading, alpha: float = ALPHA) -> Markup:
 
 
 def reading_name(reading: Reading) -> str:
-    """Which of a claim's readings it is."""
+    """Returns the name of a reading among those of its claim."""
     method = NAMES.get(reading.method, reading.method)
     return f"{method}, {reading.where}" if reading.where else method
 
 
 class Axis(NamedTuple):
-    """Where numbers of a claim lie on its picture."""
+    """The horizontal axis of the pictures of a claim."""
 
     low: float
     high: float
 
     def at(self, value: float) -> float:
-        """In units of the picture, clipped to it."""
+        """Returns the place of a value, in units of the picture, clipped to it."""
         share = (value - self.low) / (self.high - self.low)
         return 6 + 228 * min(max(share, 0.0), 1.0)
 
 
 def axis(readings: Sequence[Reading]) -> Axis | None:
-    """Holds all numbers and thresholds, and intervals as far as they are not far longer."""
+    """Returns an axis that holds all numbers and thresholds, and most of the intervals."""
     core = [r.threshold for r in readings]
     core += [x for r in readings for x in (r.value, r.paper) if x is not None]
     if not core:
@@ -124,12 +127,13 @@ def axis(readings: Sequence[Reading]) -> Axis | None:
     ends = [e for r in readings if r.interval for e in r.interval[:2]]
     low = max(min([*core, *ends]), min(core) - 0.75 * width)
     high = min(max([*core, *ends]), max(core) + 0.75 * width)
-    margin = 0.05 * (high - low)
+    # Every number may be the same, as where two sets reach 100 %.
+    margin = 0.05 * (high - low) or 0.5 * width
     return Axis(low - margin, high + margin)
 
 
 def forest(reading: Reading, scale: Axis) -> Markup:
-    """The number, its interval, the threshold and the paper's number on a line."""
+    """Draws the number, its interval, the threshold and the paper's number on a line."""
     at, middle = scale.at, 13
     threshold = at(reading.threshold)
     left, right = (threshold, 240.0) if reading.above else (0.0, threshold)
@@ -187,7 +191,7 @@ def forest(reading: Reading, scale: Axis) -> Markup:
 
 
 def paper_number(reading: Reading) -> str | None:
-    """The paper's number beside it, if there is one."""
+    """Returns the paper's number beside a reading, if there is one."""
     return None if reading.paper is None else spelt(reading.paper, reading.unit)
 
 
@@ -218,13 +222,13 @@ KEY = el(
 
 
 def shared_note(verdict: Verdict) -> str | None:
-    """What is to be said of every reading alike."""
+    """Returns the note that all readings share."""
     notes = {reading.note for reading in verdict.readings if reading.folder}
     return next(iter(notes)) or None if len(notes) == 1 else None
 
 
 def readings_table(verdict: Verdict) -> Markup | None:
-    """All readings of a claim; a picture of each on the same axis."""
+    """Returns all readings of a claim, each with a picture on the same axis."""
     if not verdict.readings:
         return None
     scale = axis(verdict.readings)
@@ -274,7 +278,7 @@ def readings_table(verdict: Verdict) -> Markup | None:
 
 
 def card(verdict: Verdict) -> Markup:
-    """A claim with everything that its verdict rests on."""
+    """Returns a claim with the numbers that its verdict rests on."""
     claim = verdict.claim
     absent = sorted(set(verdict.absent()))
     missing = None
@@ -299,7 +303,7 @@ def card(verdict: Verdict) -> Markup:
 
 
 def overview(verdicts: Sequence[Verdict]) -> Markup:
-    """A row for each claim."""
+    """Returns the table of all claims, a row each."""
     rows = []
     for verdict in verdicts:
         claim = verdict.claim
@@ -326,7 +330,7 @@ def overview(verdicts: Sequence[Verdict]) -> Markup:
                 el(
                     "th",
                     el("a", claim.statement, href=f"#claim-{claim.id}"),
-                    el("span", _where(claim), class_="sub"),
+                    el("span", claim.section.place, class_="sub"),
                     scope="row",
                 ),
                 el("td", ours, data_label="ours (95 %)"),
@@ -345,18 +349,13 @@ def overview(verdicts: Sequence[Verdict]) -> Markup:
 PAPER_COLUMN = f"paper ({SETTING})"
 
 
-def _where(claim: Claim) -> str:
-    if claim.section == "beyond":
-        return "ours, beyond the paper"
-    return "common setting" if claim.section == "standard" else f"sec. {claim.section}"
-
-
 def count_outcomes(verdicts: Sequence[Verdict]) -> Counter[str]:
+    """Returns the number of verdicts of each kind."""
     return Counter(verdict.outcome for verdict in verdicts)
 
 
 def tally(verdicts: Sequence[Verdict]) -> Markup:
-    """How many verdicts there are of each kind, as tiles."""
+    """Returns the number of verdicts of each kind, as tiles."""
     counts = count_outcomes(verdicts)
     return el(
         "ul",
@@ -374,8 +373,8 @@ def tally(verdicts: Sequence[Verdict]) -> Markup:
 
 
 def lead(verdicts: Sequence[Verdict]) -> str:
-    """The result in a sentence."""
-    of_paper = [v for v in verdicts if v.claim.section != "beyond"]
+    """Returns the result in a sentence."""
+    of_paper = [v for v in verdicts if v.claim.section.place != OURS]
     counts = count_outcomes(of_paper)
     known = len(of_paper) - counts[NO_RECORD]
     said = (
@@ -386,6 +385,6 @@ def lead(verdicts: Sequence[Verdict]) -> str:
     if known < len(of_paper):
         verb = "was" if counts[NO_RECORD] == 1 else "were"
         said += f"; {counts[NO_RECORD]} {verb} not looked at"
-    ours = [v for v in verdicts if v.claim.section == "beyond"]
+    ours = [v for v in verdicts if v.claim.section.place == OURS]
     supported = count_outcomes(ours)[SUPPORTED]
     return f"{said}. Of {len(ours)} claims of our own they support {supported}."

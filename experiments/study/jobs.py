@@ -1,4 +1,4 @@
-"""TODO."""
+"""Steps of a study as processes, several at once, each on cores of its own."""
 
 import contextlib
 import itertools
@@ -11,23 +11,23 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from distilljax import launch
-from experiments.study.plan import Step
+from experiments.lab.steps import Step
 
-SECONDS_TO_END = 60.0  # that a step gets to write what it has
+SECONDS_TO_END = 60.0  # for a step to save its work
 
 
 class _Job(NamedTuple):
-    """A step at work."""
+    """A step that runs."""
 
     step: Step
     process: subprocess.Popen[bytes]
-    cores: frozenset[int]  # where it is; empty: anywhere
+    cores: frozenset[int]  # that it is bound to; empty: none
     began: float
-    log: IO[str] | None  # of what it prints; none: it prints to our own output
+    log: IO[str] | None  # of its output; None: it prints to our own
 
 
 class Jobs:
-    """The steps at work, at most `num`."""
+    """The steps that run, at most `num` at once."""
 
     def __init__(self, num: int, logs: pathlib.Path):
         self.running: list[_Job] = []
@@ -35,6 +35,7 @@ class Jobs:
         self._free = _shares(num)
 
     def start(self, step: Step) -> None:
+        """Starts a step, on cores that are free."""
         command = [sys.executable, "-m", step.module, *step.argv()]
         log = None
         if self.num > 1:
@@ -61,7 +62,7 @@ class Jobs:
         self.running.append(_Job(step, process, cores, time.monotonic(), log))
 
     def ended(self) -> Iterator[tuple[Step, int, float]]:
-        """Those that have ended since: step, exit code and seconds."""
+        """Yields the steps that have ended since: step, exit code and seconds."""
         for job in list(self.running):
             code = job.process.poll()
             _relay(job)
@@ -69,7 +70,7 @@ class Jobs:
                 yield self._remove(job), code, time.monotonic() - job.began
 
     def stop(self) -> Iterator[tuple[Step, float]]:
-        """Stops all; step and seconds of each."""
+        """Stops all; yields step and seconds of each."""
         for job in self.running:
             job.process.terminate()
         deadline = time.monotonic() + SECONDS_TO_END
@@ -91,7 +92,7 @@ class Jobs:
 
 
 def _relay(job: _Job) -> None:
-    """Prints the whole lines that a step has written since."""
+    """Prints the whole lines that a step has written since the last call."""
     while job.log:
         before = job.log.tell()
         line = job.log.readline()
@@ -102,13 +103,14 @@ def _relay(job: _Job) -> None:
 
 
 def usable_cores() -> list[int]:
+    """Returns the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def _shares(num: int) -> list[frozenset[int]]:
-    """The cores of each of `num` jobs; none where they cannot be told apart."""
+    """Returns the cores of each of `num` jobs; none where they cannot be bound."""
     cores = usable_cores()
     told_apart = hasattr(os, "sched_setaffinity") and launch.only_cpu()
     if num == 1 or num > len(cores) or not told_apart:

@@ -53,17 +53,19 @@ from distilljax.io import records
 from distilljax.io.files import replacing, write_json
 from distilljax.types import InputError
 from experiments.lab.progress import duration
+from experiments.lab.steps import Step
 from experiments.lab.workdir import identity_of
 from experiments.study.jobs import Jobs, usable_cores
-from experiments.study.plan import Config, Step, plan, workdir_of
+from experiments.study.plan import Config, plan, workdir_of
 
+NAME = "experiments.study"
 OUT_OF_TIME = 75  # exit code; EX_TEMPFAIL of sysexits.h
 
 SECONDS_BETWEEN_LOOKS = 0.05  # at the steps that are at work
 
 
 class _Ledger:
-    """What is finished: a line of `study.jsonl` for each step."""
+    """The finished steps: a line of `study.jsonl` each."""
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -79,7 +81,7 @@ class _Ledger:
         return bool(line["finished"] and there and line["identity"] == step.identity())
 
     def add(self, step: Step, seconds: float, *, finished: bool) -> None:
-        """The step was at work for so long, and is finished or was cut."""
+        """Writes down that a step ran for so long, and whether it is finished."""
         before = self.lines.get(step.name)
         identity = step.identity()
         if before and before["identity"] == identity and not before["finished"]:
@@ -100,7 +102,7 @@ class _OutOfTime(Exception):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Runs what is missing; returns what became of every step.
+    """Runs the missing steps; returns the state of every step.
 
     Returns:
       `finished`, whether all steps are; `steps`, name -> "done before", "done", "cut",
@@ -181,7 +183,7 @@ def _run(config: Config, steps: Sequence[Step], root: pathlib.Path) -> dict[str,
 
 
 class _Progress:
-    """What became of each step, and which is next."""
+    """The state of each step, and which is next."""
 
     def __init__(self, steps: Sequence[Step], ledger: _Ledger, jobs: Jobs):
         self._steps, self._ledger, self._jobs = steps, ledger, jobs
@@ -192,7 +194,7 @@ class _Progress:
         self._passed = self._spent = 0.0  # weight, and seconds, of what was done here
 
     def start(self) -> None:
-        """Starts what can be started, leaves out what is done or cannot be."""
+        """Starts the steps that can start, leaves out those done or blocked."""
         others = [step for step in self.waiting if _at_work(step)]
         for step in others:
             if step.name not in self._held:
@@ -227,14 +229,14 @@ class _Progress:
         return all(self.state.get(name, "done").startswith("done") for name in before)
 
     def _left(self) -> float:
-        """Seconds, guessed from those passed."""
+        """Returns the seconds left, estimated from those passed."""
         each = self._spent / self._passed if self._passed else 60.0
         at_work = [job.step for job in self._jobs.running]
         left = sum(step.minutes for step in (*self.waiting, *at_work))
         return left * each / min(self._jobs.num, len(self.waiting) + len(at_work))
 
     def end(self) -> None:
-        """Writes down what has ended."""
+        """Writes down the steps that have ended."""
         for step, code, seconds in self._jobs.ended():
             self._ledger.add(step, seconds, finished=not code)
             if code:
@@ -246,13 +248,13 @@ class _Progress:
             _say(f"step {step.name} took {duration(seconds)}")
 
     def cut(self) -> None:
-        """Stops what is at work, and writes that down."""
+        """Stops the steps that run, and writes that down."""
         for step, seconds in self._jobs.stop():
             self.state[step.name] = "cut"
             self._ledger.add(step, seconds, finished=False)
 
     def seconds(self) -> float:
-        """Of all work, also by earlier commands."""
+        """Returns the seconds of all work, also by earlier commands."""
         return sum(self._ledger.lines[step.name]["seconds"] for step in self._steps)
 
 
@@ -273,8 +275,12 @@ def _at_work(step: Step) -> bool:
     return False
 
 
-def main(config: Config) -> None:
-    """Entry of the command line."""
-    summary = run(config)
-    if not (summary["finished"] or config.plan):
-        sys.exit(OUT_OF_TIME)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command; exit code 75 where it ran out of `--minutes`."""
+
+    def command(config: Config) -> None:
+        summary = run(config)
+        if not (summary["finished"] or config.plan):
+            sys.exit(OUT_OF_TIME)
+
+    launch.main(Config, command, module=NAME, summary=__doc__, argv=argv)
