@@ -10,17 +10,22 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
 BASE = {"types", "config"}
 ROOMS = {
+    "lazy": set(),
     "types": set(),
     "config": {"types"},
+    "launch": BASE,
     "data": BASE,
     "models": BASE,
-    "core": BASE,
-    "curvature": BASE,
+    "core": BASE | {"lazy"},
+    "training": BASE | {"lazy", "core"},
+    "analysis": BASE | {"lazy", "core", "training"},
+    "curvature": BASE | {"lazy"},
     "methods": BASE | {"core"},
     "probes": BASE | {"core", "curvature"},
-    "io": BASE | {"core", "data", "models", "methods", "curvature", "probes"},
+    "io": BASE | {"core", "data", "models", "methods", "curvature", "probes", "training"},
     "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
-    "__init__": {"types"},
+    # Its submodules for type checkers; at run time they are imported when they are used.
+    "__init__": None,
 }
 LATE = {"tensorflow_datasets", "orbax", "matplotlib", "rich", "tensorflow", "torch"}
 
@@ -46,7 +51,10 @@ def test_imports_run_downwards(path):
         head, *rest = name.split(".")
         assert head not in {"experiments", "benchmarks", "tests"}, name
         if head == "distilljax" and rest:
-            assert rest[0] == room or rest[0] in ROOMS[room], f"{path} imports {name}"
+            allowed = ROOMS[room]
+            assert allowed is None or rest[0] == room or rest[0] in allowed, (
+                f"{path} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -73,5 +81,61 @@ def test_the_core_needs_jax_flax_and_optax_alone():
         "import distilljax.curvature.hessian, distilljax.probes\n"
         "import distilljax.data, distilljax.io\n"
         "assert distilljax.__version__\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=PACKAGE.parent)
+
+
+EXPERIMENTS = PACKAGE.parent / "experiments"
+
+
+def rooms():
+    """Folder or file of `experiments` -> its Python files."""
+    found = {}
+    for path in sorted(EXPERIMENTS.rglob("*.py")):
+        room = path.relative_to(EXPERIMENTS).parts[0].removesuffix(".py")
+        found.setdefault(room, []).append(path)
+    return found
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_experiments_import_the_laboratory_and_never_each_other(room):
+    for path in rooms()[room]:
+        for name in imports(ast.parse(path.read_text())):
+            head, *rest = name.split(".")
+            assert head not in {"benchmarks", "tests"}, f"{path} imports {name}"
+            if head != "experiments":
+                continue
+            # The table, `experiments.EXPERIMENTS`, names questions and imports none.
+            assert not rest or rest[0] in {room, "lab", "EXPERIMENTS"}, (
+                f"{path} imports {name}"
+            )
+
+
+def test_a_name_in_experiments_is_a_command():
+    commands = {room for room in rooms() if room not in ("__init__", "lab")}
+    folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()}
+    assert folders - commands - {"__pycache__"} == {"lab", "artefacts", "results"}
+    for room in commands:
+        place = EXPERIMENTS / room
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists()
+
+
+def test_benchmarks_import_the_library_alone():
+    for path in sorted((PACKAGE.parent / "benchmarks").rglob("*.py")):
+        for name in imports(ast.parse(path.read_text())):
+            assert name.split(".")[0] not in {"experiments", "tests"}, f"{path}: {name}"
+
+
+def test_submodules_are_there_without_importing_them():
+    script = (
+        "import sys, distilljax\n"
+        "assert not {'optax', 'flax', 'scipy', 'absl'} & set(sys.modules)\n"
+        "distilljax.methods.bptt, distilljax.core.inner, distilljax.analysis.pools\n"
+        "distilljax.training.expert, distilljax.launch.main, distilljax.io.environment\n"
+        "assert set(distilljax.__all__) <= set(dir(distilljax))\n"
+        "assert 'inner' in dir(distilljax.core)\n"
+        "try: distilljax.nothing\n"
+        "except AttributeError as error: assert 'nothing' in str(error)\n"
+        "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=PACKAGE.parent)

@@ -1,4 +1,4 @@
-"""What experiments share."""
+"""Random keys: every purpose has a root of its own."""
 
 import pathlib
 import re
@@ -8,6 +8,7 @@ import numpy as np
 
 import experiments
 from distilljax.training import expert
+from experiments.lab import keys
 from experiments.lab.keys import fresh_key
 
 
@@ -33,11 +34,35 @@ def test_experiments_meet_networks_that_experts_never_were():
     assert data(fresh_key(seed)) != data(fresh_key(seed + 1))
 
 
-def test_only_what_makes_sets_takes_keys_from_the_seed_itself():
+def test_every_purpose_has_numbers_of_its_own():
+    """No two roots, nor what is split off or folded into them, are the same key."""
+    seed, num = 5, 40
+    roots = [
+        jax.random.key(seed),
+        keys.fresh_key(seed),
+        *keys.distillation(seed),
+        keys.probes(seed, "ntk"),
+        keys.probes(seed, "accuracy"),
+    ]
+    families = [
+        {
+            data(root),
+            *map(data, jax.random.split(root, num)),
+            *(data(jax.random.fold_in(root, i)) for i in range(num)),
+        }
+        for root in roots
+    ]
+    for i, family in enumerate(families):
+        for other in families[:i]:
+            assert not family & other
+    assert keys.subset_seed(0) != keys.subset_seed(1)
+
+
+def test_only_the_policy_and_the_outer_loop_take_keys_from_the_seed_itself():
     folder = pathlib.Path(experiments.__file__).parent
     taking = {
-        path.name
-        for path in folder.glob("*.py")
+        str(path.relative_to(folder))
+        for path in folder.rglob("*.py")
         if re.search(r"random\.key\((config\.)?seed\)", path.read_text())
     }
-    assert taking == {"common.py", "distill.py", "train_experts.py"}
+    assert taking == {"lab/keys.py", "distill/run.py", "train_experts/run.py"}
