@@ -1,23 +1,49 @@
-"""Writing files so that a killed process leaves the old one or the new one, whole."""
+"""Files that are replaced whole: a killed process leaves the old one or the new one."""
 
 import contextlib
 import json
 import os
 import pathlib
+import re
+import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
+
+_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.tmp(\.\w+)?$")
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path`, renamed to `path` on success."""
+    """Gives a new, empty file beside `path`, renamed to `path` on success.
+
+    Its name cannot be foretold, and its contents are on the disk before it is renamed, so
+    that a machine that loses power has the old file or the new one. A link at `path` is
+    replaced, never followed.
+    """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # a file system without it
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has a name of `replacing`: a killed process left it."""
+    return _TEMPORARY.match(name) is not None
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
@@ -25,3 +51,34 @@ def write_json(path: pathlib.Path | str, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+      ValueError: no text, no JSON (NaN is none), or brackets nested too deep.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
+
+
+def read_json(path: pathlib.Path | str) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+      ValueError: see `parse_json`; or another value than an object.
+      OSError: the file cannot be read.
+    """
+    found = parse_json(pathlib.Path(path).read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError("it holds no object")
+    return found

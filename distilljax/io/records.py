@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distilljax.io.files import replacing
+from distilljax.io.files import parse_json, replacing
 from distilljax.types import InputError
 
 Record = Mapping[str, Any]
@@ -27,24 +27,36 @@ def append(path: pathlib.Path, records: Iterable[Record]) -> None:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """All records; a last line torn by a kill is left out, no file is no records.
+    """Returns all records; a last line torn by a kill is left out, no file is no records.
 
     Raises:
-      InputError: a line before the last is no JSON.
+      InputError: a line before the last is no JSON object.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        return [json.loads(line) for line in lines[:-1] if line]
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} has a damaged line ({error}); delete it, or choose another workdir"
-        ) from None
+    found = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        if not line:
+            continue
+        try:
+            record = parse_json(line)
+            if not isinstance(record, dict):
+                raise ValueError("it holds no object")
+        except ValueError as error:
+            raise InputError(
+                f"{path} has a damaged line ({error}); delete it, or choose another workdir"
+            ) from None
+        found.append(record)
+    return found
 
 
-def keep_until(path: pathlib.Path, step: int) -> None:
-    """Drops the records after `step`, those that a resumed run writes again."""
-    kept = [record for record in read(path) if record["step"] <= step]
+def keep_until(path: pathlib.Path, step: int) -> int:
+    """Leaves one record of each step up to `step`; a resumed run writes those after it.
+
+    Returns:
+      How many steps from 1 to `step` have no record: 0 unless the file was changed.
+    """
+    kept = {record["step"]: record for record in read(path) if record["step"] <= step}
     with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+        temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")
+    return step - sum(1 <= number <= step for number in kept)

@@ -2,15 +2,16 @@
 
 `trajectories.npy` is an array [experts, epochs + 1, parameters], of which only the rows
 that are asked for are read; bfloat16 is kept as uint16 bits, since .npy has no name for
-it. `experts.json` says what the experts are, and how many rows of each are there: a row
-counts only once it is on the disk, so a process killed at any moment leaves a store that
-tells the truth.
+it. `experts.json` describes the experts, and holds how many rows of each are there, with
+their checksums: a row counts only once it is on the disk, so a process killed at any moment
+leaves a store that tells the truth, and a row that has changed since is refused.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,10 +21,10 @@ import numpy as np
 import distilljax
 from distilljax.core.parameters import Trajectories
 from distilljax.data import preprocess
-from distilljax.io.files import write_json
+from distilljax.io.files import read_json, write_json
 from distilljax.types import Array, InputError, Transform
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksums
 DESCRIBED = "experts.json"
 DATA = "trajectories.npy"
 DTYPES: Mapping[str, Any] = {
@@ -112,7 +113,11 @@ def create(
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + size)
             os.fsync(file.fileno())
-        store = Store(path, description, dtype, np.zeros(description.num_experts, int))
+        rows_done = np.zeros(description.num_experts, int)
+        checksums = np.zeros(
+            (description.num_experts, description.num_epochs + 1), np.int64
+        )
+        store = Store(path, description, dtype, rows_done, checksums)
         store._record()
     except OSError as error:
         raise InputError(
@@ -130,20 +135,28 @@ def open(path: pathlib.Path | str) -> "Store":
     path = pathlib.Path(path)
     described = path / DESCRIBED
     try:
-        held = json.loads(described.read_text(encoding="utf-8"))
-        if held["format"] > FORMAT:
+        held = read_json(described)
+        if held["format"] not in range(1, FORMAT + 1):
             raise InputError(
-                f"{path}: format {held['format']} of experts is newer than this library "
-                f"reads ({FORMAT}); upgrade distilljax"
+                f"{path}: format {held['format']!r} of experts is none that this library "
+                f"reads (1 to {FORMAT}); upgrade distilljax"
             )
         description = Description(**held["description"])
-        dtype, rows_done = held["dtype"], np.asarray(held["rows_done"], int)
+        for name in ("num_experts", "num_epochs", "num_params"):
+            _whole(getattr(description, name), name)
+        dtype = held["dtype"]
+        rows_done = np.array([_whole(n, "rows_done") for n in held["rows_done"]], int)
         itemsize = np.dtype(DTYPES[dtype]).itemsize
         num_rows = description.num_epochs + 1
         if rows_done.shape != (description.num_experts,):
             raise ValueError(f"rows_done is of {rows_done.size} experts")
         if ((rows_done < 0) | (rows_done > num_rows)).any():
             raise ValueError(f"rows_done lies outside 0..{num_rows}")
+        checksums = None
+        if held["format"] > 1:
+            checksums = np.array(held["checksums"], np.int64)
+            if checksums.shape != (description.num_experts, num_rows):
+                raise ValueError(f"checksums are {list(checksums.shape)}")
     except FileNotFoundError:
         raise InputError(
             f"{path}: there are no experts ({DESCRIBED} is missing); train some with "
@@ -153,9 +166,9 @@ def open(path: pathlib.Path | str) -> "Store":
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{described} is damaged ({error!r}); delete {path} and train the experts again"
+            f"{described} is damaged ({error}); delete {path} and train the experts again"
         ) from None
-    store = Store(path, description, dtype, rows_done)
+    store = Store(path, description, dtype, rows_done, checksums)
     size = size_estimate(*description[:3], dtype)
     try:
         with (path / DATA).open("rb") as file:
@@ -192,7 +205,9 @@ class Store:
         description: Description,
         dtype: str,
         rows_done: np.ndarray,
+        checksums: np.ndarray | None,
     ):
+        self._checksums = checksums  # i64[experts, rows], CRC-32; None of format 1
         self.path, self.description, self.dtype = path, description, dtype
         self.shape = (
             description.num_experts,
@@ -237,10 +252,10 @@ class Store:
         with np.errstate(over="ignore"):
             kept = values.astype(DTYPES[self.dtype])
         self._check_finite(values, kept, first_expert, epoch)
-        if (self.rows_done[first_expert:last] > epoch).any():
-            self.rows_done[first_expert:last] = epoch
-            self._record()
         try:
+            if (self.rows_done[first_expert:last] > epoch).any():
+                self.rows_done[first_expert:last] = epoch
+                self._record()
             with (self.path / DATA).open("r+b") as file:
                 np.lib.format.read_magic(file)
                 np.lib.format.read_array_header_1_0(file)
@@ -249,6 +264,8 @@ class Store:
                     at = ((first_expert + i) * num_rows + epoch) * size
                     file.seek(start + at * kept.itemsize)
                     file.write(row.tobytes())
+                    if self._checksums is not None:
+                        self._checksums[first_expert + i, epoch] = zlib.crc32(row.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
             self.rows_done[first_expert:last] = epoch + 1
@@ -273,7 +290,8 @@ class Store:
           last_epoch: the last epoch of the store if None.
 
         Raises:
-          InputError: too few complete experts, or epochs that the store does not have.
+          InputError: too few complete experts, epochs that the store does not have, or a
+            row whose checksum differs.
         """
         num, num_rows, size = self.shape
         last_epoch = num_rows - 1 if last_epoch is None else last_epoch
@@ -304,6 +322,7 @@ class Store:
         rows = np.empty((len(chosen), last_epoch - first_epoch + 1, size), held.dtype)
         for i, expert in enumerate(chosen):
             rows[i] = held[expert, first_epoch : last_epoch + 1]
+            self._check_rows(int(expert), first_epoch, rows[i])
         params = jnp.asarray(rows.view(DTYPES[self.dtype]))
         return Trajectories(params, jnp.asarray(first_epoch, jnp.int32))
 
@@ -345,17 +364,43 @@ class Store:
             f"{which} has parameters that are not finite; lower its learning rate"
         )
 
+    def _check_rows(self, expert: int, first_epoch: int, rows: np.ndarray) -> None:
+        if self._checksums is None:
+            return
+        for epoch, row in enumerate(rows, first_epoch):
+            if zlib.crc32(row.tobytes()) != self._checksums[expert, epoch]:
+                raise InputError(
+                    f"{self.path / DATA} is damaged: the checksum of expert {expert} at "
+                    f"epoch {epoch} differs; delete {self.path} and train the experts again"
+                )
+
     def _record(self) -> None:
         write_json(
             self.path / DESCRIBED,
             {
-                "format": FORMAT,
+                "format": 1 if self._checksums is None else FORMAT,
                 "distilljax": distilljax.__version__,
                 "description": self.description._asdict(),
                 "dtype": self.dtype,
                 "rows_done": self.rows_done.tolist(),
+                **(
+                    {}
+                    if self._checksums is None
+                    else {"checksums": self._checksums.tolist()}
+                ),
             },
         )
+
+
+def _whole(value: Any, name: str) -> int:
+    """Returns a count that a file holds.
+
+    Raises:
+      ValueError: it is none, or beyond what an array can have.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**40:
+        raise ValueError(f"{name} is {str(value)[:20]}")
+    return value
 
 
 def _on_disk(dtype: str) -> np.dtype:

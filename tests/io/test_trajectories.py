@@ -134,7 +134,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("nth", range(3))
+@pytest.mark.parametrize("nth", range(8))
 @pytest.mark.parametrize("again", [False, True])
 def test_a_kill_leaves_a_store_that_tells_the_truth(tmp_path, monkeypatch, nth, again):
     """Every durable step of a write is cut in turn; what counts as there is whole."""
@@ -165,7 +165,8 @@ def test_a_kill_leaves_a_store_that_tells_the_truth(tmp_path, monkeypatch, nth, 
         finished = False
     else:
         finished = True
-    assert finished == (nth == 2 and not again)
+    # A write makes rows, then their record, durable; one again takes rows back first.
+    assert finished == (nth >= (7 if again else 4))
     found = trajectories.open(tmp_path)
     held = np.load(tmp_path / trajectories.DATA)
     for expert, rows in enumerate(found.rows_done[:2]):
@@ -344,3 +345,58 @@ def test_a_damaged_store_is_one_sentence(store, what):
     assert str(store.path) in said
     assert part in said
     assert ("upgrade distilljax" if what == "newer" else f"delete {store.path}") in said
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_a_flipped_bit_is_refused(tmp_path, dtype):
+    store = fill(trajectories.create(tmp_path, DESCRIPTION, dtype))
+    path = tmp_path / trajectories.DATA
+    content = bytearray(path.read_bytes())
+    row = (
+        len(content) - trajectories.size_estimate(EXPERTS, EPOCHS, PARAMS, dtype)
+    ) + 2 * (EPOCHS + 1) * PARAMS * (4 if dtype == "float32" else 2)
+    content[row + 1] ^= 1  # of expert 2 at epoch 0
+    path.write_bytes(content)
+    found = trajectories.open(tmp_path)
+    found.read(2)
+    found.read(slice(2, 3), 1)
+    said = message(found.read, 3)
+    assert "is damaged: the checksum of expert 2 at epoch 0 differs; delete" in said
+
+
+def test_a_store_of_the_first_format_is_read_without_checksums(store):
+    described = store.path / trajectories.DESCRIBED
+    held = json.loads(described.read_text())
+    held["format"] = 1
+    del held["checksums"]
+    described.write_text(json.dumps(held))
+    found = trajectories.open(store.path)
+    np.testing.assert_array_equal(found.read(EXPERTS).params, FULL)
+    found.write(0, 3, FULL[:1, 3])
+    assert json.loads(described.read_text())["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"rows_done": [10**30] * EXPERTS}, "rows_done is 1000000000"),
+        ({"rows_done": ["4"] * EXPERTS}, "rows_done is 4"),
+        ({"rows_done": None}, "not iterable"),
+        ({"checksums": [[1]]}, "checksums are"),
+        ({"checksums": "x"}, "invalid literal"),
+        ({"format": -1}, "format -1 of experts is none that this library reads"),
+        ({"format": "2"}, "format '2' of experts is none"),
+        ({"format": None}, "format None of experts is none"),
+    ],
+)
+def test_values_of_another_type_are_refused(store, change, why):
+    described = store.path / trajectories.DESCRIBED
+    described.write_text(json.dumps({**json.loads(described.read_text()), **change}))
+    assert why in message(trajectories.open, store.path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "", "NaN", "\ud800"])
+def test_what_is_no_json_object_is_refused(store, text):
+    described = store.path / trajectories.DESCRIBED
+    described.write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert "is damaged" in message(trajectories.open, store.path)

@@ -1,0 +1,364 @@
+"""A configuration as command-line flags: parsing, help text, and the shortest command.
+
+A group of options is written with dots: `--bptt.window=40`.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import operator
+import shlex
+import textwrap
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, Literal, TypeVar
+
+from absl import flags
+
+from distilljax.config import Config, FieldError, alternatives, describe
+from distilljax.types import InputError
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+# Name -> values, or a function of the flags given that returns them.
+Presets = Mapping[
+    str, Mapping[str, Any] | Callable[[Mapping[str, object]], Mapping[str, Any]]
+]
+
+
+def parse(
+    config_class: type[AnyConfig],
+    argv: Sequence[str],
+    *,
+    presets: Presets | None = None,
+) -> AnyConfig:
+    """The configuration that a command line describes. Pure: no global flag changes.
+
+    Args:
+      config_class: its fields are int, float, str, bool, `Literal`, a union of these
+        with None, or a group of further options (another `Config`).
+      argv: the arguments after the program's name.
+      presets: name -> values, with nested mappings or dotted names; `--preset=NAME`
+        puts them between the defaults and the flags given. A preset may hold values
+        for groups that are not selected; they keep their defaults. A preset that depends
+        on the flags given is a function of them: dotted name -> value.
+
+    Raises:
+      InputError: an unknown flag, a value that is refused, or a flag that the other
+        flags leave without a meaning. The message names the flag as it is typed.
+      TypeError: a field of `config_class` cannot be a flag.
+      ValueError: a preset names an option that does not exist.
+    """
+    options = {o.path: o for section in _sections(config_class()) for o in section.options}
+    parsed = flags.FlagValues()
+    for option in options.values():
+        _define(parsed, option.path, option.annotation)
+    if presets:
+        _define(parsed, "preset", Literal[tuple(presets)])
+    _read(parsed, argv)
+
+    given = {path: parsed[path].value for path in options if parsed[path].present}
+    preset: dict[str, Any] = {}
+    if presets and parsed["preset"].present:
+        name = str(parsed["preset"].value)
+        chosen = presets[name]
+        if callable(chosen):
+            chosen = chosen(given)
+        preset = dict(flatten(chosen))
+        if unknown := sorted(preset.keys() - options.keys()):
+            raise ValueError(f"preset {name!r}: there is no option {', '.join(unknown)}")
+    changes = preset | given
+    values = {path: option.default for path, option in options.items()} | changes
+    for path in given:
+        if unmet := options[path].unmet_condition(values):
+            selector, wanted = unmet
+            raise InputError(
+                f"--{path} has no meaning with {_spell(selector, values[selector])} "
+                f"(it belongs to {_spell(selector, wanted)})"
+            )
+    selected = {p: v for p, v in changes.items() if not options[p].unmet_condition(values)}
+    try:
+        return config_class().replace(_nest(selected))
+    except FieldError as error:
+        raise InputError(message(error)) from None
+
+
+def message(error: InputError) -> str:
+    """Returns the text of an error; a refused field is named as its flag is typed."""
+    if isinstance(error, FieldError):
+        return f"--{error.path}={_text(error.value)}: {error.reason}"
+    return str(error)
+
+
+def command_line(module: str, config: Config) -> str:
+    """The shortest command that gives `config`: only what differs from the defaults.
+
+    Options without a meaning in `config`, such as those of a method that was not
+    chosen, are left out.
+
+    Args:
+      module: the experiment's module; `__spec__.name` inside it, also as a program.
+      config: what the command describes.
+
+    Raises:
+      InputError: a value has no spelling as a flag: the string "none" where None is
+        allowed too.
+    """
+    options = [o for section in _sections(type(config)()) for o in section.options]
+    values = {o.path: operator.attrgetter(o.path)(config) for o in options}
+    words = ["python", "-m", module]
+    for option in options:
+        value = values[option.path]
+        if value == option.default or option.unmet_condition(values):
+            continue
+        if _Parser(option.annotation).parse(_text(value)) != value:
+            raise InputError(f"--{option.path}={value!r} cannot be written as a flag")
+        words.append(_spell(option.path, value))
+    return shlex.join(words)
+
+
+def help_text(
+    config_class: type[Config],
+    *,
+    program: str,
+    summary: str = "",
+    presets: Presets | None = None,
+    width: int = 100,
+) -> str:
+    """What `--help` prints: a section for each group of options, in aligned columns.
+
+    Args:
+      config_class: the options.
+      program: how the program is started, for the usage line.
+      summary: one sentence on what it does.
+      presets: the choices of `--preset`, if any.
+      width: columns of the terminal; lines are shorter.
+    """
+    lines = [summary, ""] if summary else []
+    lines.append(f"usage: {program} [--option=value ...]")
+    sections = list(_sections(config_class()))
+    rows = {section.title: [o.row() for o in section.options] for section in sections}
+    rows[sections[0].title].append(("--help", "", "", "Print this text and exit."))
+    if presets:
+        help = "Named settings; flags that are given as well win."
+        rows[sections[0].title].insert(0, ("--preset", " | ".join(presets), "none", help))
+    widths = _column_widths([row for table in rows.values() for row in table], width)
+    for section in sections:
+        if table := rows[section.title]:
+            heading = ": ".join(filter(None, (section.title, section.help)))
+            lines += ["", *textwrap.wrap(heading, width)]
+            for row in table:
+                lines += _row_lines(row, widths)
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """A flag: a leaf of the tree of configurations."""
+
+    path: str
+    annotation: Any
+    default: Any
+    metadata: Mapping[str, Any]  # as `distilljax.config.option` fills it
+    conditions: tuple[
+        tuple[str, object], ...
+    ]  # (path, value it must have), outermost first
+
+    def unmet_condition(self, values: Mapping[str, object]) -> tuple[str, object] | None:
+        return next(
+            ((p, wanted) for p, wanted in self.conditions if values[p] != wanted), None
+        )
+
+    def row(self) -> tuple[str, str, str, str]:
+        """The cells of its row in the help text."""
+        negatable = "[no]" if bool in alternatives(self.annotation) else ""
+        kinds = [self._kind(a) for a in alternatives(self.annotation)]
+        help = self.metadata.get("help", "")
+        if self.metadata.get("selected_by"):
+            help += f" Only with {_spell(*self.conditions[-1])}."
+        return (
+            f"--{negatable}{self.path}",
+            " | ".join(kinds),
+            _text(self.default) or "''",
+            help,
+        )
+
+    def _kind(self, annotation: Any) -> str:
+        if _is_literal(annotation):
+            return " | ".join(map(_text, typing.get_args(annotation)))
+        if annotation not in (int, float):
+            return {bool: "bool", str: "str"}.get(annotation, "none")
+        low, high, above = (self.metadata.get(k) for k in ("low", "high", "above"))
+        bounds = [annotation.__name__]
+        if low is not None and high is not None:
+            bounds.append(f"{low}..{high}")
+        else:
+            signs = ((">=", low), (">", above), ("<=", high))
+            bounds += [f"{sign} {bound}" for sign, bound in signs if bound is not None]
+        return " ".join(bounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """A configuration's own options, without those of its groups."""
+
+    title: str
+    help: str
+    options: list[_Option]
+
+
+def _sections(
+    config: Config,
+    prefix: str = "",
+    conditions: tuple[tuple[str, object], ...] = (),
+    title: str = "Options",
+    help: str = "",
+) -> Iterator[_Section]:
+    hints = typing.get_type_hints(type(config))
+    options: list[_Option] = []
+    groups: list[_Section] = []
+    for field in dataclasses.fields(config):
+        path, value = prefix + field.name, getattr(config, field.name)
+        needs, heading = conditions, f"--{path}.* options"
+        if selected_by := field.metadata.get("selected_by"):
+            selector, wanted = selected_by
+            if selector not in hints:
+                raise TypeError(
+                    f"{path}: selected by {selector}, which is no sibling field"
+                )
+            needs += ((prefix + selector, wanted),)
+            heading = f"{_spell(prefix + selector, wanted)} options"
+        if isinstance(value, Config):
+            group_help = field.metadata.get("help", "")
+            groups += _sections(value, f"{path}.", needs, heading, group_help)
+        else:
+            options.append(_Option(path, hints[field.name], value, field.metadata, needs))
+    yield _Section(title, help, options)
+    yield from groups
+
+
+_ABSL_PARSERS: Mapping[Any, type[flags.ArgumentParser]] = {
+    int: flags.IntegerParser,
+    float: flags.FloatParser,
+    bool: flags.BooleanParser,
+    str: flags.ArgumentParser,
+}
+
+
+class _Parser(flags.ArgumentParser[Any]):
+    """Tries the alternatives of an annotation; the error says which there are."""
+
+    def __init__(self, annotation: Any) -> None:
+        super().__init__()
+        self.annotation = annotation
+        # Every text is a string, so that alternative is the last resort.
+        self.alternatives = sorted(alternatives(annotation), key=lambda kind: kind is str)
+        for kind in self.alternatives:
+            if not (kind in _ABSL_PARSERS or kind is type(None) or _is_literal(kind)):
+                raise TypeError(f"{annotation} cannot be a flag")
+
+    def parse(self, argument: str) -> Any:
+        for kind in self.alternatives:
+            with contextlib.suppress(ValueError):
+                return self._parse_as(kind, argument)
+        raise ValueError(f"expected {describe(self.annotation)}")
+
+    @staticmethod
+    def _parse_as(kind: Any, argument: str) -> Any:
+        if kind in _ABSL_PARSERS:
+            return _ABSL_PARSERS[kind]().parse(argument)
+        if _is_literal(kind):
+            choices = {_text(choice): choice for choice in typing.get_args(kind)}
+            return choices[flags.EnumParser(choices).parse(argument)]
+        if argument.lower() in ("none", ""):
+            return None
+        raise ValueError(argument)
+
+
+def _is_literal(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is Literal
+
+
+def _define(values: flags.FlagValues, name: str, annotation: Any) -> None:
+    if name in values:
+        raise TypeError(f"--{name} is the launcher's own flag; rename the field")
+    values[name] = flags.Flag(
+        _Parser(annotation),
+        serializer=None,
+        name=name,
+        default=None,
+        help_string=name,
+        boolean=bool in alternatives(annotation),
+        allow_using_method_names=True,
+    )
+
+
+def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parses into `values`; what absl refuses becomes an InputError."""
+    try:
+        positional = values(["", *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        near = [path for path in values if path.endswith(f".{name}")]
+        near = near or difflib.get_close_matches(name, values, n=1)
+        hint = f"did you mean --{' or --'.join(near)}?" if near else "--help lists all"
+        raise InputError(f"unknown flag --{name}; {hint}") from None
+    except (flags.Error, ValueError) as error:
+        message = str(error).replace("Missing value for flag", "missing value of")
+        raise InputError(message.removeprefix("flag ")) from None
+    if positional:
+        raise InputError(f"unexpected argument {positional[0]!r}; write --name=value")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of nested mappings under dotted names: ("bptt.window", 40)."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in values.items():
+        *groups, name = path.split(".")
+        group = nested
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[name] = value
+    return nested
+
+
+def _text(value: object) -> str:
+    """A value as it is typed after the equals sign."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _spell(path: str, value: object) -> str:
+    """The flag that sets an option."""
+    if isinstance(value, bool):
+        return f"--{path}" if value else f"--no{path}"
+    return f"--{path}={_text(value)}"
+
+
+def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
+    """Widths of the four columns; the help text has what the others leave."""
+    limits = 30, 22, 14
+    widths = [
+        min(limit, max(len(row[column]) for row in rows))
+        for column, limit in enumerate(limits)
+    ]
+    margins = 2 * len(rows[0])
+    return [*widths, max(20, total - margins - sum(widths))]
+
+
+def _row_lines(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    flag, *others = row
+    # A long flag has a line of its own, so that it can be copied.
+    lines = [f"  {flag}"] if len(flag) > widths[0] else []
+    columns = [["" if lines else flag], *map(textwrap.wrap, others, widths[1:])]
+    for cells in zip_longest(*columns, fillvalue=""):
+        padded = (f"  {cell:{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append("".join(padded).rstrip())
+    return lines
