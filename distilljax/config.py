@@ -175,7 +175,7 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def chosen(self, name: str) -> tuple[str, "Config"]:
-        """Returns the value of a selector that `chooses` made, and the group of that name."""
+        """Returns the value of a selector made by `chooses`, and the group of that name."""
         value = str(getattr(self, name))
         return value, getattr(self, value)
 
