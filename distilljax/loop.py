@@ -6,10 +6,14 @@ the next is running. What happens at a step depends on the key and the step's nu
 alone: a run cut anywhere and resumed ends with the same bits.
 """
 
+import contextlib
 import math
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +26,10 @@ from distilljax.types import Array, DistilledSet, InputError, Key
 MOST_STEPS_PER_DISPATCH = 1000
 # A run stops when its outer loss exceeds this many times the first one.
 EXPLOSION = 100.0
+# Finite, so that JAX_DEBUG_NANS and JAX_DEBUG_INFS stop at the user's own values.
+NO_SCORE = float(jnp.finfo(jnp.float32).min)
+
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
 
@@ -31,9 +39,9 @@ class LoopState(NamedTuple):
 
     outer: OuterState
     best: DistilledSet  # of the highest score so far, as it is learned
-    best_score: Array  # f32[], -inf before the first
+    best_score: Array  # f32[], `NO_SCORE` before the first
     best_step: Array  # i32[], outer steps it had taken
-    first_loss: Array  # f32[]
+    first_loss: Array  # f32[], set by the first step
     healthy: Array  # bool[], no loss so far was NaN or exploded
 
 
@@ -86,9 +94,9 @@ def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
     return LoopState(
         outer,
         best,
-        jnp.asarray(-jnp.inf, jnp.float32),
+        jnp.asarray(NO_SCORE, jnp.float32),
         jnp.asarray(0, jnp.int32),
-        jnp.asarray(jnp.nan, jnp.float32),
+        jnp.asarray(0.0, jnp.float32),
         jnp.asarray(True),
     )
 
@@ -228,8 +236,9 @@ def run(
         ]
         if value is not None and healthy:
             last_score = records[-1]["score"] = float(value)
-        on_records(records)
-        waiting.popleft()
+        with _undivided():
+            on_records(records)
+            waiting.popleft()
         if not healthy:
             raise _diverged(method, dispatch, records[-1])
         done = records[-1]["step"]
@@ -275,7 +284,7 @@ def run(
         save()
         raise
 
-    scored = select is not None and math.isfinite(float(state.best_score))
+    scored = select is not None and float(state.best_score) > NO_SCORE
     last = method.decode(state.outer.distilled)
     return Result(
         method.decode(state.best) if scored else last,
@@ -284,6 +293,28 @@ def run(
         last,
         compile_seconds,
     )
+
+
+@contextlib.contextmanager
+def _undivided() -> Iterator[None]:
+    """Lets Ctrl-C or SIGTERM interrupt after the block, not within it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.getsignal(number) for number in _INTERRUPTIONS}
+    for number in _INTERRUPTIONS:
+        signal.signal(number, lambda *given: asked.append(given))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+    for raised, frame in asked:
+        handler = before[signal.Signals(raised)]
+        if callable(handler):
+            handler(raised, frame)
 
 
 def _diverged(

@@ -279,3 +279,38 @@ def test_a_learning_rate_that_is_too_high_is_caught_in_a_real_method(problem):
             jax.random.key(0),
             num_steps=30,
         )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_recording_doubles_no_record(start, tmp_path, number):
+    """The signal comes after the records are written and before they are forgotten."""
+    history = []
+
+    def on_records(new):
+        history.extend(new)
+        if len(history) > 10 and len(history) - len(new) <= 10:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    signal.signal(number, signal.default_int_handler)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(start, on_records=on_records, checkpoints=checkpoints)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    steps = [record["step"] for record in history]
+    assert steps == list(range(1, len(steps) + 1))
+    checkpoints.close()
+    saved = Checkpoints(tmp_path / "checkpoints")
+    assert saved.latest_step() == len(steps)
+    saved.close()
+
+
+def test_nothing_of_the_loop_is_a_nan_or_infinite(start):
+    """JAX_DEBUG_NANS and JAX_DEBUG_INFS stop at the user's own values alone."""
+    with jax.debug_nans(True), jax.debug_infs(True):
+        result, history = run(start)
+    assert len(history) == NUM_STEPS
+    assert result.best_score is not None
