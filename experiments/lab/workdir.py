@@ -1,20 +1,23 @@
 """The working directory of a run: its place, its owner and its settings."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
+import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distilljax import launch
+from distilljax import data, launch
 from distilljax.config import Config
-from distilljax.io.files import write_json
+from distilljax.io.files import is_temporary, read_json, write_json
 from distilljax.types import InputError
 
 ROOT = pathlib.Path("runs")
+CONFIG, LOCK = "config.json", ".lock"
 
 # Options that name a folder of this machine.
 PLACES = ("workdir", "data_dir", "experts_dir")
@@ -46,67 +49,105 @@ def command_of(module: str, config: Config) -> str:
 def open_workdir(path: pathlib.Path, module: str, config: Config) -> Iterator[None]:
     """Claims `path` for this run, writing `config.json` if it is new.
 
-    A new run that ends with the user's mistake before it computed anything leaves the
-    place as it was, so that the corrected command can use it.
+    A new run that fails before it has computed anything leaves the place as it was, so
+    that the corrected command can use it. After an interruption the run goes on there.
 
     Raises:
       InputError: the place cannot be written, holds a different run, or is in use.
     """
+    made = _make_folder(path)
+    lock = _lock(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            f"cannot write to workdir {path} ({error.strerror}); choose another --workdir"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"workdir {path} is in use by another process; wait for it, or choose "
-                "another --workdir"
-            ) from None
         new = _check_identity(path, module, config)
         try:
             yield
-        except InputError:
+        except Exception:
             if new and not _holds_results(path):
-                shutil.rmtree(path)
+                _leave(path, made)
             raise
+    finally:
+        os.close(lock)
+
+
+def _make_folder(path: pathlib.Path) -> list[pathlib.Path]:
+    """Makes the folder; returns those that were made, the outermost first."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name of workdir {path.as_posix()!a} is no text; choose another --workdir"
+        ) from None
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return missing[::-1]
+
+
+def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write to workdir {path} ({error.strerror}); choose another --workdir"
+    )
+
+
+def _lock(path: pathlib.Path) -> int:
+    """Returns the descriptor of the lock file, locked; a link is not followed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        lock = os.open(path / LOCK, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(
+                f"{path / LOCK} is a link; delete it, or choose another --workdir"
+            ) from None
+        raise _unwritable(path, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InputError(
+            f"workdir {path} is in use by another process; wait for it, or choose "
+            "another --workdir"
+        ) from None
+    return lock
+
+
+def _leave(path: pathlib.Path, made: Sequence[pathlib.Path]) -> None:
+    """Removes what a run has put there, and the folders that it made."""
+    for entry in path.iterdir():
+        if entry.name in (CONFIG, LOCK) or is_temporary(entry.name):
+            entry.unlink()
+        elif entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)  # it holds no result
+    for place in reversed(made):
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def _holds_results(path: pathlib.Path) -> bool:
     return any(
-        entry.is_file() and entry.stat().st_size and entry.name != "config.json"
+        entry.is_file() and entry.stat().st_size and entry.name != CONFIG
         for entry in path.rglob("*")
     )
 
 
 def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
-    """Whether the run is new here."""
-    described = path / "config.json"
+    """Returns whether the run is new here."""
+    for entry in path.iterdir():
+        if is_temporary(entry.name):  # of a run that was killed
+            entry.unlink()
+    described = path / CONFIG
     if not described.exists():
-        if any(entry.name != ".lock" for entry in path.iterdir()):
+        if any(entry.name != LOCK for entry in path.iterdir()):
             raise InputError(
                 f"workdir {path} holds files of something else; choose an empty --workdir"
             )
-        write_json(
-            described,
-            {
-                "experiment": module,
-                "config": identity_of(config),
-                "command": command_of(module, config),
-            },
-        )
+        about = {"experiment": module, "config": identity_of(config)}
+        write_json(described, {**about, "command": command_of(module, config)})
         return True
-    try:
-        held = json.loads(described.read_text(encoding="utf-8"))
-        theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{described} is damaged; choose another --workdir, or delete {path}"
-        ) from None
+    held = _read_config(path)
+    theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     ours = dict(launch.flatten(identity_of(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
     if differing:
@@ -118,3 +159,31 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
             "or give the same settings to resume that one"
         )
     return False
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        held = read_json(path / CONFIG)
+        if not isinstance(held["config"], dict) or not isinstance(held["experiment"], str):
+            raise ValueError
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"{path / CONFIG} is damaged; choose another --workdir, or delete {path}"
+        ) from None
+    return held
+
+
+def claim_data(path: pathlib.Path, loaded: data.Dataset) -> None:
+    """Writes down which data a run is on; refuses to go on with others.
+
+    Raises:
+      InputError: the run was begun on other data, as where a file was rewritten.
+    """
+    held = _read_config(path)
+    before = held.setdefault("data", loaded.fingerprint)
+    if before != loaded.fingerprint:
+        raise InputError(
+            f"workdir {path} holds a run on other data: {loaded.name} has changed since "
+            "(its SHA-256 differs); choose another --workdir"
+        )
+    write_json(path / CONFIG, held)
