@@ -15,7 +15,8 @@ Submodules are imported when they are first used: `distilljax.methods.bptt`,
     probes      measurements along a training run
     io          artefacts, checkpoints, records
     loop        the outer loop, with checkpoints and resume
-    launch      a configuration as command-line flags
+    flags       a configuration as command-line flags
+    launch      a command: its process, its errors
 """
 
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         core,
         curvature,
         data,
+        flags,
         io,
         launch,
         loop,
@@ -59,6 +61,7 @@ __all__ = [
     "core",
     "curvature",
     "data",
+    "flags",
     "io",
     "launch",
     "loop",

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-os.environ.setdefault("MPLBACKEND", "Agg")
+# Figures are written to files: a backend of the user's need not be installed.
+os.environ["MPLBACKEND"] = "Agg"
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,6 +33,7 @@ plt.rcParams.update(
         "xtick.color": INK,
         "ytick.color": INK,
         "text.color": INK,
+        "text.parse_math": False,  # names are drawn as they are, dollars and all
     }
 )
 
