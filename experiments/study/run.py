@@ -55,7 +55,7 @@ from distilljax.types import InputError
 from experiments.lab.progress import duration
 from experiments.lab.steps import Step
 from experiments.lab.workdir import identity_of
-from experiments.study.jobs import Jobs, usable_cores
+from experiments.lab.jobs import Jobs, usable_cores
 from experiments.study.plan import Config, plan, workdir_of
 
 NAME = "experiments.study"

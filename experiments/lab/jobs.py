@@ -1,4 +1,4 @@
-"""Steps of a study as processes, several at once, each on cores of its own."""
+"""Steps as processes, several at once, each on cores of its own."""
 
 import contextlib
 import itertools
