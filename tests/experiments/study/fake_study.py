@@ -1,8 +1,7 @@
 """A study of three steps that only count, for tests of what goes around real ones.
 
-`python -m tests.experiments.fake_study WORKDIR [--minutes=M]` is the study, `python -m
-tests.experiments.fake_study --step ...` one of its steps: it writes a line a unit to
-units.txt, skips those that are there, and ends with its output. At the unit that the
+`python -m tests.experiments.study.fake_study WORKDIR [--minutes=M]` is the study, the same
+with `--step ...` one of its steps: it writes a line a unit to units.txt, skips those that are there, and ends with its output. At the unit that the
 environment names in SLOW_UNIT it stays for a minute; the steps in MEET, with commas,
 go on only when all of them have begun.
 """
@@ -13,12 +12,9 @@ import pathlib
 import sys
 import time
 
-from experiments.study import plan as study_plan
-from experiments.study import run as study_run
-
 
 def steps(root, *, failing="", seconds=0.0, source=None):
-    # MOVED
+    from experiments.lab.steps import Step
 
     def step(name, needs=(), inputs=()):
         workdir = root / name
@@ -27,9 +23,9 @@ def steps(root, *, failing="", seconds=0.0, source=None):
             "seconds": seconds,
             "workdir": workdir,
         }
-        module = "tests.experiments.fake_study"
+        module = "tests.experiments.study.fake_study"
         output = workdir / "summary.json"
-        return study_plan.Step(name, name, module, flags, inputs, needs, output, 1.0)
+        return Step(name, name, module, flags, inputs, needs, output, 1.0)
 
     made = root / "a" / "made.txt"
     first = step("a", inputs=(source,) if source else ())
@@ -72,13 +68,11 @@ def _meet(workdir):
 
 
 def run_study(argv):
-    from distilljax import launch
-    # MOVED
+    from experiments.study import run
 
     root = pathlib.Path(argv[0])
-    study_plan.plan = lambda config: steps(root, seconds=0.25)
-    argv = [f"--workdir={root}", *argv[1:]]
-    launch.main(study_plan.Config, study_run.main, argv=argv)
+    run.plan = lambda config: steps(root, seconds=0.25)
+    run.main([f"--workdir={root}", *argv[1:]])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -18,10 +17,9 @@ from distilljax.io import records
 from distilljax.types import InputError
 from experiments.study import plan as study_plan
 from experiments.study import run as study_run
-from experiments.study import scales as study_scales
-from tests.experiments import fake_study
+from tests.experiments.study import fake_study
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def config(root, *more):
@@ -36,7 +34,7 @@ def fake(monkeypatch, tmp_path):
 
     def run(*more, **options):
         made = fake_study.steps(root, source=source, **options)
-        monkeypatch.setattr(study, "plan", lambda _: made)
+        monkeypatch.setattr(study_run, "plan", lambda _: made)
         return study_run.run(config(root, *more))
 
     run.root, run.source = root, source
@@ -66,7 +64,7 @@ def test_runs_in_order_and_nothing_twice(fake, capfd):
     assert held["steps"] == summary["steps"]
     out = capfd.readouterr().out
     assert "step 2 of 3: b; about" in out
-    assert "$ python -m tests.experiments.fake_study --fail=false" in out
+    assert "$ python -m tests.experiments.study.fake_study --fail=false" in out
 
     before = {
         name: (fake.root / name / "summary.json").stat().st_mtime_ns for name in "abc"
@@ -122,7 +120,7 @@ def test_a_failed_step_stops_only_those_that_need_it(fake, capfd, jobs):
 
 def start(root, *more, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.experiments.fake_study", str(root), *more],
+        [sys.executable, "-m", "tests.experiments.study.fake_study", str(root), *more],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
         stdout=subprocess.PIPE,
@@ -196,74 +194,3 @@ def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     lines = records.read(tmp_path / "study.jsonl")
     assert {line["step"] for line in lines if line["finished"]} == set("abc")
     assert "finished in " in stdout
-
-
-@pytest.mark.parametrize(
-    ("scale", "sets"),
-    [
-        ("laptop", "ready"),
-        ("laptop", "distil"),
-        ("night", "ready"),
-        ("night", "distil"),
-        ("paper", "distil"),
-    ],
-)
-def test_every_command_of_every_scale_is_one(tmp_path, scale, sets):
-    """`plan` parses each by the flags of its experiment."""
-    steps = study_plan.plan(config(tmp_path, f"--scale={scale}", f"--sets={sets}"))
-    names = [step.name for step in steps]
-    assert len(set(names)) == len(names)
-    for step in steps:
-        assert set(step.needs) <= set(names[: names.index(step.name)]), "in order"
-    assert [s.group for s in steps if s.group != "sets"][-1] == "report"
-    assert ("sets" in {step.group for step in steps}) == (sets == "distil")
-    for step in steps if sets == "ready" else ():
-        ready = [path for path in step.inputs if tmp_path not in path.parents]
-        assert all(path.exists() for path in ready)
-
-
-def test_every_experiment_of_the_study_is_in_every_scale():
-    for scale in study_scales.SCALES.values():
-        flags = set(scale.flags) | {"report", "sets"}
-        assert flags == set(study_plan.STEPS) | {"dynamics_reverse"}
-
-
-def test_plan_runs_nothing(tmp_path, capsys):
-    summary = study_run.run(config(tmp_path / "run", "--plan"))
-    out = capsys.readouterr().out
-    assert "# mixing: to do\npython -m experiments.mixing --artefacts=" in out
-    assert not (tmp_path / "run").exists()
-    assert summary["steps"]["report"] == "to do"
-
-
-def test_only_some_steps_and_own_sets(tmp_path):
-    made = tmp_path / "mine.npz"
-    made.touch()
-    chosen = config(tmp_path, "--steps=influence,mixing", f"--artefacts={made}")
-    steps = study_plan.plan(chosen)
-    assert [step.name for step in steps] == ["mixing", "influence_mine"]
-    assert steps[1].flags["artefact"] == made
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--steps=mix"], "steps='mix': there is no step 'mix'; known are sets, recogn"),
-        (["--artefacts=absent.npz"], "artefacts='absent.npz': there is no file absent"),
-        (["--scale=paper", "--sets=ready"], "sets='ready': there are no ready sets"),
-    ],
-)
-def test_wrong_options_are_refused(tmp_path, more, message):
-    with pytest.raises(InputError) as caught:
-        study_run.run(config(tmp_path / "run", *more))
-    assert re.search(message, str(caught.value)), caught.value
-    assert not (tmp_path / "run").exists()
-
-
-def test_two_sets_of_one_name_are_refused(tmp_path):
-    made = [tmp_path / "a" / "x.npz", tmp_path / "b" / "x.npz"]
-    for path in made:
-        path.parent.mkdir()
-        path.touch()
-    with pytest.raises(InputError, match="two sets have the same name"):
-        study_run.run(config(tmp_path / "run", f"--artefacts={made[0]},{made[1]}"))

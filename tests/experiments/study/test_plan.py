@@ -1,0 +1,94 @@
+"""The plan of the study: its commands at every scale, and what is refused."""
+
+import re
+
+import pytest
+
+from distilljax import launch
+from distilljax.types import InputError
+from experiments import EXPERIMENTS
+from experiments.study import plan as study_plan
+from experiments.study import run as study_run
+from experiments.study import scales as study_scales
+
+
+def config(root, *more):
+    return launch.parse(study_plan.Config, [f"--workdir={root}", *more])
+
+
+@pytest.mark.parametrize(
+    ("scale", "sets"),
+    [
+        ("laptop", "ready"),
+        ("laptop", "distil"),
+        ("night", "ready"),
+        ("night", "distil"),
+        ("paper", "distil"),
+    ],
+)
+def test_every_command_of_every_scale_is_one(tmp_path, scale, sets):
+    """`plan` parses each by the flags of its experiment."""
+    steps = study_plan.plan(config(tmp_path, f"--scale={scale}", f"--sets={sets}"))
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for step in steps:
+        assert set(step.needs) <= set(names[: names.index(step.name)]), "in order"
+    assert [s.group for s in steps if s.group != "sets"][-1] == "report"
+    assert ("sets" in {step.group for step in steps}) == (sets == "distil")
+    for step in steps if sets == "ready" else ():
+        ready = [path for path in step.inputs if tmp_path not in path.parents]
+        assert all(path.exists() for path in ready)
+
+
+def test_the_steps_are_those_of_the_table_in_its_order(tmp_path):
+    for scale in study_scales.SCALES:
+        steps = study_plan.plan(config(tmp_path, f"--scale={scale}"))
+        groups = list(dict.fromkeys(s.group for s in steps if s.group != "sets"))
+        expected = [name for name in EXPERIMENTS if name in groups]
+        assert groups == [*expected, "report"]
+        assert {"recognition", "mixing", "agreement", "dynamics"} < set(groups)
+        assert {"influence", "attributes"} < set(groups)
+
+
+def test_plan_runs_nothing(tmp_path, capsys):
+    summary = study_run.run(config(tmp_path / "run", "--plan"))
+    out = capsys.readouterr().out
+    assert "# mixing: to do\npython -m experiments.mixing --artefacts=" in out
+    assert not (tmp_path / "run").exists()
+    assert summary["steps"]["report"] == "to do"
+
+
+def test_only_some_steps_and_own_sets(tmp_path):
+    made = tmp_path / "mine.npz"
+    made.touch()
+    chosen = config(tmp_path, "--steps=influence,mixing", f"--artefacts={made}")
+    steps = study_plan.plan(chosen)
+    assert [step.name for step in steps] == ["mixing", "influence_mine"]
+    assert steps[1].flags["artefact"] == made
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--steps=mix"], "steps='mix': unknown step 'mix'; choose among recognition"),
+        (["--artefacts=absent.npz"], "artefacts='absent.npz': there is no file absent"),
+        (
+            ["--scale=paper", "--sets=ready"],
+            "sets='ready': the scale paper has no ready sets",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, more, message):
+    with pytest.raises(InputError) as caught:
+        study_run.run(config(tmp_path / "run", *more))
+    assert re.search(message, str(caught.value)), caught.value
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path):
+    made = [tmp_path / "a" / "x.npz", tmp_path / "b" / "x.npz"]
+    for path in made:
+        path.parent.mkdir()
+        path.touch()
+    with pytest.raises(InputError, match="two sets have the same name"):
+        study_run.run(config(tmp_path / "run", f"--artefacts={made[0]},{made[1]}"))
