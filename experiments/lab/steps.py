@@ -27,6 +27,7 @@ class Step(NamedTuple):
     needs: tuple[str, ...]  # steps that come before
     output: pathlib.Path  # there is one once it is finished
     minutes: float  # about what it takes, for the time left
+    last: bool = False  # it comes after all others, and is run every time
 
     def argv(self) -> list[str]:
         """Returns what follows `python -m module`."""

@@ -104,7 +104,7 @@ def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
         yield from experiment.steps(study)
     page = root / "report.html"
     flags: dict[str, Any] = {"records": root, "out": page}
-    yield Step(REPORT, REPORT, f"experiments.{REPORT}", flags, (), (), page, 0.2)
+    yield Step(REPORT, REPORT, f"experiments.{REPORT}", flags, (), (), page, 0.2, last=True)
 
 
 def _sets(config: Config, study: Study, table: Mapping[str, Experiment]) -> MadeSets:

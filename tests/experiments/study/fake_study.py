@@ -1,9 +1,9 @@
 """A study of three steps that only count, for tests of what goes around real ones.
 
 `python -m tests.experiments.study.fake_study WORKDIR [--minutes=M]` is the study, the same
-with `--step ...` one of its steps: it writes a line a unit to units.txt, skips those that are there, and ends with its output. At the unit that the
-environment names in SLOW_UNIT it stays for a minute; the steps in MEET, with commas,
-go on only when all of them have begun.
+with `--step ...` one of its steps: it writes a line a unit to units.txt, skips those that
+are there, and ends with its output. At the unit that the environment names in SLOW_UNIT it
+stays for a minute; the steps in MEET, with commas, go on only when all of them have begun.
 """
 
 import fcntl
