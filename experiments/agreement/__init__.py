@@ -1,1 +1,1 @@
-"""See `experiments.agreement.run`."""
+"""Agreement: which networks trained on real images do those on distilled sets predict like?"""
