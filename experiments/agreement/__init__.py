@@ -1,1 +1,1 @@
-"""Agreement: which networks trained on real images do those on distilled sets predict like?"""
+"""Which networks trained on real images predict like those trained on distilled sets."""

@@ -95,9 +95,9 @@ from experiments.agreement.record import (
     EarlyPool,
     Matched,
     PoolRecord,
-    Pools,
     SubsetPool,
     Summary,
+    Unmatched,
 )
 from experiments.agreement.train import (
     Group,
@@ -277,7 +277,6 @@ def _subset_record(
 ) -> SubsetPool:
     sizes = problem.subsets.sizes
     return {
-        "networks": config.subset_networks,
         "shares": [config.subset_low, config.subset_high],
         "images": [int(sizes.min()), int(sizes.max())],
         "epochs": config.subset_epochs,
@@ -289,7 +288,6 @@ def _early_record(config: Config, pool: Pool, group: Group, seconds: float) -> E
     last = pool.accuracy.reshape(config.early_runs, -1)[:, -1]
     return {
         "runs": config.early_runs,
-        "networks": len(pool.accuracy),
         "iterations": config.early_iterations,
         "every": config.early_every,
         "last_accuracy": spread(last),
@@ -304,6 +302,7 @@ def _pool_record(config: Config, pool: Pool, group: Group, seconds: float) -> Po
         "highest": float(pool.accuracy.max()),
     }
     return {
+        "networks": len(pool.accuracy),
         "batch": config.batch,
         "lr": config.lr,
         "momentum": config.momentum,
@@ -341,8 +340,10 @@ def _title(summary: Summary) -> str:
     return f"Agreement at equal accuracy on {name}, protocol {protocol}"
 
 
-def _percent(estimate: Matched | Difference) -> str:
+def _percent(estimate: Matched | Difference | Unmatched) -> str:
     """Returns a value with half its interval, such as 71.2 ±0.8."""
+    if "unmatched" in estimate:
+        return "unmatched"
     low, high = estimate["interval"]
     half = "?" if low is None or high is None else f"{50 * (high - low):.1f}"
     return f"{100 * estimate['value']:.1f} ±{half}"
@@ -350,21 +351,15 @@ def _percent(estimate: Matched | Difference) -> str:
 
 def _cells(row: Agreed) -> list[str]:
     """Returns the cells of a row of the table."""
-    early, apart = row["early_stopped"], row["difference"]
-    pools, iteration, d = list[str](), None, None
-    for one in (row["subset"], early, apart):
-        pools.append("unmatched" if "unmatched" in one else _percent(one))
-    if "unmatched" not in early:
-        iteration = early.get("iteration")
-    if "unmatched" not in apart:
-        d = apart["cohen_d"]
-    subset, stopped, difference = pools
+    early, change = row["early_stopped"], row["difference"]
+    iteration = None if "unmatched" in early else early.get("iteration")
+    d = None if "unmatched" in change else change["cohen_d"]
     return [
         spelt_accuracy(row["accuracy"]),
-        subset,
-        stopped,
+        _percent(row["subset"]),
+        _percent(early),
         "-" if iteration is None else f"{iteration:g}",
-        difference,
+        _percent(change),
         "-" if d is None else f"{d:.1f}",
     ]
 

@@ -304,9 +304,9 @@ def train(
     store = _Store(workdir)
     pieces = [(name, piece) for name, group in groups.items() for piece in group.pieces]
     trained = {
-        piece.identity: found
+        piece.identity: held
         for _, piece in pieces
-        if (found := store.read(piece)) is not None
+        if (held := store.read(piece)) is not None
     }
     missing = [(name, piece) for name, piece in pieces if piece.identity not in trained]
     num = sum(len(piece.numbers) for _, piece in pieces)
