@@ -1,1 +1,1 @@
-"""See `experiments.agreement.run`."""
+"""Which networks trained on real images predict like those trained on distilled sets."""

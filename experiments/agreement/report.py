@@ -1,18 +1,25 @@
-"""TODO."""
+"""The part of the report on agreement: the claim, the table, captions."""
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+from distilljax.analysis.statistics import Interval
 from distilljax.types import InputError
+from experiments.agreement import study
+from experiments.agreement.record import Difference, Matched, Summary, Unmatched
 from experiments.lab.claims import (
+    EVERY,
     METHODS,
+    Claim,
     Every,
     Node,
     Reading,
     Record,
-    Unit,
     absent_readings,
     by_method,
+    configured_network,
     describe_network,
     in_order,
     paper_value,
@@ -21,19 +28,66 @@ from experiments.lab.claims import (
     spelt,
     spelt_interval,
 )
+from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, beside, data_table, el
-from experiments.lab.paper import AGREEMENT
-from experiments.lab.sections import as_theirs, pictures_of, set_label, spelt_mean
+from experiments.lab.paper import AGREEMENT, PREDICTIONS, Modes
+from experiments.lab.parts import as_theirs, pictures_of, set_label, spelt_mean
+from experiments.lab.records import paths_of
+
+Records = Sequence[Record[Summary]]
 
 
-def _agreement(records: Sequence[Record]) -> Node:
+def _interval(
+    record: Record[Summary], path: str, entry: Matched | Difference
+) -> Interval | None:
+    """Returns the interval of an entry; None where one of its errors is unknown."""
+    ends = [end for end in entry["interval"] if end is not None]
+    if len(ends) < len(entry["interval"]):
+        return None
+    freedom = math.inf if entry["freedom"] is None else entry["freedom"]
+    return recorded_interval(record, f"{path}.interval", ends, freedom)
+
+
+def _reading(record: Record[Summary], label: str, base: Reading) -> Reading:
+    """Returns the difference between the pools, on one set."""
+    agreed = record.summary["agreement"][label]
+    early, subset = agreed["early_stopped"], agreed["subset"]
+    change = agreed["difference"]
+    if "unmatched" in change:
+        return base._replace(note=f"no network of equal accuracy: {change['unmatched']}")
+    if "unmatched" in early or "unmatched" in subset:
+        raise InputError(
+            f"{record.folder}/summary.json: agreement.{label} has a difference, but a pool "
+            "without members; run it again"
+        )
+    apart = early["value"] - subset["value"]
+    if abs(change["value"] - apart) > 1e-4:
+        raise InputError(
+            f"{record.folder}/summary.json: agreement.{label}.difference is "
+            f"{change['value']:+.3f}, but early-stopped less subset-trained is "
+            f"{apart:+.3f}; run it again"
+        )
+    return base._replace(
+        value=change["value"],
+        interval=_interval(record, f"agreement.{label}.difference", change),
+        where=f"at {100 * agreed['accuracy']['mean']:.1f} % accuracy",
+        n=f"{agreed['accuracy']['seeds']} networks",
+        note=(
+            f"beside {early['num_members']} early-stopped and {subset['num_members']} "
+            "subset-trained networks of that accuracy"
+        ),
+    )
+
+
+def _agreement(records: Records) -> Node:
     about: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": True}
     found: list[Node] = []
     for record in records:
-        for label, method in by_method(record.get("rows"), record, "rows"):
+        summary = record.summary
+        for label, method in by_method(summary["rows"]):
             if method not in METHODS:
                 continue
-            ipc = int(record.number("rows", label, "images_per_class"))
+            ipc = summary["rows"][label]["images_per_class"]
             paper = AGREEMENT[method]
             base = Reading(
                 method,
@@ -41,138 +95,122 @@ def _agreement(records: Sequence[Record]) -> Node:
                 label=label,
                 paper=paper_value(paper.early_stopped - paper.subset, ipc),
                 scale=(
-                    f"{describe_network(record.get('model'))}; {per_class(ipc)}; "
-                    f"{record.number('test_images'):,.0f} test images"
+                    f"{describe_network(summary['model'])}; {per_class(ipc)}; "
+                    f"{summary['test_images']:,} test images"
                 ),
                 folder=record.folder,
             )
-            found.append(_agreed(record, label, base))
+            found.append(_reading(record, label, base))
     return Every([*in_order(found), *absent_readings(METHODS, found, **about)])
 
 
-def unmatched(record: Record, *keys: str) -> str | None:
-    """Why a set has no agreement at equal accuracy; None where it has."""
-    entry = record.get(*keys)
-    return str(entry["unmatched"]) if "unmatched" in entry else None
+def _sets(record: Record[Summary]) -> list[str]:
+    return paths_of(record.summary["rows"])
 
 
-def _agreed(record: Record, label: str, base: Reading) -> Reading:
-    at = "agreement", label
-    for keys in (at, (*at, "difference")):
-        if why := unmatched(record, *keys):
-            return base._replace(note=f"no network of equal accuracy: {why}")
-    value = record.number(*at, "difference", "value")
-    apart = record.number(*at, "early_stopped", "value")
-    apart -= record.number(*at, "subset", "value")
-    if abs(value - apart) > 1e-4:
-        raise InputError(
-            f"{record.folder}/summary.json: agreement.{label}.difference is {value:+.3f}, "
-            f"but early-stopped less subset-trained is {apart:+.3f}; run it again"
-        )
-    seeds = int(record.number(*at, "accuracy", "seeds"))
-    interval = None
-    if None not in record.get(*at, "difference", "interval"):
-        freedom = record.number(*at, "difference", "freedom")
-        interval = recorded_interval(record, *at, "difference", "interval", freedom=freedom)
-    members = [
-        record.number(*at, pool, "num_members") for pool in ("early_stopped", "subset")
-    ]
-    accuracy = record.number(*at, "accuracy", "mean")
-    return base._replace(
-        value=value,
-        interval=interval,
-        where=f"at {100 * accuracy:.1f} % accuracy",
-        n=f"{seeds} networks",
-        note=(
-            f"beside {members[0]:.0f} early-stopped and {members[1]:.0f} subset-trained "
-            "networks of that accuracy"
-        ),
-    )
+def _subjects(record: Record[Summary]) -> set[Hashable]:
+    return {os.path.normpath(path) for path in _sets(record)}
 
 
-def _table(records: Sequence[Record]) -> list[Markup]:
-    found = []
+def _networks(record: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+    yield record.summary["model"]
+
+
+HEAD = (
+    "set",
+    "accuracy, %",
+    "with subset-trained",
+    "with early-stopped",
+    "stopped at (median)",
+    "difference",
+)
+
+
+def _tables(records: Records) -> list[Markup]:
+    found: list[Markup] = []
     for record in records:
-        if record.experiment != "agreement":
-            continue
-        rows = record.get("rows")
-        table = []
-        for label in record.get("agreement"):
-            method = str(rows[label]["method"])
-            cells: list[Content] = [set_label(label, method)]
-            if why := unmatched(record, "agreement", label):
-                table.append([*cells, f"not matched: {why}", "–", "–", "–", "–"])
-                continue
-            paper = AGREEMENT.get(method) if as_theirs(rows[label]) else None
-            early = record.get("agreement", label, "early_stopped")
-            at = early.get("iteration")
-            stopped = beside(
-                "–" if at is None else f"{at:.0f}", str(paper.iteration) if paper else None
-            )
-            cells += [
-                spelt_mean(record.get("agreement", label, "accuracy")),
-                _cell(record, label, "subset", paper.subset if paper else None),
-                _cell(
-                    record, label, "early_stopped", paper.early_stopped if paper else None
-                ),
-                stopped,
-                _cell(
-                    record,
-                    label,
-                    "difference",
-                    paper.early_stopped - paper.subset if paper else None,
-                ),
-            ]
-            table.append(cells)
-        head = [
-            "set",
-            "accuracy, %",
-            "with subset-trained",
-            "with early-stopped",
-            "stopped at (median)",
-            "difference",
-        ]
+        summary = record.summary
         caption = (
             "Equal test predictions at equal accuracy, with 95 % intervals; κ is Cohen's, "
             "d the difference in standard deviations. The paper's are the modes of its "
-            f"distributions. {describe_network(record.get('model'))}."
+            f"distributions. {describe_network(summary['model'])}."
         )
-        found.append(data_table(head, table, caption))
-        found += pictures_of(record)
+        rows = [_row(record, label) for label in summary["agreement"]]
+        found.append(data_table(HEAD, rows, caption))
+        found += pictures_of(record, CAPTIONS, configured_network(record))
     return found
 
 
-def _cell(record: Record, label: str, what: str, paper: float | None) -> Content:
-    """A cell of the table of agreement: one pool, or the difference."""
-    at = "agreement", label, what
-    if why := unmatched(record, *at):
-        return f"not matched: {why}"
-    unit: Unit = "points" if what == "difference" else "percent"
-    entry = record.get(*at)
+def _row(record: Record[Summary], label: str) -> list[Content]:
+    agreed, about = record.summary["agreement"][label], record.summary["rows"][label]
+    method = about["method"]
+    paper: Modes | None = AGREEMENT.get(method) if as_theirs(about) else None
+    early, change = agreed["early_stopped"], agreed["difference"]
+    iteration = None if "unmatched" in early else early.get("iteration")
+    return [
+        set_label(label, method),
+        spelt_mean(agreed["accuracy"]),
+        _pool_cell(record, f"{label}.subset", agreed["subset"], paper and paper.subset),
+        _pool_cell(record, f"{label}.early_stopped", early, paper and paper.early_stopped),
+        beside(
+            "–" if iteration is None else f"{iteration:.0f}",
+            None if paper is None else str(paper.iteration),
+        ),
+        _difference_cell(
+            record,
+            f"{label}.difference",
+            change,
+            paper and paper.early_stopped - paper.subset,
+        ),
+    ]
+
+
+def _pool_cell(
+    record: Record[Summary], path: str, entry: Matched | Unmatched, paper: float | None
+) -> Content:
+    """Returns the cell of agreement with one pool."""
+    if "unmatched" in entry:
+        return f"not matched: {entry['unmatched']}"
     below = []
-    if None not in record.get(*at, "interval"):
-        interval = recorded_interval(record, *at, "interval")
-        below.append(spelt_interval(interval.low, interval.high, unit))
-    if what == "difference":
-        size = entry.get("cohen_d")
-        below += [] if size is None else [f"d {size:.1f}"]
-    else:
-        kappa = entry.get("kappa")
-        below += [] if kappa is None else [f"κ {kappa:.2f}"]
-        below.append(f"{record.number(*at, 'num_members'):.0f} networks")
+    if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
+        below.append(spelt_interval(interval.low, interval.high, "percent"))
+    if entry["kappa"] is not None:
+        below.append(f"κ {entry['kappa']:.2f}")
+    below.append(f"{entry['num_members']} networks")
     return beside(
-        [
-            spelt(record.number(*at, "value"), unit),
-            el("span", "; ".join(below), class_="sub"),
-        ],
-        None if paper is None else spelt(paper, unit),
+        [spelt(entry["value"], "percent"), el("span", "; ".join(below), class_="sub")],
+        None if paper is None else spelt(paper, "percent"),
     )
 
+
+def _difference_cell(
+    record: Record[Summary], path: str, entry: Difference | Unmatched, paper: float | None
+) -> Content:
+    """Returns the cell of the difference between the pools."""
+    if "unmatched" in entry:
+        return f"not matched: {entry['unmatched']}"
+    below = []
+    if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
+        below.append(spelt_interval(interval.low, interval.high, "points"))
+    if entry["cohen_d"] is not None:
+        below.append(f"d {entry['cohen_d']:.1f}")
+    return beside(
+        [spelt(entry["value"], "points"), el("span", "; ".join(below), class_="sub")],
+        None if paper is None else spelt(paper, "points"),
+    )
+
+
+CAPTIONS = {
+    "agreement.png": (
+        "Agreement of networks trained on each set with early-stopped and with "
+        "subset-trained networks"
+    ),
+}
 
 CLAIMS = (
     Claim(
         "agrees_with_early_stopped",
-        "4.1",
+        PREDICTIONS,
         "A network trained on a distilled set predicts more like a network stopped early "
         "on all real images than like one trained on a subset of them.",
         "At matched accuracy, the share of equal test predictions with early-stopped "
@@ -183,4 +221,17 @@ CLAIMS = (
         "agreement.png",
         _agreement,
     ),
+)
+
+EXPERIMENT = Experiment(
+    name="agreement",
+    summary=Summary,
+    title=configured_network,
+    sets=_sets,
+    subjects=_subjects,
+    networks=_networks,
+    claims=CLAIMS,
+    contents=((PREDICTIONS, _tables),),
+    captions=CAPTIONS,
+    steps=study.steps,
 )

@@ -23,8 +23,9 @@ images a class, one network a set, the iteration chosen by hand):
 What differs here:
 - Accuracies are matched to the members nearest to that of each network
   (`analysis.agreement.matched`), by a straight line read off at equal accuracy; no
-  iteration is chosen. `iteration` is the median of the members found. A window holds predictions of at
-  least two thirds of the early-stopped runs, however near those of a few come.
+  iteration is chosen. `iteration` is the median of the members found. A window holds
+  predictions of at least two thirds of the early-stopped runs, however near those of a
+  few come.
 - Several networks for each set, and beside the sets as many random real images. The value
   is the mean over these networks. Its variance is the sum of two: the pool's, which the
   networks share, by the jackknife of that mean over pool networks (early-stopped: over
@@ -44,6 +45,7 @@ The pools depend on data, preprocessing and network, not on the sets: the same c
 other artefacts, protocol, seeds or rules of matching, in the same working directory, trains
 none of them again. Predictions are kept in `networks/`, those of subset-trained networks
 after each `--piece`, of others after each `--together`; a run that was cut goes on there.
+A file that is damaged is named on stderr, and its networks are trained again.
 All sets of one command have the same preprocessing and, with `--model=own`, network.
 
 Time: a ConvNet of width 32, grey 28x28 images, one CPU core: 0.8 ms an image trained on,
@@ -56,39 +58,49 @@ not the paper's 250 to 2,500; for networks on them to be as good as those on goo
 raise `--subset_high`.
 """
 
-import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from scipy.special import stdtrit
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.analysis import pools
-from distilljax.analysis.statistics import Combined, spread_interval
+from distilljax.analysis.statistics import spread, spread_interval
 from distilljax.config import FieldError
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import write_json
-from experiments.agreement.compare import Look, difference, early_pool, subset_pool
+from experiments.agreement.compare import (
+    Compared,
+    Comparison,
+    Pool,
+    difference,
+    early_pool,
+    subset_pool,
+)
 from experiments.agreement.figures import matched_agreements
 from experiments.agreement.options import (
     ANEW,
     EARLY,
-    MODULE,
+    NAME,
     NAMES,
     SUBSET,
     Choice,
     Config,
     choose,
-    transform_of,
+)
+from experiments.agreement.record import (
+    AccuracyRange,
+    Agreed,
+    Difference,
+    EarlyPool,
+    Matched,
+    PoolRecord,
+    SubsetPool,
+    Summary,
+    Unmatched,
 )
 from experiments.agreement.train import (
+    Group,
     Problem,
     early_group,
     pool_name,
@@ -101,15 +113,18 @@ from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
-from experiments.lab.networks import OWN, sized_model
+from experiments.lab.networks import sized_model
+from experiments.lab.options import OWN
 from experiments.lab.progress import duration
+from experiments.lab.records import write_summary
 from experiments.lab.sets import transform_digest
 from experiments.lab.table import make_rows
+from experiments.lab.terminal import new_table, show_table
 from experiments.lab.workdir import command_of, open_workdir, workdir_path
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Trains what is not trained, compares; returns what `summary.json` holds.
+def run(config: Config) -> Summary:
+    """Trains the networks that are missing and compares all; returns the summary.
 
     Raises:
       InputError: options, an artefact, data or a working directory that cannot be used;
@@ -121,23 +136,22 @@ def run(config: Config) -> dict[str, Any]:
     # Other artefacts of the same data belong in the same place, beside the same pools.
     neutral = {option: getattr(Config(), option) for option in ANEW}
     place = config.replace({**neutral, "dataset": name})
-    label = f"{pathlib.Path(name).stem}-{config.model}"
-    workdir = workdir_path(MODULE, place, label)
-    with open_workdir(workdir, MODULE, place):
+    workdir = workdir_path(NAME, place, f"{pathlib.Path(name).stem}-{config.model}")
+    with open_workdir(workdir, NAME, place):
         summary = _run(config, choice, workdir)
     _show(summary, workdir)
     return summary
 
 
 def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
-    own, transform = config.model == OWN, transform_of(choice)
+    own, transform = config.model == OWN, choice.transform
     rows = make_rows(choice.artefacts, loaded, config.protocol, config.seeds, own=own)
     model, num_parameters = sized_model(choice.network, loaded, "model")
     test = rows[0].test
     trained_on = [loaded.fingerprint, transform_digest(transform)]
     # Networks on sets and those of the pools share no random number.
     keys = jax.random.split(fresh_key(config.seed), 3)
-    settled = [test.images, jax.random.key_data(keys)]
+    arrays = [test.images, jax.random.key_data(keys)]
     return Problem(
         model,
         num_parameters,
@@ -151,94 +165,13 @@ def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
             config.subset_high,
             config.seed,
         ),
-        [choice.network.described(), digest(trained_on, settled), config.seed],
+        [choice.network.described(), digest(trained_on, arrays), config.seed],
         keys,
     )
 
 
-def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> dict[str, Any]:
-    first = next(iter(choice.artefacts.values()))
-    loaded = load_data_of(first, config.dataset, config.data_dir)
-    loaded = loaded._replace(test=_capped(loaded.test, config.test_images))
-    problem = _prepare(config, choice, loaded)
-    groups = {
-        pool_name(SUBSET): subset_group(config, problem),
-        pool_name(EARLY): early_group(config, problem),
-        **row_groups(config, problem),
-    }
-    (workdir / "networks").mkdir(exist_ok=True)
-    kept = train(groups, problem.num_parameters, workdir)
-
-    labels = loaded.test.labels
-    subset, early = (
-        (groups[name], *kept[name]) for name in (pool_name(SUBSET), pool_name(EARLY))
-    )
-    found = {
-        SUBSET: subset_pool(config, *subset, problem.subsets, labels),
-        EARLY: early_pool(config, *early, labels),
-    }
-    looks = {name: Look(pool, labels, loaded.num_classes) for name, pool in found.items()}
-    targets = {row.label: kept[row_name(row.label)][0] for row in problem.rows}
-    compared = {
-        label: {name: look.compare(own, config.tolerance) for name, look in looks.items()}
-        for label, own in targets.items()
-    }
-    accuracy = {label: (own == labels).mean(axis=1) for label, own in targets.items()}
-    about_network = {**choice.network.described(), "parameters": problem.num_parameters}
-    summary: dict[str, Any] = {
-        "agreement": {
-            label: {
-                "accuracy": spread_interval(accuracy[label]),
-                **{name: one.summary for name, one in of_row.items()},
-                "difference": difference(of_row),
-            }
-            for label, of_row in compared.items()
-        },
-        "rows": {
-            row.label: {**row.about, "network": about_network} for row in problem.rows
-        },
-        "pools": {name: pool.about for name, pool in found.items()},
-        "model": about_network,
-        "protocol": config.protocol,
-        "matching": {
-            "least": {name: pool.least for name, pool in found.items()},
-            "least_runs": {name: pool.least_runs for name, pool in found.items()},
-            "tolerance": config.tolerance,
-        },
-        "test_images": len(labels),
-        "dataset": describe_dataset(loaded),
-        "command": command_of(MODULE, config),
-        "seconds": sum(seconds for _, seconds in kept.values()),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "environment": environment(),
-    }
-    write_json(workdir / "summary.json", summary)
-    matched_agreements(
-        workdir / "agreement.png",
-        {
-            label: {
-                name: (
-                    one.summary,
-                    np.concatenate([match.agreements for match in one.matches]),
-                )
-                for name, one in of_row.items()
-                if one.matches
-            }
-            for label, of_row in compared.items()
-        },
-        {
-            label: {name: (found[name].accuracy, one.cloud) for name, one in of_row.items()}
-            for label, of_row in compared.items()
-        },
-        accuracy,
-        NAMES,
-        _title(summary),
-    )
-    return json.loads(json.dumps(summary))
-
-
 def _capped(test: data.Split, most: int | None) -> data.Split:
-    """The first images of each class, in order; all of them if there is no limit."""
+    """Returns the first images of each class, in order; all of them without a limit."""
     if most is None or most >= len(test.labels):
         return test
     num_classes = int(test.labels.max()) + 1
@@ -246,100 +179,212 @@ def _capped(test: data.Split, most: int | None) -> data.Split:
         reason = f"there are {num_classes} classes; give at least one image of each"
         raise FieldError("test_images", most, reason)
     each = most // num_classes
-    chosen = np.sort(
-        np.concatenate(
-            [np.flatnonzero(test.labels == j)[:each] for j in range(num_classes)]
-        )
-    )
+    of_class = [np.flatnonzero(test.labels == j)[:each] for j in range(num_classes)]
+    chosen = np.sort(np.concatenate(of_class))
     return data.Split(test.images[chosen], test.labels[chosen])
 
 
-class Interval(NamedTuple):
-    """How well a value is known; None where one of its errors is not known."""
+def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> Summary:
+    first = next(iter(choice.artefacts.values()))
+    loaded = load_data_of(first, config.dataset, config.data_dir)
+    loaded = loaded._replace(test=_capped(loaded.test, config.test_images))
+    problem = _prepare(config, choice, loaded)
+    subset, early = pool_name(SUBSET), pool_name(EARLY)
+    groups = {
+        subset: subset_group(config, problem),
+        early: early_group(config, problem),
+        **row_groups(config, problem),
+    }
+    trained = train(groups, problem.num_parameters, workdir)
 
-    standard_error: float | None
-    low: float | None  # of the 95 % interval
-    high: float | None
-    freedom: float | None  # degrees of freedom; None too where there is no error
+    labels = loaded.test.labels
+    found = {
+        SUBSET: subset_pool(config, trained[subset][0], labels),
+        EARLY: early_pool(config, trained[early][0], labels),
+    }
+    targets = {row.label: trained[row_name(row.label)][0] for row in problem.rows}
+    compared = _compare(found, targets, loaded, config.tolerance)
+    accuracy = {label: (own == labels).mean(axis=1) for label, own in targets.items()}
+    model = {**choice.network.described(), "parameters": problem.num_parameters}
+    summary: Summary = {
+        "agreement": {
+            label: _agreed(accuracy[label], of_row) for label, of_row in compared.items()
+        },
+        "rows": {row.label: {**row.about, "network": model} for row in problem.rows},
+        "pools": {
+            "subset": _subset_record(
+                config, problem, found[SUBSET], groups[subset], trained[subset][1]
+            ),
+            "early_stopped": _early_record(
+                config, found[EARLY], groups[early], trained[early][1]
+            ),
+        },
+        "model": model,
+        "protocol": config.protocol,
+        "matching": {
+            "least": {
+                "subset": found[SUBSET].least,
+                "early_stopped": found[EARLY].least,
+            },
+            "least_runs": {
+                "subset": found[SUBSET].least_runs,
+                "early_stopped": found[EARLY].least_runs,
+            },
+            "tolerance": config.tolerance,
+        },
+        "test_images": len(labels),
+        "dataset": describe_dataset(loaded),
+        "command": command_of(NAME, config),
+        "seconds": sum(seconds for _, seconds in trained.values()),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "environment": environment(),
+    }
+    _draw(workdir, found, compared, accuracy, _title(summary))
+    return write_summary(workdir, Summary, summary)
 
 
-def interval(value: float, parts: Sequence[tuple[float, int]]) -> Combined:
-    """The 95 % interval of a value with several independent errors.
+def _compare(
+    found: Mapping[str, Pool],
+    targets: Mapping[str, np.ndarray],
+    loaded: data.Dataset,
+    tolerance: float,
+) -> dict[str, dict[str, Compared]]:
+    """Returns row -> pool -> the networks of that row beside that pool."""
+    comparisons = {
+        name: Comparison(pool, loaded.test.labels, loaded.num_classes)
+        for name, pool in found.items()
+    }
+    return {
+        label: {
+            name: comparison.compare(own, tolerance)
+            for name, comparison in comparisons.items()
+        }
+        for label, own in targets.items()
+    }
 
-    Student's t with (sum v)^2 / sum v^2 / f degrees of freedom (Satterthwaite 1946).
 
-    Args:
-      value: what is estimated.
-      parts: (variance v, degrees of freedom f) of each error.
-    """
-    total = sum(variance for variance, _ in parts)
-    if not math.isfinite(total):
-        return Combined(None, None, None, None)
-    if total == 0:
-        return Combined(0.0, float(value), float(value), None)
-    freedom = total**2 / sum(variance**2 / f for variance, f in parts if variance)
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
-    return Combined(
-        math.sqrt(total), float(value - half), float(value + half), float(freedom)
-    )
+def _agreed(accuracy: np.ndarray, of_row: Mapping[str, Compared]) -> Agreed:
+    return {
+        "accuracy": spread_interval(accuracy),
+        "subset": of_row[SUBSET].summary,
+        "early_stopped": of_row[EARLY].summary,
+        "difference": difference(of_row),
+    }
 
 
-def _title(summary: Mapping[str, Any]) -> str:
+def _subset_record(
+    config: Config, problem: Problem, pool: Pool, group: Group, seconds: float
+) -> SubsetPool:
+    sizes = problem.subsets.sizes
+    return {
+        "shares": [config.subset_low, config.subset_high],
+        "images": [int(sizes.min()), int(sizes.max())],
+        "epochs": config.subset_epochs,
+        **_pool_record(config, pool, group, seconds),
+    }
+
+
+def _early_record(config: Config, pool: Pool, group: Group, seconds: float) -> EarlyPool:
+    last = pool.accuracy.reshape(config.early_runs, -1)[:, -1]
+    return {
+        "runs": config.early_runs,
+        "iterations": config.early_iterations,
+        "every": config.early_every,
+        "last_accuracy": spread(last),
+        **_pool_record(config, pool, group, seconds),
+    }
+
+
+def _pool_record(config: Config, pool: Pool, group: Group, seconds: float) -> PoolRecord:
+    accuracy: AccuracyRange = {
+        "lowest": float(pool.accuracy.min()),
+        "median": float(np.median(pool.accuracy)),
+        "highest": float(pool.accuracy.max()),
+    }
+    return {
+        "networks": len(pool.accuracy),
+        "batch": config.batch,
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "files": group.files(),
+    }
+
+
+def _draw(
+    workdir: pathlib.Path,
+    found: Mapping[str, Pool],
+    compared: Mapping[str, Mapping[str, Compared]],
+    accuracy: Mapping[str, np.ndarray],
+    title: str,
+) -> None:
+    matched = {
+        label: {
+            name: (one.summary, np.concatenate([m.agreements for m in one.matches]))
+            for name, one in of_row.items()
+            if "unmatched" not in one.summary
+        }
+        for label, of_row in compared.items()
+    }
+    clouds = {
+        label: {name: (found[name].accuracy, one.cloud) for name, one in of_row.items()}
+        for label, of_row in compared.items()
+    }
+    path = workdir / "agreement.png"
+    matched_agreements(path, matched, clouds, accuracy, NAMES, title)
+
+
+def _title(summary: Summary) -> str:
     name, protocol = summary["dataset"]["name"], summary["protocol"]
     return f"Agreement at equal accuracy on {name}, protocol {protocol}"
 
 
-def _percent(estimate: Mapping[str, Any]) -> str:
-    """A value with half its interval, such as 71.2 ±0.8."""
+def _percent(estimate: Matched | Difference | Unmatched) -> str:
+    """Returns a value with half its interval, such as 71.2 ±0.8."""
+    if "unmatched" in estimate:
+        return "unmatched"
     low, high = estimate["interval"]
-    half = "?" if low is None else f"{50 * (high - low):.1f}"
+    half = "?" if low is None or high is None else f"{50 * (high - low):.1f}"
     return f"{100 * estimate['value']:.1f} ±{half}"
 
 
-def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def _cells(row: Agreed) -> list[str]:
+    """Returns the cells of a row of the table."""
+    early, change = row["early_stopped"], row["difference"]
+    iteration = None if "unmatched" in early else early.get("iteration")
+    d = None if "unmatched" in change else change["cohen_d"]
+    return [
+        spelt_accuracy(row["accuracy"]),
+        _percent(row["subset"]),
+        _percent(early),
+        "-" if iteration is None else f"{iteration:g}",
+        _percent(change),
+        "-" if d is None else f"{d:.1f}",
+    ]
+
+
+def _show(summary: Summary, workdir: pathlib.Path) -> None:
     found = summary["agreement"]
     seeds = next(iter(found.values()))["accuracy"]["seeds"]
-    table = Table(
-        title=_title(summary),
-        title_justify="left",
+    columns = ("accuracy", *NAMES.values(), "at iteration", "difference", "Cohen's d")
+    table = new_table(
+        _title(summary),
+        ("trained on", *columns),
         caption=f"Percent. Accuracy: mean ± standard deviation of {seeds} networks; "
         "the rest: ± half the 95 % interval.",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
     )
-    columns = ("accuracy", *NAMES.values(), "at iteration", "difference", "Cohen's d")
-    table.add_column("trained on")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    reasons = {}
     for label, row in found.items():
-        shown = []
-        for name in (SUBSET, EARLY, "difference"):
-            if why := row[name].get("unmatched"):
-                reasons[label, name] = why
-                shown.append("unmatched")
-            else:
-                shown.append(_percent(row[name]))
-        iteration, d = row[EARLY].get("iteration"), row["difference"].get("cohen_d")
-        table.add_row(
-            label,
-            spelt_accuracy(row["accuracy"]),
-            *shown[:2],
-            "-" if iteration is None else f"{iteration:g}",
-            shown[2],
-            "-" if d is None else f"{d:.1f}",
-        )
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 140)
-    console.print(table)
-    for (label, name), why in reasons.items():
-        if name in NAMES:
-            print(f"{label} is unmatched, {NAMES[name]}: {why}")
+        table.add_row(label, *_cells(row))
+    show_table(table, 140)
+    for label, row in found.items():
+        for name, one in ((SUBSET, row["subset"]), (EARLY, row["early_stopped"])):
+            if "unmatched" in one:
+                print(f"{label} is unmatched, {NAMES[name]}: {one['unmatched']}")
     seconds = duration(summary["seconds"])
     print(f"{seconds}. summary.json, agreement.png and networks/ lie in {workdir}")
 
 
-def main(config: Config) -> None:
-    """Entry of the command line."""
-    run(config)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)

@@ -1,11 +1,10 @@
-"""TODO."""
+"""Networks of the pools and of the rows: trained in pieces, each kept when finished."""
 
 import functools
 import math
 import pathlib
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,20 +14,15 @@ import optax
 
 from distilljax.analysis import pools
 from distilljax.analysis.pools import Predicted
-from distilljax.io.files import replacing
 from distilljax.training import evaluation
-from distilljax.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Model,
-    RealSet,
-)
+from distilljax.types import Array, Batch, InputError, Key, Model, RealSet
 from experiments.agreement.options import EARLY, NAMES, SUBSET, Config
-from experiments.lab.kept import digest
+from experiments.lab.kept import Arrays, digest
 from experiments.lab.progress import CellProgress
 from experiments.lab.table import Row, training_cost
+
+FOLDER = "networks"  # of the working directory, where pieces are kept
+ARRAYS = ("kind", "numbers", "classes", "seconds")
 
 
 class Piece(NamedTuple):
@@ -36,30 +30,31 @@ class Piece(NamedTuple):
 
     kind: str
     numbers: tuple[int, ...]  # which networks of its kind
-    identity: str  # SHA-256 of all that settles them
+    identity: str  # SHA-256 of all that they depend on
     steps: int  # of training, all networks together
 
     @property
     def title(self) -> str:
-        """In progress lines."""
+        """Name in progress lines."""
         if len(self.numbers) == 1:
             return f"{self.kind}, number {self.numbers[0]}"
         return f"{self.kind}, {len(self.numbers)} of them"
 
-    def path(self, workdir: pathlib.Path) -> pathlib.Path:
-        """The file that it is kept in."""
-        return workdir / "networks" / f"{self.identity[:16]}.npz"
+    @property
+    def name(self) -> str:
+        """Name of the file that it is kept in."""
+        return self.identity[:16]
 
 
-class Kept(NamedTuple):
-    """A piece as its file holds it."""
+class Trained(NamedTuple):
+    """A finished piece."""
 
-    classes: np.ndarray  # u8[m, ..., n]
+    classes: np.ndarray  # u8[m, ..., n], predictions
     seconds: float  # of training
 
 
 class Problem(NamedTuple):
-    """What networks are trained on and tested on."""
+    """Training and test data of all networks."""
 
     model: Model
     num_parameters: int
@@ -75,30 +70,39 @@ class Group(NamedTuple):
     """A pool, or the networks of a row: pieces that one compiled program trains."""
 
     pieces: list[Piece]
-    weight: float  # what a step costs, in images trained on
-    program: Any  # jitted
-    # Numbers of networks -> what the program is given. A piece with fewer than others has
+    weight: float  # cost of a step, in images trained on
+    program: jax.stages.Wrapped
+    # Numbers of networks -> arguments of the program. A piece with fewer than others has
     # some twice; the flags say which are wanted.
     given: Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
 
     def size(self) -> int:
-        """Networks in a dispatch."""
+        """Returns the number of networks in a dispatch."""
         return max(len(piece.numbers) for piece in self.pieces)
+
+    def files(self) -> list[str]:
+        """Returns where the pieces are kept, relative to the working directory."""
+        return [f"{FOLDER}/{piece.name}.npz" for piece in self.pieces]
 
 
 def pool_name(name: str) -> str:
+    """Returns the name of the group of a pool."""
     return f"pool {name}"
 
 
 def row_name(label: str) -> str:
-    """Not the label itself: an artefact may be called as a pool is."""
+    """Returns the name of the group of a row; an artefact may be called as a pool is."""
     return f"networks on {label}"
 
 
 def subset_group(config: Config, problem: Problem) -> Group:
-    """The pool of networks trained on subsets, each piece with small and large ones."""
+    """Returns the pool of networks trained on subsets.
+
+    Each piece has small and large subsets, so that all pieces cost alike.
+    """
     names = ("subset_networks", "subset_low", "subset_high", "subset_epochs")
-    subsets, described = problem.subsets, [SUBSET, *problem.described, _how(config, names)]
+    described = [SUBSET, *problem.described, _settings(config, names)]
+    subsets = problem.subsets
     steps = config.subset_epochs * -(-subsets.sizes // config.batch)
     by_size = np.argsort(-subsets.sizes, kind="stable")
     num_pieces = -(-config.subset_networks // config.piece)
@@ -144,8 +148,8 @@ def subset_group(config: Config, problem: Problem) -> Group:
 
 
 def early_group(config: Config, problem: Problem) -> Group:
-    """The pool of networks stopped early."""
-    described = _how(config, ("early_iterations", "early_every"))
+    """Returns the pool of networks stopped early."""
+    described = _settings(config, ("early_iterations", "early_every"))
 
     @jax.jit
     def program(key: Key, numbers: Array, real: RealSet, test: RealSet) -> Predicted:
@@ -165,7 +169,7 @@ def early_group(config: Config, problem: Problem) -> Group:
     def given(numbers: np.ndarray, wanted: np.ndarray) -> tuple[Any, ...]:
         return problem.keys[2], numbers, problem.real, problem.test
 
-    pieces = _in_turn(
+    pieces = _equal_pieces(
         NAMES[EARLY],
         config.early_runs,
         config.together,
@@ -178,10 +182,10 @@ def early_group(config: Config, problem: Problem) -> Group:
 
 
 def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
-    """The networks trained on the sets of each row."""
+    """Returns the networks trained on the sets of each row."""
 
     @functools.cache
-    def program(protocol: evaluation.EvaluationProtocol) -> Any:
+    def program(protocol: evaluation.EvaluationProtocol) -> jax.stages.Wrapped:
         @jax.jit
         def train(
             key: Key, numbers: Array, sets: Batch, test: RealSet, rate: Array
@@ -211,27 +215,27 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
         name = row_name(row.label)
         computed = [config.chunk, config.together]
         described = [row.identity, *problem.described, *computed]
-        pieces = _in_turn(name, config.seeds, config.together, described, steps)
+        pieces = _equal_pieces(name, config.seeds, config.together, described, steps)
         weight = training_cost(num_images, row.protocol, len(row.test.labels)) / steps
         found[name] = Group(pieces, weight, program(row.protocol), given)
     return found
 
 
-def _how(config: Config, names: Sequence[str]) -> dict[str, Any]:
-    """What else settles the networks of a pool."""
+def _settings(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the options that the networks of a pool depend on."""
     everywhere = ("batch", "lr", "momentum", "chunk", "together")
     return {name: getattr(config, name) for name in (*names, *everywhere)}
 
 
 def _keys(key: Key, numbers: Array) -> Key:
-    """A key for each network, by its number alone."""
+    """Returns a key for each network, by its number alone."""
     return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
-def _in_turn(
+def _equal_pieces(
     kind: str, num: int, together: int, described: Sequence[Any], steps: int
 ) -> list[Piece]:
-    """Pieces of `together` networks, each of which takes as many steps."""
+    """Returns pieces of `together` networks, each of which takes as many steps."""
     return [
         Piece(
             kind,
@@ -247,103 +251,103 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     return optax.sgd(config.lr, momentum=config.momentum or None)
 
 
+class _Store:
+    """The finished pieces of a working directory."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._arrays = Arrays(workdir / FOLDER)
+
+    def read(self, piece: Piece) -> Trained | None:
+        held = self._arrays.read(piece.name, piece.identity, ARRAYS)
+        if held is None:
+            return None
+        return Trained(held["classes"], float(held["seconds"]))
+
+    def write(self, piece: Piece, trained: Trained) -> None:
+        about = {"kind": piece.kind, "numbers": piece.numbers}
+        self._arrays.write(piece.name, piece.identity, **about, **trained._asdict())
+
+
+class _Programs:
+    """The compiled programs; groups with arguments of like shapes share one."""
+
+    def __init__(self, num_parameters: int):
+        self._num_parameters = num_parameters
+        self._compiled: dict[Any, jax.stages.Compiled] = {}
+
+    def run(self, group: Group, piece: Piece) -> tuple[Predicted, float]:
+        """Returns the predictions of a dispatch, and the seconds it took."""
+        numbers = np.resize(np.array(piece.numbers), group.size())
+        given = group.given(numbers, np.arange(len(numbers)) < len(piece.numbers))
+        which = group.program, tuple(leaf.shape for leaf in jax.tree.leaves(given))
+        if which not in self._compiled:
+            title = f"compiling {piece.kind}, {self._num_parameters:,} parameters"
+            print(title, file=sys.stderr, flush=True)
+            self._compiled[which] = group.program.lower(*given).compile()
+        began = time.perf_counter()
+        found = jax.device_get(self._compiled[which](*given))
+        return found, time.perf_counter() - began
+
+
 def train(
     groups: Mapping[str, Group], num_parameters: int, workdir: pathlib.Path
 ) -> dict[str, tuple[np.ndarray, float]]:
-    """Trains what is not in its file.
+    """Trains the networks whose piece is not kept.
 
     Returns:
-      Predictions of the networks of each group in the order of their numbers, and how long
-      their training took.
+      Predictions of the networks of each group in the order of their numbers, and the
+      seconds of their training.
 
     Raises:
-      InputError: a network whose logits are not finite; a file that cannot be read.
+      InputError: a network whose logits are not finite.
     """
-    kept = {
-        piece.identity: _read(piece, workdir)
-        for group in groups.values()
-        for piece in group.pieces
-        if piece.path(workdir).exists()
+    store = _Store(workdir)
+    pieces = [(name, piece) for name, group in groups.items() for piece in group.pieces]
+    trained = {
+        piece.identity: held
+        for _, piece in pieces
+        if (held := store.read(piece)) is not None
     }
-    todo = [
-        (name, piece)
-        for name, group in groups.items()
-        for piece in group.pieces
-        if piece.identity not in kept
-    ]
-    num = sum(len(piece.numbers) for group in groups.values() for piece in group.pieces)
-    if done := num - sum(len(piece.numbers) for _, piece in todo):
+    missing = [(name, piece) for name, piece in pieces if piece.identity not in trained]
+    num = sum(len(piece.numbers) for _, piece in pieces)
+    if done := num - sum(len(piece.numbers) for _, piece in missing):
         print(f"{done} of {num} networks were trained before, in {workdir}")
     progress = CellProgress(
-        [piece for _, piece in todo],
+        [piece for _, piece in missing],
         "step",
-        [piece.steps for _, piece in todo],
+        [piece.steps for _, piece in missing],
         noun="piece",
         weights={group.pieces[0].kind: group.weight for group in groups.values()},
     )
-    programs: dict[Any, Any] = {}
-    for name, piece in todo:
-        group = groups[name]
+    programs = _Programs(num_parameters)
+    for name, piece in missing:
+        found, seconds = programs.run(groups[name], piece)
         size = len(piece.numbers)
-        numbers = np.resize(np.array(piece.numbers), group.size())
-        given = group.given(numbers, np.arange(len(numbers)) < size)
-        which = group.program, tuple(leaf.shape for leaf in jax.tree.leaves(given))
-        if which not in programs:
-            title = f"compiling {piece.kind}, {num_parameters:,} parameters"
-            print(title, file=sys.stderr, flush=True)
-            programs[which] = group.program.lower(*given).compile()
-        began = time.perf_counter()
-        found = jax.device_get(programs[which](*given))
-        seconds = time.perf_counter() - began
-        if not found.finite[:size].all():
-            remedy = (
-                "lower --lr"
-                if name in map(pool_name, NAMES)
-                else "choose another --protocol, or leave that set out"
-            )
-            raise InputError(
-                f"{piece.title}: a network's predictions are not finite, its training "
-                f"diverged; {remedy}"
-            )
-        kept[piece.identity] = Kept(found.classes[:size], seconds)
-        _write(piece, kept[piece.identity], workdir)
+        _check_finite(name, piece, found.finite[:size])
+        trained[piece.identity] = Trained(np.asarray(found.classes[:size]), seconds)
+        store.write(piece, trained[piece.identity])
         progress.trained(piece, piece.steps, seconds)
         progress.finished(piece, "")
-    return {name: _collected(group, kept) for name, group in groups.items()}
+    return {name: _collected(group, trained) for name, group in groups.items()}
 
 
-def _collected(group: Group, kept: Mapping[str, Kept]) -> tuple[np.ndarray, float]:
+def _check_finite(group: str, piece: Piece, finite: Array) -> None:
+    if np.all(finite):
+        return
+    remedy = (
+        "lower --lr"
+        if group in map(pool_name, NAMES)
+        else "choose another --protocol, or leave that set out"
+    )
+    raise InputError(
+        f"{piece.title}: a network's predictions are not finite, its training diverged; "
+        f"{remedy}"
+    )
+
+
+def _collected(group: Group, trained: Mapping[str, Trained]) -> tuple[np.ndarray, float]:
+    """Returns the predictions of a group by number, and the seconds of its training."""
     numbers = np.concatenate([piece.numbers for piece in group.pieces])
-    parts = [kept[piece.identity] for piece in group.pieces]
+    parts = [trained[piece.identity] for piece in group.pieces]
     classes = np.concatenate([part.classes for part in parts])
     return classes[np.argsort(numbers)], sum(part.seconds for part in parts)
-
-
-def _read(piece: Piece, workdir: pathlib.Path) -> Kept:
-    """What is kept of a piece.
-
-    Raises:
-      InputError: a file that cannot be read, or holds other networks.
-    """
-    path = piece.path(workdir)
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            if str(held["identity"]) != piece.identity:
-                raise ValueError("it holds other networks")
-            return Kept(held["classes"], float(held["seconds"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); delete it to train its networks again"
-        ) from None
-
-
-def _write(piece: Piece, kept: Kept, workdir: pathlib.Path) -> None:
-    with replacing(piece.path(workdir)) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            identity=np.array(piece.identity),
-            kind=np.array(piece.kind),
-            numbers=np.array(piece.numbers),
-            classes=kept.classes,
-            seconds=np.array(kept.seconds),
-        )

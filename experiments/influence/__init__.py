@@ -1,1 +1,1 @@
-"""See `experiments.influence.run`."""
+"""Real test images on which each distilled image acts: leave-one-out training."""

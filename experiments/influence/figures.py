@@ -1,4 +1,4 @@
-"""TODO."""
+"""The figure of `experiments.influence`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def influenced(
     other_names: Sequence[Sequence[str]],
     title: str,
 ) -> None:
-    """A row for each distilled image: it, then the test images that it influences most.
+    """Draws a row for each distilled image: it, then the test images it influences most.
 
     Args:
       path: the PNG to write.

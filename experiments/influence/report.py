@@ -1,51 +1,73 @@
-"""TODO."""
+"""The part of the report on influence: claims, table, captions."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from distilljax.analysis.statistics import ALPHA, Interval, quantile, student, wilson
+import numpy as np
+
+from distilljax.analysis.statistics import from_error, student, wilson
+from distilljax.types import InputError
+from experiments.influence import study
+from experiments.influence.record import Summary
 from experiments.lab.claims import (
+    EVERY,
     NO_SPREAD,
+    Claim,
     Every,
     Node,
     Reading,
     Record,
-    finite,
     in_order,
     malformed,
     per_class,
     set_name,
 )
-from experiments.lab.html import Markup, data_table
-from experiments.lab.sections import pictures_of, set_label
-from experiments.report.sections import title_of
+from experiments.lab.experiment import Experiment
+from experiments.lab.html import Content, Markup, data_table
+from experiments.lab.paper import BEYOND, SINGLE_IMAGES
+from experiments.lab.parts import pictures_of, set_label
+
+Records = Sequence[Record[Summary]]
+NO_SPREAD_OF_SEEDS = NO_SPREAD.replace("networks", "seeds")
+ESTIMATES = {"gauss_newton": "influence functions", "ntk": "NTK"}
 
 
-def _influenced(record: Record) -> dict[str, Any]:
-    """What all readings of a run of `influence` share."""
-    images = int(record.number("images"))
-    k = int(record.number("dataset", "num_classes"))
+def _num_classes(record: Record[Summary]) -> int:
+    found = record.summary["dataset"].get("num_classes")
+    if found is None:
+        raise InputError(
+            f"{record.folder}/summary.json has no dataset.num_classes, so another version "
+            "of experiments.influence wrote it; run that again"
+        )
+    return found
+
+
+def _about(record: Record[Summary]) -> dict[str, Any]:
+    """Returns the fields that all readings of a run share."""
+    summary = record.summary
+    ipc = summary["images"] // _num_classes(record)
     return {
-        "method": str(record.get("artefact", "method")),
-        "label": set_name(str(record.get("artefact", "path"))),
+        "method": summary["artefact"]["method"],
+        "label": title(record),
         "scale": (
-            f"{int(record.number('parameters')):,} parameters; {per_class(images // k)}; "
-            f"{int(record.number('test_images')):,} test images"
+            f"{summary['parameters']:,} parameters; {per_class(ipc)}; "
+            f"{summary['test_images']:,} test images"
         ),
         "folder": record.folder,
     }
 
 
-def _own_class(records: Sequence[Record]) -> Node:
+def _own_class(records: Records) -> Node:
     found: list[Node] = []
     for record in records:
-        share = record.number("same_class_among_top_nine")
-        images = int(record.number("images"))
+        share = record.summary["same_class_among_top_nine"]
+        images = record.summary["images"]
         found.append(
             Reading(
-                **_influenced(record),
+                **_about(record),
                 unit="percent",
-                threshold=1 / record.number("dataset", "num_classes"),
+                threshold=1 / _num_classes(record),
                 above=True,
                 value=share,
                 interval=wilson(share, images),
@@ -56,20 +78,18 @@ def _own_class(records: Sequence[Record]) -> Node:
     return Every(in_order(found))
 
 
-def _reliability(records: Sequence[Record]) -> Node:
+def _reliability(records: Records) -> Node:
     found: list[Node] = []
     for record in records:
-        value = record.number("reliability", "value")
-        seeds = int(record.number("reliability", "seeds"))
-        error = record.get("reliability", "standard_error")
+        reliability = record.summary["reliability"]
+        value, seeds = reliability["value"], reliability["seeds"]
+        error = reliability["standard_error"]
         interval, note = None, "no interval: a jackknife over seeds needs three that differ"
         if error and seeds > 2:
-            error = finite(error, ("reliability", "standard_error"), record)
-            half = quantile(ALPHA, seeds - 1) * error
-            interval, note = Interval(value - half, value + half, seeds - 1), ""
+            interval, note = from_error(value, error, seeds - 1), ""
         found.append(
             Reading(
-                **_influenced(record),
+                **_about(record),
                 unit="correlation",
                 threshold=0.0,
                 above=True,
@@ -82,49 +102,44 @@ def _reliability(records: Sequence[Record]) -> Node:
     return Every(in_order(found))
 
 
-def _above_noise(records: Sequence[Record]) -> Node:
+def _above_noise(records: Records) -> Node:
     found: list[Node] = []
     for record in records:
-        floor = record.number("mean_noise_floor")
+        summary = record.summary
+        floor = summary["mean_noise_floor"]
         if floor <= 0:
-            raise malformed(record, ("mean_noise_floor",), "a positive number", floor)
-        about = _influenced(record)
-        seeds = int(record.number("reliability", "seeds"))
-        if "influence_over_noise" in record.summary:
-            values = record.numbers("influence_over_noise", "values")
+            raise malformed(record, "mean_noise_floor", "a positive number", floor)
+        if "influence_over_noise" in summary:
+            values = np.array(summary["influence_over_noise"]["values"])
             value, interval = float(values.mean()), student(values)
-            note = "" if interval else NO_SPREAD.replace("networks", "seeds")
+            note = "" if interval else NO_SPREAD_OF_SEEDS
         else:
-            value = record.number("mean_absolute_influence") / floor
+            value = summary["mean_absolute_influence"] / floor
             interval, note = None, "no interval: the record does not hold it seed by seed"
         found.append(
             Reading(
-                **about,
+                **_about(record),
                 unit="ratio",
                 threshold=1.0,
                 above=True,
                 value=value,
                 interval=interval,
-                n=f"{seeds} seeds",
+                n=f"{summary['reliability']['seeds']} seeds",
                 note=note,
             )
         )
     return Every(in_order(found))
 
 
-ESTIMATES = {"gauss_newton": "influence functions", "ntk": "NTK"}
-
-
-def _estimates(records: Sequence[Record]) -> Node:
+def _estimates(records: Records) -> Node:
     found: list[Node] = []
     for record in records:
-        for name in record.get("estimates"):
-            keys = "estimates", name, "with_the_same_initialisation", "values"
-            values = record.numbers(*keys)
+        for name, row in record.summary["estimates"].items():
+            values = np.array(row["with_the_same_initialisation"]["values"])
             interval = student(values)
             found.append(
                 Reading(
-                    **_influenced(record),
+                    **_about(record),
                     unit="correlation",
                     threshold=0.0,
                     above=True,
@@ -132,56 +147,78 @@ def _estimates(records: Sequence[Record]) -> Node:
                     interval=interval,
                     where=ESTIMATES.get(name, name),
                     n=f"{len(values)} seeds",
-                    note="" if interval else NO_SPREAD.replace("networks", "seeds"),
+                    note="" if interval else NO_SPREAD_OF_SEEDS,
                 )
             )
     return Every(in_order(found))
 
 
-def _table(records: Sequence[Record]) -> list[Markup]:
-    runs = [record for record in records if record.experiment == "influence"]
-    if not runs:
+def title(record: Record[Summary]) -> str:
+    """Returns the name of the set."""
+    return set_name(record.summary["artefact"]["path"])
+
+
+def _sets(record: Record[Summary]) -> list[str]:
+    return [record.summary["artefact"]["path"]]
+
+
+def _subjects(record: Record[Summary]) -> set[Hashable]:
+    return {os.path.normpath(path) for path in _sets(record)}
+
+
+def _networks(_: Record[Summary]) -> Iterable[Mapping[str, Any]]:
+    return ()  # the record names none, but for the number of parameters
+
+
+HEAD = (
+    "set",
+    "networks",
+    "mean |influence|",
+    "noise floor",
+    "correlation between seeds",
+    "own class among nine",
+    "correlation of estimates",
+)
+
+
+def _tables(records: Records) -> list[Markup]:
+    if not records:
         return []
-    table = []
-    for record in runs:
-        method = str(record.get("artefact", "method"))
-        estimates = record.get("estimates")
-        of = "with_the_same_initialisation"
-        told = [
-            f"{ESTIMATES.get(name, name)} "
-            f"{record.number('estimates', name, of, 'mean'):.2f}"
-            for name in estimates
-        ]
-        table.append(
-            [
-                set_label(title_of(record), method),
-                f"{record.number('networks'):.0f}",
-                f"{record.number('mean_absolute_influence'):.3g}",
-                f"{record.number('mean_noise_floor'):.3g}",
-                f"{record.number('reliability', 'value'):.2f}",
-                f"{100 * record.number('same_class_among_top_nine'):.0f} %",
-                "; ".join(told) or "–",
-            ]
-        )
-    head = [
-        "set",
-        "networks",
-        "mean |influence|",
-        "noise floor",
-        "correlation between seeds",
-        "own class among nine",
-        "correlation of estimates",
-    ]
-    found = [data_table(head, table, "Leave-one-out influence on test losses.")]
-    for record in runs:
-        found += pictures_of(record)
+    rows = [_row(record) for record in records]
+    found = [data_table(HEAD, rows, "Leave-one-out influence on test losses.")]
+    for record in records:
+        found += pictures_of(record, CAPTIONS, title(record))
     return found
 
+
+def _row(record: Record[Summary]) -> list[Content]:
+    summary = record.summary
+    correlations = [
+        f"{ESTIMATES.get(name, name)} {row['with_the_same_initialisation']['mean']:.2f}"
+        for name, row in summary["estimates"].items()
+    ]
+    return [
+        set_label(title(record), summary["artefact"]["method"]),
+        str(summary["networks"]),
+        f"{summary['mean_absolute_influence']:.3g}",
+        f"{summary['mean_noise_floor']:.3g}",
+        f"{summary['reliability']['value']:.2f}",
+        f"{100 * summary['same_class_among_top_nine']:.0f} %",
+        "; ".join(correlations) or "–",
+    ]
+
+
+CAPTIONS = {
+    "influence.png": (
+        "Distilled images, each with the nine test images whose loss rises most when it is "
+        "left out"
+    ),
+}
 
 CLAIMS = (
     Claim(
         "influence_above_noise",
-        "5.2",
+        SINGLE_IMAGES,
         "Leaving out one distilled image changes test losses by more than other initial "
         "weights do.",
         "The mean absolute influence of a seed, over the standard deviation of a test loss "
@@ -193,7 +230,7 @@ CLAIMS = (
     ),
     Claim(
         "influence_reliable",
-        "5.2",
+        SINGLE_IMAGES,
         "Which test images a distilled image acts on is not a matter of initial weights.",
         "Rank correlation, over test images, of influences from different seeds is above 0 "
         f"for each set; the interval is the jackknife's over seeds. {EVERY}",
@@ -204,7 +241,7 @@ CLAIMS = (
     ),
     Claim(
         "influence_own_class",
-        "5.2",
+        SINGLE_IMAGES,
         "Each distilled image speaks for real images of its own class.",
         "The share of the nine most influenced test images that are of the distilled "
         "image's class is above one over the number of classes, for each set. "
@@ -216,7 +253,7 @@ CLAIMS = (
     ),
     Claim(
         "estimates_predict",
-        "beyond",
+        BEYOND,
         "Influence functions and the neural tangent kernel tell what leaving an image out "
         "does, without training again.",
         "Rank correlation, over test images, of each estimate with leave-one-out from the "
@@ -226,4 +263,17 @@ CLAIMS = (
         "influence.png",
         _estimates,
     ),
+)
+
+EXPERIMENT = Experiment(
+    name="influence",
+    summary=Summary,
+    title=title,
+    sets=_sets,
+    subjects=_subjects,
+    networks=_networks,
+    claims=CLAIMS,
+    contents=((SINGLE_IMAGES, _tables),),
+    captions=CAPTIONS,
+    steps=study.steps,
 )

@@ -27,7 +27,7 @@ _UNREADABLE = (
     EOFError,
     ValueError,
     KeyError,
-    NotImplementedError,
+    RuntimeError,  # a damaged header that says encrypted, or another compression
     zipfile.BadZipFile,
     zlib.error,
 )

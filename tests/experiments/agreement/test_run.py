@@ -23,7 +23,7 @@ from experiments.agreement import run as agreement_run
 from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import random_subsets
-from tests.core.test_pools import by_hand, classes, subset_batches, whole_batches
+from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
 from tests.experiments.test_cross_architecture import write
 
 ROWS = ["subset", "two", "random, 2 per class"]
@@ -80,7 +80,9 @@ def finished(artefacts, tmp_path_factory):
 def drawn(monkeypatch):
     """What the figure was given; nothing is drawn."""
     asked = []
-    monkeypatch.setattr(figures, "matched_agreements", lambda *given: asked.append(given))
+    monkeypatch.setattr(
+        agreement_run, "matched_agreements", lambda *given: asked.append(given)
+    )
     return asked
 
 
@@ -357,7 +359,7 @@ def test_other_sets_and_rules_find_the_pools_there(
     def groups(config, problem, old=agreement_train.row_groups):
         return {n: g._replace(program=Program()) for n, g in old(config, problem).items()}
 
-    monkeypatch.setattr(agreement, "_row_groups", groups)
+    monkeypatch.setattr(agreement_run, "row_groups", groups)
     paths = [tmp_path / "lucky.npz"]
     again = agreement_run.run(
         config(place, paths, "--tolerance=1e-6", "--protocol=study", "--least=3")
@@ -389,11 +391,11 @@ def test_one_pool_out_of_reach_leaves_the_other():
     def pool(accuracy):
         members = np.stack([network(accuracy) for _ in range(6)])
         means = (members == labels).mean(axis=1)
-        return agreement_compare.Pool(members, means, np.arange(6), None, 4, 1, {})
+        return agreement_compare.Pool(members, means, np.arange(6), None, 4, 1)
 
     targets = np.stack([network(0.5) for _ in range(2)])
     near, far = (
-        agreement_compare.Look(pool(accuracy), labels, 3).compare(targets, 0.2)
+        agreement_compare.Comparison(pool(accuracy), labels, 3).compare(targets, 0.2)
         for accuracy in (0.5, 1.0)
     )
     assert 0 < near.summary["value"] < 1
@@ -428,7 +430,6 @@ def test_training_that_diverges_is_named(tmp_path):
         def compile(self):
             return lambda: pools.Predicted(np.zeros((2, 45)), np.array([True, False]))
 
-    (tmp_path / "networks").mkdir()
     for name, kind, remedy in (
         (agreement_train.pool_name("subset"), "subset-trained", "lower --lr"),
         (agreement_train.row_name("subset"), "networks on subset", "another --protocol"),
@@ -442,16 +443,71 @@ def test_training_that_diverges_is_named(tmp_path):
         with pytest.raises(InputError, match=message):
             agreement_train.train({name: group}, 7, tmp_path)
         # Number 0 is kept: what was not well only filled its piece.
-        assert agreement_train._read(pieces[0], tmp_path).classes.shape == (1, 45)
-        assert not pieces[1].path(tmp_path).exists()
+        store = agreement_train._Store(tmp_path)
+        assert store.read(pieces[0]).classes.shape == (1, 45)
+        assert store.read(pieces[1]) is None
 
 
-def test_a_damaged_file_is_named(finished, artefacts, tmp_path, drawn):
-    shutil.copytree(finished[0], tmp_path / "cut")
-    file = tmp_path / "cut" / finished[1]["pools"]["early_stopped"]["files"][0]
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"cannot be read .* delete it to train its"):
-        agreement_run.run(config(tmp_path / "cut", artefacts))
+def rotated(contents):
+    return [*contents[1:], contents[0]]
+
+
+def flipped(content):
+    """One bit of the predictions flipped."""
+    at = content.index(b"classes.npy") + 170  # behind the headers
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+def of_the_old_version(content):
+    """The same arrays without a checksum."""
+    with np.load(text_io.BytesIO(content)) as held:
+        arrays = {name: held[name] for name in held.files if name != "checksum"}
+    np.savez(out := text_io.BytesIO(), **arrays)
+    return out.getvalue()
+
+
+DAMAGES = {
+    "cut": lambda contents: [content[:200] for content in contents],
+    "emptied": lambda contents: [b"" for _ in contents],
+    "swapped": rotated,
+    "a bit flipped": lambda contents: [flipped(content) for content in contents],
+    "of the old version": lambda contents: [of_the_old_version(c) for c in contents],
+    "deleted": lambda contents: [None for _ in contents],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_pieces_are_named_and_trained_again(
+    finished, artefacts, tmp_path, drawn, capsys, damage
+):
+    workdir, summary, _, _ = finished
+    shutil.copytree(workdir, cut := tmp_path / "cut")
+    files = sorted((cut / "networks").iterdir())
+    assert len(files) == 11
+    contents = DAMAGES[damage]([file.read_bytes() for file in files])
+    for file, content in zip(files, contents, strict=True):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+    again = agreement_run.run(config(cut, artefacts))
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if line.endswith("; computed again")]
+    assert len(lines) == (0 if damage == "deleted" else 11)
+    for file in files if lines else []:
+        assert sum(line.startswith(str(file)) for line in lines) == 1
+    assert "were trained before" not in told.out
+    for name in ("agreement", "rows", "model", "matching"):
+        assert again[name] == summary[name]
+    assert kept_equal(kept(cut), kept(workdir))
+
+
+def kept_equal(one, other):
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[kind][number], other[kind][number])
+        for kind in one
+        for number in one[kind] | other[kind]
+    )
 
 
 @pytest.mark.parametrize(
@@ -459,7 +515,7 @@ def test_a_damaged_file_is_named(finished, artefacts, tmp_path, drawn):
     [
         (["--artefacts="], "artefacts=.*name distilled sets"),
         (["--artefacts=absent.npz"], "absent.npz: no such file"),
-        (["--model=resnet"], "no architecture 'resnet'; known are own, convnet"),
+        (["--model=resnet"], "unknown architecture 'resnet'; choose among own, convnet"),
         (["--model=mlp,own"], "model='mlp,own': name one"),
         (["--model=vgg11"], "model='vgg11': 8x8 images cannot be halved"),
         (["--subset_high=0.01"], "subset_high=0.01: is below subset_low=0.05"),

@@ -1,0 +1,79 @@
+"""The record of `experiments.influence`."""
+
+from typing import NotRequired, TypedDict
+
+from distilljax.analysis.statistics import Spread, SpreadInterval
+from experiments.lab.records import Common
+
+
+class Reliability(TypedDict):
+    """Rank correlation of influences between seeds."""
+
+    value: float
+    standard_error: float | None
+    of: str
+    seeds: int
+
+
+class Correlation(Spread):
+    """Rank correlations over test images: mean over left-out images, a value a seed."""
+
+    over_images_std: float | None  # over seeds and left-out images
+    undefined: int  # correlations that are not defined
+
+
+class SolvedSystems(TypedDict):
+    """Linear systems of influence functions, all left-out images of one seed."""
+
+    damping: float
+    converged: int
+    most_iterations: int
+    largest_residual: float
+
+
+class SolvedRidge(TypedDict):
+    """Kernel ridge regression of one seed, in closed form."""
+
+    ridge: float
+
+
+class Correlations(TypedDict):
+    """An approximation beside leave-one-out."""
+
+    with_the_same_initialisation: Correlation
+    with_the_mean_over_initialisations: Correlation
+
+
+class Estimated(Correlations):
+    """An approximation beside leave-one-out, and how it was solved."""
+
+    solved: list[SolvedSystems | SolvedRidge]  # one for each seed
+
+
+class ArtefactRecord(TypedDict):
+    """The distilled set."""
+
+    path: str
+    method: str
+
+
+class Summary(Common):
+    """The contents of `summary.json`."""
+
+    images: int  # of the distilled set
+    test_images: int
+    networks: int
+    accuracy_on_all: Spread
+    accuracy_without_one: float
+    mean_absolute_influence: float
+    mean_noise_floor: float
+    influence_over_noise: NotRequired[SpreadInterval]  # a value a seed
+    share_above_two_standard_errors: float
+    reliability: Reliability
+    same_class_among_top_nine: float
+    estimates: dict[str, Estimated]
+    most_influenced: list[list[int]]  # positions in the test split, nine an image
+    artefact: ArtefactRecord
+    parameters: int
+    protocol: str
+    seconds: float

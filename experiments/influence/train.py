@@ -1,0 +1,146 @@
+"""Networks on a distilled set and on all but one of its images, trained in pieces."""
+
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax import data
+from distilljax.analysis import leave_one_out
+from distilljax.analysis.leave_one_out import Retrained
+from distilljax.training.evaluation import PROTOCOLS
+from distilljax.types import Array, Batch, InputError, Key, Model, RealSet
+from experiments.lab.kept import Arrays, digest
+from experiments.lab.progress import CellProgress
+from experiments.lab.sets import Named
+
+PROTOCOL = "study"
+
+
+class Problem(NamedTuple):
+    """Training and test data of all networks."""
+
+    named: Named
+    loaded: data.Dataset
+    model: Model
+    network: Mapping[str, Any]  # settings of the model
+    batch: Batch
+    test: RealSet
+    test_positions: np.ndarray  # i[t], in the test split
+    keys: Key  # key[s]
+    digest: str  # SHA-256 of data, preprocessing and set
+
+    def test_batch(self) -> Batch:
+        """Returns the test images, preprocessed, with one-hot labels."""
+        labels = jax.nn.one_hot(self.test.labels, self.loaded.num_classes)
+        return Batch(self.test.transform(self.test.images), labels)
+
+
+class Piece(NamedTuple):
+    """Networks that are trained in one dispatch, and kept together."""
+
+    number: int
+    networks: range  # positions in `leave_one_out.pairs`
+    identity: str  # SHA-256 of all that they depend on
+    kind: str = "network"
+
+    @property
+    def title(self) -> str:
+        """Name in progress lines."""
+        return f"networks {self.networks[0]} to {self.networks[-1]}"
+
+    @property
+    def name(self) -> str:
+        """Name of the file that it is kept in."""
+        return str(self.number)
+
+
+def _pieces(problem: Problem, num: int, most: int, together: int) -> list[Piece]:
+    """Returns the pieces of `num` networks, at most `most` in each."""
+    size = min(most, num)
+    settings = [problem.digest, problem.network, PROTOCOL, together, size]
+    arrays = [problem.test_positions, jax.random.key_data(problem.keys)]
+    shared = digest(settings, arrays)
+    return [
+        Piece(number, range(first, min(first + size, num)), digest([shared, first, num]))
+        for number, first in enumerate(range(0, num, size))
+    ]
+
+
+class _Store:
+    """The finished pieces of a working directory."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self._arrays = Arrays(workdir / "pieces")
+
+    def read(self, piece: Piece) -> Retrained | None:
+        found = self._arrays.read(piece.name, piece.identity, Retrained._fields)
+        if found is None:
+            return None
+        return Retrained(*(jnp.asarray(found[name]) for name in Retrained._fields))
+
+    def write(self, piece: Piece, networks: Retrained) -> None:
+        self._arrays.write(piece.name, piece.identity, **networks._asdict())
+
+
+def retrained(
+    problem: Problem, workdir: pathlib.Path, *, piece: int, together: int
+) -> Retrained:
+    """Returns all networks, in the order of `leave_one_out.pairs`.
+
+    Args:
+      problem: data and seeds.
+      workdir: where finished pieces are kept.
+      piece: networks in a piece.
+      together: networks trained side by side.
+
+    Raises:
+      InputError: a network whose losses are not finite.
+    """
+    keys, left_out = leave_one_out.pairs(problem.keys, problem.batch.labels.shape[0])
+    num = keys.shape[0]
+    pieces = _pieces(problem, num, piece, together)
+    size = len(pieces[0].networks)
+
+    @jax.jit
+    def train(keys: Key, left_out: Array, batch: Batch, test: RealSet) -> Retrained:
+        return leave_one_out.retrain(
+            keys,
+            left_out,
+            problem.model,
+            batch,
+            test,
+            PROTOCOLS[PROTOCOL],
+            together=together,
+        )
+
+    store = _Store(workdir)
+    held = {one.number: found for one in pieces if (found := store.read(one)) is not None}
+    missing = [one for one in pieces if one.number not in held]
+    if done := num - sum(len(one.networks) for one in missing):
+        print(f"{done} of {num} networks were trained before, in {workdir}")
+    units = [len(one.networks) for one in missing]
+    progress = CellProgress(missing, "network", units, noun="piece")
+    for one in missing:
+        # The last piece is filled up, so that one program serves all of them.
+        chosen = np.arange(one.networks.start, one.networks.start + size) % num
+        began = time.perf_counter()
+        trained = jax.device_get(
+            train(keys[chosen], left_out[chosen], problem.batch, problem.test)
+        )
+        trained = Retrained(*(x[: len(one.networks)] for x in trained))
+        if not np.isfinite(trained.losses).all():
+            raise InputError(
+                "a network's test loss is not finite: training on this set diverged under "
+                f"the protocol `{PROTOCOL}`"
+            )
+        store.write(one, trained)
+        held[one.number] = trained
+        progress.trained(one, len(one.networks), time.perf_counter() - began)
+        progress.finished(one, "")
+    parts = [held[one.number] for one in pieces]
+    return jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
