@@ -1,9 +1,9 @@
-"""The pieces of work that are done on both sides: `CASES`, by name.
+"""Benchmark cases that both distilljax and PyTorch compute: `CASES`, by name.
 
-A case runs what `distilljax` ships, a method's outer step or a training, with nothing
-left to chance: the network's weights are given, and the real images are as many as a
-batch has, so that any draw is the same batch. So another program given the same plain
-arrays has to find the same numbers.
+A case runs a part of `distilljax`, an outer step of a method or a training, without
+randomness: the weights are given, and there are as many real images as a batch has, so that
+any sample is the same batch. Another implementation given the same arrays must return the
+same numbers.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch, DistilledSet, Model, RealSet
 
 K = problem.NUM_CLASSES
-OUTER_RATE = 1e4  # so large that an update is the gradient: see `_outer`
+OUTER_RATE = 1e4  # so large that the update determines the gradient, see `_outer`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,42 +38,44 @@ class Sizes(problem.ProblemOptions):
     """Sizes of the cases."""
 
     ipc: int = option(10, "Distilled images per class, of ten classes.", low=1)
-    width: int = option(32, "Channels of the ConvNet.", low=1)
-    depth: int = option(3, "Blocks of the ConvNet.", low=1)
-    size: int = option(32, "Side of the images.", low=8)
-    channels: int = option(3, "Channels of the images.", low=1, high=3)
+    width: int = option(32, "Width of the ConvNet.", low=1)
+    depth: int = option(3, "Depth of the ConvNet.", low=1)
+    size: int = option(32, "Height and width of the images.", low=8)
+    channels: int = option(3, "Number of image channels.", low=1, high=3)
     unroll: int = option(10, "Inner steps of bptt and tm.", low=1)
-    remat: Remat = option("step", "What the reverse pass of bptt and tm keeps.")
+    remat: Remat = option("step", "Rematerialisation policy of bptt and tm.")
     real_batch: int = option(
         256,
-        "Real images: of each class (gm, dm, pool), of all (bptt), of a step (pool).",
+        "Real images: per class (gm, dm, pool), in all (bptt), per step (pool).",
         low=10,
     )
-    steps: int = option(300, "Training steps of train, loo and, about, pool.", low=1)
-    test_images: int = option(1000, "Images on which trained networks are tested.", low=10)
-    networks: int = option(
-        2, "Networks of loo, each without another image, and of pool.", low=1
+    steps: int = option(
+        300, "Training steps of train and loo, approximately of pool.", low=1
     )
-    together: int = option(1, "Networks of loo that train side by side here.", low=1)
+    test_images: int = option(1000, "Number of test images.", low=10)
+    networks: int = option(
+        2, "Networks of loo, each without a different image, and of pool.", low=1
+    )
+    together: int = option(1, "Networks of loo vmapped at a time in distilljax.", low=1)
 
 
 class Case(NamedTuple):
-    """A piece of work."""
+    """A benchmark case."""
 
-    function: Callable[..., Any]  # ours
-    args: tuple[Any, ...]  # of `function`
-    counted: Callable[..., Any]  # of `args`; see `_counted`, for FLOPs
-    result: Callable[[Any], dict[str, Any]]  # what `function` gave -> numbers by name
-    given: dict[str, Any]  # plain arrays, for the other side
-    unit: str  # what is done `units` times
+    function: Callable[..., Any]  # computation in distilljax
+    args: tuple[Any, ...]  # arguments of `function`
+    counted: Callable[..., Any]  # function of `args` for counting FLOPs, see `_counted`
+    result: Callable[[Any], dict[str, Any]]  # result of `function` -> arrays by name
+    given: dict[str, Any]  # plain arrays for PyTorch
+    unit: str  # name of the unit of work, of which there are `units`
     units: int = 1
 
 
 class _Common(NamedTuple):
-    """What all cases of one size share."""
+    """Model and data shared by all cases of one size."""
 
-    model: Model  # its fresh weights are those given
-    plain: Model  # the same, its products without padded zeros
+    model: Model  # its init returns the given weights
+    plain: Model  # the same, with products without padded zeros
     params: Any
     images: np.ndarray  # [n, h, w, c]
     labels: np.ndarray  # i[n]
@@ -105,7 +107,7 @@ def _common(sizes: Sizes, dtype: Any) -> _Common:
 
 
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function without what pieces of a batch compute twice."""
+    """Returns the function without recomputation in chunks of a batch."""
 
     def counted(*args: Any) -> Any:
         with mock.patch.object(inner, "cache_chunk", return_value=None):
@@ -115,7 +117,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _real(common: _Common, num: int, seed: int) -> tuple[RealSet, np.ndarray]:
-    """`num` random images with labels 0, 1, .., k - 1, 0, ..; and as networks see them."""
+    """Returns `num` random images with labels 0, .., k - 1, 0, .., raw and preprocessed."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (num, *common.images.shape[1:])).astype(np.uint8)
     split = data.Split(pixels, np.arange(num, dtype=np.int32) % K)
@@ -132,10 +134,10 @@ def _outer(
     given: dict[str, Any],
     learning_rate: float = 0.01,
 ) -> Case:
-    """One outer step of a method from where it starts.
+    """Returns the case of the first outer step of a method.
 
-    The images are learned by SGD whose rate is so large that the change of the images,
-    over the rate, is the meta-gradient to the last digits of the type.
+    The images are learned by SGD with a rate so large that the change of the images divided
+    by the rate is the meta-gradient to working precision.
     """
 
     def make(model: Model, **changed: Any) -> Any:
@@ -294,12 +296,12 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
     real, images = _real(common, K * batch, seed=1)
     test = _real(common, sizes.test_images, seed=3)
     subsets = pools.subsets(np.asarray(real.labels), sizes.networks, 0.25, 0.75, seed=0)
-    epochs = max(1, sizes.steps // (K // 2))  # of about k / 2 steps
+    epochs = max(1, sizes.steps // (K // 2))  # about k / 2 steps each
     keys = jax.random.split(jax.random.key(2), sizes.networks)
     seen = jax.jit(jax.vmap(pools.order, in_axes=(None, 0, None, None)))
 
     def steps(number: int) -> list[np.ndarray]:
-        """Positions of the images of each step."""
+        """Returns the positions of the images of each step."""
         size = subsets.sizes[number]
         orders = seen(keys[number], jnp.arange(epochs), subsets.positions[number], size)
         cut = -(-size // batch)
@@ -307,7 +309,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         return [part for one in orders for part in np.split(np.asarray(one[:size]), bounds)]
 
     def function(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
-        """`pools.subset_trained`, with logits for classes."""
+        """Runs `pools.subset_trained` with logits instead of classes."""
 
         def one(given: tuple[Any, Any, Any]) -> Any:
             key, where, size = given
@@ -327,7 +329,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         return jax.lax.map(one, (keys, positions, sizes))
 
     def counted(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
-        """As many gradients of single images, and predictions."""
+        """Computes the same number of single-image gradients and predictions."""
         loss_fn = losses.cross_entropy(common.plain.apply)
 
         def add(params: Any, where: Any) -> tuple[Any, None]:
@@ -367,18 +369,18 @@ CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
 
 
 def make(names: Any, sizes: Sizes, dtype: Any = np.float32) -> dict[str, Case]:
-    """Cases by name.
+    """Returns cases by name.
 
     Args:
-      names: of `CASES`.
-      sizes: how large.
-      dtype: of all floats; float64 needs x64.
+      names: keys of `CASES`.
+      sizes: sizes of the cases.
+      dtype: dtype of all floats; float64 needs x64.
     """
     common = _common(sizes, dtype)
     return {name: CASES[name](sizes, common) for name in names}
 
 
 def difference(ours: Any, theirs: Any) -> float:
-    """||ours - theirs|| / ||theirs||, as float64."""
+    """Returns ||ours - theirs|| / ||theirs|| in float64."""
     a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))

@@ -1,12 +1,12 @@
-"""Running an experiment from the command line: its Config becomes absl flags.
+"""Command-line programs: a `Config` becomes absl flags.
 
-An experiment module defines a `Config` and a function `run(config)`, and ends with
+A program defines a `Config` and a function `run(config)`, and ends with
 
     if __name__ == "__main__":
         launch.main(Config, run)
 
-`python -m experiments.NAME --help` then lists every option, and a group of options is
-written with dots: `--bptt.window=40`.
+`--help` then lists all options; options of a group are written with dots:
+`--bptt.window=40`.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from distilljax.config import Config, FieldError, alternatives, describe
 from distilljax.types import InputError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-# Name -> values, or what makes them of the flags given.
+# Name -> values, or a function from the given flags to values.
 Presets = Mapping[
     str, Mapping[str, Any] | Callable[[Mapping[str, object]], Mapping[str, Any]]
 ]
@@ -52,21 +52,21 @@ def main(
 ) -> None:
     """Parses the command line, then calls `run`.
 
-    A mistake of the user ends the program with one line on stderr and exit code 2, an
-    interruption (Ctrl-C or SIGTERM) with exit code 130; any other exception keeps its
+    An `InputError` ends the program with one line on stderr and exit code 2, an
+    interruption (Ctrl-C or SIGTERM) with exit code 130; other exceptions keep their
     traceback.
 
     Args:
       config_class: the options; see `parse`.
-      run: the experiment.
+      run: the program.
       presets: named settings that `--preset` chooses from; see `parse`.
-      argv: the arguments after the program's name; those of the process if absent.
+      argv: arguments after the program name; None for those of the process.
 
     Raises:
-      SystemExit: after a mistake. An interruption ends the process itself.
+      SystemExit: after an `InputError`. An interruption ends the process.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # A scheduler's notice ends a run as Ctrl-C does: after a checkpoint.
+    # SIGTERM, as from a job scheduler, ends a run like Ctrl-C: after a checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"--help", "-h"} & set(argv):
@@ -94,7 +94,7 @@ def main(
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        # A program that XLA still compiles or runs does not survive an orderly exit.
+        # os._exit: an orderly exit can crash while XLA compiles or runs a program.
         os._exit(130)
 
 
@@ -104,22 +104,22 @@ def parse(
     *,
     presets: Presets | None = None,
 ) -> AnyConfig:
-    """The configuration that a command line describes. Pure: no global flag changes.
+    """Parses a command line into a configuration, without global flags.
 
     Args:
       config_class: its fields are int, float, str, bool, `Literal`, a union of these
         with None, or a group of further options (another `Config`).
-      argv: the arguments after the program's name.
-      presets: name -> values, with nested mappings or dotted names; `--preset=NAME`
-        puts them between the defaults and the flags given. A preset may hold values
-        for groups that are not selected; they keep their defaults. A preset that depends
-        on the flags given is a function of them: dotted name -> value.
+      argv: arguments after the program name.
+      presets: name -> values, with nested mappings or dotted names. `--preset=NAME`
+        overrides defaults and is overridden by other flags. Values for groups that are not
+        selected are ignored. A preset may be a function of the given flags (dotted name ->
+        value).
 
     Raises:
-      InputError: an unknown flag, a value that is refused, or a flag that the other
-        flags leave without a meaning. The message names the flag as it is typed.
-      TypeError: a field of `config_class` cannot be a flag.
-      ValueError: a preset names an option that does not exist.
+      InputError: an unknown flag, an invalid value, or a flag of a group that is not
+        selected. The message names the flag as it is typed.
+      TypeError: a field of `config_class` has an unsupported type.
+      ValueError: a preset has an unknown option.
     """
     options = {o.path: o for section in _sections(config_class()) for o in section.options}
     parsed = flags.FlagValues()
@@ -156,25 +156,24 @@ def parse(
 
 
 def _message(error: InputError) -> str:
-    """What the user reads; a refused field is named as its flag is typed."""
+    """Returns the message for the user; a field is named as its flag is typed."""
     if isinstance(error, FieldError):
         return f"--{error.path}={_text(error.value)}: {error.reason}"
     return str(error)
 
 
 def command_line(module: str, config: Config) -> str:
-    """The shortest command that gives `config`: only what differs from the defaults.
+    """Returns the shortest command for `config`: values that differ from the defaults.
 
-    Options without a meaning in `config`, such as those of a method that was not
-    chosen, are left out.
+    Options that do not apply, such as those of a method that is not selected, are omitted.
 
     Args:
-      module: the experiment's module; `__spec__.name` inside it, also as a program.
-      config: what the command describes.
+      module: the program's module; `__spec__.name` inside it.
+      config: the configuration.
 
     Raises:
-      InputError: a value has no spelling as a flag: the string "none" where None is
-        allowed too.
+      InputError: a value cannot be written as a flag: the string "none" if None is allowed
+        too.
     """
     options = [o for section in _sections(type(config)()) for o in section.options]
     values = {o.path: operator.attrgetter(o.path)(config) for o in options}
@@ -197,14 +196,14 @@ def help_text(
     presets: Presets | None = None,
     width: int = 100,
 ) -> str:
-    """What `--help` prints: a section for each group of options, in aligned columns.
+    """Returns the text of `--help`: a section for each group of options.
 
     Args:
       config_class: the options.
-      program: how the program is started, for the usage line.
-      summary: one sentence on what it does.
+      program: command that starts the program, for the usage line.
+      summary: one-sentence description.
       presets: the choices of `--preset`, if any.
-      width: columns of the terminal; lines are shorter.
+      width: terminal width; lines are shorter.
     """
     lines = [summary, ""] if summary else []
     lines.append(f"usage: {program} [--option=value ...]")
@@ -225,9 +224,9 @@ def help_text(
 
 
 def only_cpu() -> bool:
-    """Whether there is nothing but a CPU to compute on, without starting JAX.
+    """Returns whether the CPU is the only device, without starting JAX.
 
-    No plugin of JAX brings another device, or `JAX_PLATFORMS` keeps to the CPU.
+    True if no JAX plugin provides another device, or if `JAX_PLATFORMS` selects the CPU.
     """
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         return True
@@ -236,11 +235,11 @@ def only_cpu() -> bool:
 
 
 def compile_quickly() -> None:
-    """Tells XLA to optimise less for a CPU, where that is all there is to compute on.
+    """Lowers the XLA optimisation level if the CPU is the only device.
 
-    Outer steps, training and tests of a ConvNet compile in half the time and run no slower
-    at level 1 of `--xla_backend_optimization_level` than at its default. A level in
-    `XLA_FLAGS` wins. Must come before JAX first computes.
+    At level 1 of `--xla_backend_optimization_level` outer steps, training and evaluation of
+    a ConvNet compile in half the time and run no slower than at the default. A level in
+    `XLA_FLAGS` takes precedence. Must be called before the first JAX computation.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if _LEVEL in given or not only_cpu():
@@ -249,12 +248,12 @@ def compile_quickly() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache directory, for the next start.
+    """Caches compiled programs in the user's cache directory.
 
-    Sets JAX's global configuration. A `JAX_COMPILATION_CACHE_DIR` in the environment
-    wins; an empty one means no cache. A directory that cannot be written to costs a
-    warning and the cache. What compiles in less than a second is not kept, by JAX's own
-    default, `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`.
+    Sets JAX's global configuration. `JAX_COMPILATION_CACHE_DIR` in the environment takes
+    precedence; if empty, there is no cache. If the directory is not writable, there is a
+    warning and no cache. Programs that compile in less than a second are not cached, by the
+    JAX default of `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -263,7 +262,7 @@ def enable_compilation_cache() -> None:
         directory = pathlib.Path(caches, "distilljax", "xla")
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory.
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory.
         print(
             f"warning: programs are compiled anew at each start: {error}", file=sys.stderr
         )
@@ -278,10 +277,10 @@ class _Option:
     path: str
     annotation: Any
     default: Any
-    metadata: Mapping[str, Any]  # as `distilljax.config.option` fills it
+    metadata: Mapping[str, Any]  # as set by `distilljax.config.option`
     conditions: tuple[
         tuple[str, object], ...
-    ]  # (path, value it must have), outermost first
+    ]  # (path of a selector, required value), outermost first
 
     def unmet_condition(self, values: Mapping[str, object]) -> tuple[str, object] | None:
         return next(
@@ -289,7 +288,7 @@ class _Option:
         )
 
     def row(self) -> tuple[str, str, str, str]:
-        """The cells of its row in the help text."""
+        """Returns the cells of its row in the help text."""
         negatable = "[no]" if bool in alternatives(self.annotation) else ""
         kinds = [self._kind(a) for a in alternatives(self.annotation)]
         help = self.metadata.get("help", "")
@@ -319,7 +318,7 @@ class _Option:
 
 @dataclasses.dataclass(frozen=True)
 class _Section:
-    """A configuration's own options, without those of its groups."""
+    """The options of a configuration without those of its groups."""
 
     title: str
     help: str
@@ -365,12 +364,12 @@ _ABSL_PARSERS: Mapping[Any, type[flags.ArgumentParser]] = {
 
 
 class _Parser(flags.ArgumentParser[Any]):
-    """Tries the alternatives of an annotation; the error says which there are."""
+    """Parses a value as one of the alternatives of an annotation."""
 
     def __init__(self, annotation: Any) -> None:
         super().__init__()
         self.annotation = annotation
-        # Every text is a string, so that alternative is the last resort.
+        # str accepts every text, so it is tried last.
         self.alternatives = sorted(alternatives(annotation), key=lambda kind: kind is str)
         for kind in self.alternatives:
             if not (kind in _ABSL_PARSERS or kind is type(None) or _is_literal(kind)):
@@ -413,7 +412,7 @@ def _define(values: flags.FlagValues, name: str, annotation: Any) -> None:
 
 
 def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parses into `values`; what absl refuses becomes an InputError."""
+    """Parses into `values`; errors of absl become `InputError`s."""
     try:
         positional = values(["", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -430,7 +429,7 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested mappings under dotted names: ("bptt.window", 40)."""
+    """Yields the entries of nested mappings with dotted names: ("bptt.window", 40)."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -450,19 +449,19 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A value as it is typed after the equals sign."""
+    """Returns a value as it is typed after the equals sign."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _spell(path: str, value: object) -> str:
-    """The flag that sets an option."""
+    """Returns the flag that sets an option."""
     if isinstance(value, bool):
         return f"--{path}" if value else f"--no{path}"
     return f"--{path}={_text(value)}"
 
 
 def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
-    """Widths of the four columns; the help text has what the others leave."""
+    """Returns the widths of the four columns; help text takes the remaining width."""
     limits = 30, 22, 14
     widths = [
         min(limit, max(len(row[column]) for row in rows))
@@ -474,7 +473,7 @@ def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
 
 def _row_lines(row: tuple[str, ...], widths: list[int]) -> list[str]:
     flag, *others = row
-    # A long flag has a line of its own, so that it can be copied.
+    # A long flag has its own line, so that it can be copied.
     lines = [f"  {flag}"] if len(flag) > widths[0] else []
     columns = [["" if lines else flag], *map(textwrap.wrap, others, widths[1:])]
     for cells in zip_longest(*columns, fillvalue=""):

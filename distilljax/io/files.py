@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old one or the new one, whole."""
+"""Atomic file writes: a killed process leaves the complete old or new file."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path`, renamed to `path` on success."""
+    """Yields a temporary path in the same folder, renamed to `path` on success."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
@@ -21,7 +21,7 @@ def replacing(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:
-    """Writes indented JSON. NaN is refused: it is not JSON."""
+    """Writes indented JSON atomically; raises ValueError on NaN, which is not JSON."""
     text = json.dumps(value, indent=2, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Flat records in a JSON-lines file: append as they come, cut back on resume."""
+"""Flat records in a JSON-lines file: appended during a run, truncated on resume."""
 
 import json
 import math
@@ -21,16 +21,16 @@ def _line(record: Record) -> str:
 
 
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
-    """Adds one line a record; a number that is not finite becomes null."""
+    """Appends one line per record; a number that is not finite becomes null."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(map(_line, records))
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """All records; a last line torn by a kill is left out, no file is no records.
+    """Returns all records; an incomplete last line is ignored, no file is no records.
 
     Raises:
-      InputError: a line before the last is no JSON.
+      InputError: a line before the last is not JSON.
     """
     if not path.exists():
         return []
@@ -44,7 +44,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
-    """Drops the records after `step`, those that a resumed run writes again."""
+    """Drops the records after `step`, which a resumed run writes again."""
     kept = [record for record in read(path) if record["step"] <= step]
     with replacing(path) as temporary:
         temporary.write_text("".join(map(_line, kept)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Layers that the architectures share."""
+"""Layers shared by the architectures."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Norm = Literal["instance", "group", "layer", "none"]
 Pooling = Literal["avg", "max", "none"]
 Init = Literal["torch", "he"]
 
-GROUPS = 4  # of norm=group
+GROUPS = 4  # number of groups of norm=group
 
 Initializer = Callable[..., Array]
 
@@ -41,9 +41,9 @@ def bias_init(init: Init, fan_in: int) -> Initializer:
 class Conv(nn.Module):
     """Convolution with bias; weights `kernel` [kh, kw, c, d] and `bias` [d].
 
-    Instance normalisation takes away what is the same at all pixels of a channel. Before
-    it (`then="instance"`) the bias is a weight without effect, as it is in published
-    networks, and time is saved by not adding it: its gradient is zero, not rounding.
+    Instance normalisation subtracts the mean of each channel, so a bias before it
+    (`then="instance"`) has no effect. It remains a parameter, as in published networks, but
+    is not added, which saves time: its gradient is exactly zero, not rounding error.
     """
 
     features: int
@@ -90,10 +90,10 @@ class Dense(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """Instance, group (four groups) or layer norm; none of them keeps statistics.
+    """Instance, group (four groups) or layer norm, without running statistics.
 
     Instance norm is group norm with one group per channel, eps 1e-5, with a learned
-    scale (1 at first) and bias (0 at first) per channel.
+    scale (initially 1) and bias (initially 0) per channel.
     """
 
     kind: Norm
@@ -120,11 +120,14 @@ class Normalisation(nn.Module):
 
 
 def pool(x: Array, kind: Pooling) -> Array:
-    """2x2 pooling, stride 2; an odd last row or column is dropped.
+    """Pools 2x2 with stride 2; an odd last row or column is dropped.
 
     Args:
       x: f32[b, h, w, c], h and w at least 2 unless `kind` is `none`.
       kind: `avg`, `max` or `none`.
+
+    Raises:
+      InputError: a side below 2.
     """
     if kind == "none":
         return x
