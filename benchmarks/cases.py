@@ -7,7 +7,7 @@ same numbers.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -15,19 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from benchmarks import problem
 from distilljax import data
 from distilljax.analysis import leave_one_out, pools
 from distilljax.config import option
 from distilljax.core import inner, losses, parameters, sampling
+from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.scan import Remat, scan
 from distilljax.methods import METHODS
 from distilljax.models import convnet
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Batch, DistilledSet, Model, RealSet
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 K = problem.NUM_CLASSES
 OUTER_RATE = 1e4  # so large that the update determines the gradient, see `_outer`
@@ -76,17 +78,17 @@ class _Common(NamedTuple):
 
     model: Model  # its init returns the given weights
     plain: Model  # the same, with products without padded zeros
-    params: Any
+    params: Params
     images: np.ndarray  # [n, h, w, c]
     labels: np.ndarray  # i[n]
-    dtype: Any
+    dtype: DTypeLike
 
     @property
     def given(self) -> dict[str, Any]:
         return {"params": self.params, "images": self.images, "labels": self.labels}
 
 
-def _common(sizes: Sizes, dtype: Any) -> _Common:
+def _common(sizes: Sizes, dtype: DTypeLike) -> _Common:
     shape = (sizes.size, sizes.size, sizes.channels)
     config = convnet.Config(width=sizes.width, depth=sizes.depth)
     model = convnet.make(config, shape, K)
@@ -129,7 +131,7 @@ def _outer(
     name: str,
     sizes: Sizes,
     common: _Common,
-    source: Any,
+    source: Source,
     settings: dict[str, Any],
     given: dict[str, Any],
     learning_rate: float = 0.01,
@@ -140,7 +142,7 @@ def _outer(
     by the rate is the meta-gradient to working precision.
     """
 
-    def make(model: Model, **changed: Any) -> Any:
+    def make(model: Model, **changed: Any) -> Method:
         config = METHODS[name].Config().replace(settings | changed)
         return METHODS[name].make(config, model)
 
@@ -250,7 +252,7 @@ def _train(sizes: Sizes, common: _Common) -> Case:
     test = _real(common, sizes.test_images, seed=3)
 
     def of(model: Model) -> Callable[..., Any]:
-        def function(key: Any, batch: Batch, test: RealSet) -> Any:
+        def function(key: Key, batch: Batch, test: RealSet) -> Array:
             params = evaluation.train(key, model, batch, _protocol(sizes))
             return evaluation.predict(model.apply, params, test)
 
@@ -271,7 +273,7 @@ def _loo(sizes: Sizes, common: _Common) -> Case:
     left_out = np.arange(sizes.networks) % len(common.images)
 
     def of(model: Model) -> Callable[..., Any]:
-        def function(keys: Any, left_out: Any, batch: Batch, test: RealSet) -> Any:
+        def function(keys: Key, left_out: Array, batch: Batch, test: RealSet) -> Array:
             protocol, together = _protocol(sizes), sizes.together
             return leave_one_out.retrain(
                 keys, left_out, model, batch, test, protocol, together=together
@@ -308,10 +310,12 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
         bounds = np.arange(1, cut) * size // cut
         return [part for one in orders for part in np.split(np.asarray(one[:size]), bounds)]
 
-    def function(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
+    def function(
+        keys: Key, positions: Array, sizes: Array, real: RealSet, test: RealSet
+    ) -> Array:
         """Runs `pools.subset_trained` with logits instead of classes."""
 
-        def one(given: tuple[Any, Any, Any]) -> Any:
+        def one(given: tuple[Key, Array, Array]) -> Array:
             key, where, size = given
             params = pools.train_on_subset(
                 key,
@@ -328,11 +332,13 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
 
         return jax.lax.map(one, (keys, positions, sizes))
 
-    def counted(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
+    def counted(
+        keys: Key, positions: Array, sizes: Array, real: RealSet, test: RealSet
+    ) -> list[Array]:
         """Computes the same number of single-image gradients and predictions."""
         loss_fn = losses.cross_entropy(common.plain.apply)
 
-        def add(params: Any, where: Any) -> tuple[Any, None]:
+        def add(params: Params, where: Array) -> tuple[Params, None]:
             grads = jax.grad(loss_fn)(params, sampling.take(real, where[None]))
             return jax.tree.map(jnp.add, params, grads), None
 
@@ -368,7 +374,9 @@ CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
 }
 
 
-def make(names: Any, sizes: Sizes, dtype: Any = np.float32) -> dict[str, Case]:
+def make(
+    names: Iterable[str], sizes: Sizes, dtype: DTypeLike = np.float32
+) -> dict[str, Case]:
     """Returns cases by name.
 
     Args:

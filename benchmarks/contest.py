@@ -84,7 +84,9 @@ def names(field: str, text: str, known: Collection[str]) -> tuple[str, ...]:
     found = tuple(text.split(","))
     for name in found:
         if name not in known or found.count(name) > 1:
-            what = "is named twice" if name in known else f"is none of {', '.join(known)}"
+            what = (
+                "is named twice" if name in known else f"is not one of {', '.join(known)}"
+            )
             raise FieldError(field, text, f"{name!r} {what}")
     return found
 

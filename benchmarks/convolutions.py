@@ -25,7 +25,7 @@ from benchmarks.harness import Column, figure
 from distilljax.config import option
 from distilljax.core import losses
 from distilljax.models.conv import Formulation
-from distilljax.types import Batch, Model, Params
+from distilljax.types import Array, Batch, Model, Params
 
 FORMULATIONS = tuple(name for name in get_args(Formulation) if name != "auto")
 REFERENCE = "library"
@@ -54,11 +54,12 @@ def kinds(model: Model) -> dict[str, Computes]:
     """Returns the computations on one batch by kind."""
     loss_fn = losses.cross_entropy(model.apply)
 
-    def squared_norm(images: Any, params: Params, labels: Any) -> Any:
+    def squared_norm(images: Array, params: Params, labels: Array) -> Array:
         grads = jax.grad(loss_fn)(params, Batch(images, labels))
-        return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))
+        squares = (jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))
+        return sum(squares, start=jnp.zeros(()))
 
-    def second(params: Params, batch: Batch) -> Any:
+    def second(params: Params, batch: Batch) -> Array:
         return jax.grad(squared_norm)(batch.images, params, batch.labels)
 
     return {
@@ -141,6 +142,14 @@ def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _time(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: contest.cell(row[kind])
+
+
+def _speed(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: contest.speed(row[kind])
+
+
 def _share(kind: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda row: f"{row[kind]['share_of_ceiling']:.0%}"
 
@@ -148,8 +157,8 @@ def _share(kind: str) -> Callable[[Mapping[str, Any]], str]:
 COLUMNS = (
     Column("formulation", lambda r: r["formulation"], left=True),
     Column("scan", lambda r: r["place"], left=True),
-    *(Column(f"{k} s", lambda r, k=k: contest.cell(r[k])) for k in KINDS),
-    *(Column(f"{k}, times as fast", lambda r, k=k: contest.speed(r[k])) for k in KINDS),
+    *(Column(f"{k} s", _time(k)) for k in KINDS),
+    *(Column(f"{k}, times as fast", _speed(k)) for k in KINDS),
     *(Column(f"{k}, of ceiling", _share(k)) for k in KINDS),
     Column("compile s", lambda r: figure(sum(r[k]["compile_seconds"] for k in KINDS))),
 )

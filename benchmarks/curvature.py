@@ -36,7 +36,7 @@ from distilljax.core import inner, losses, sampling
 from distilljax.curvature import estimators, hessian
 from distilljax.models import convnet
 from distilljax.training.evaluation import EvaluationProtocol, optimizer
-from distilljax.types import Array, Batch, InputError, Key
+from distilljax.types import Array, Batch, Estimate, InputError, Key, Params
 
 SETS, POINTS = 4, 301  # sets and points of the study's figure
 TARGET = 0.03
@@ -80,7 +80,7 @@ class Problem:
         self.loss_fn = losses.cross_entropy(model.apply)
 
         @jax.jit
-        def train(key: Key) -> Any:
+        def train(key: Key) -> Params:
             init_key, order_key = jax.random.split(key)
             order = sampling.epochs(
                 order_key, real.labels.shape[0], 256, max(1, config.iterations)
@@ -111,8 +111,8 @@ def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
     """Returns implementations of v^T H v, (params, batch, key) -> f32[probes]."""
     loss_fn = problem.loss_fn
 
-    def many(one: Callable[[Any, Any, Any], Array]) -> Callable[..., Array]:
-        def compute(params: Any, batch: Batch, key: Key) -> Array:
+    def many(one: Callable[[Params, Batch, Params], Array]) -> Callable[..., Array]:
+        def compute(params: Params, batch: Batch, key: Key) -> Array:
             def of_chunk(part: Batch) -> Array:
                 return jax.lax.map(
                     lambda i: one(
@@ -125,11 +125,11 @@ def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
 
         return compute
 
-    def forward_reverse(params: Any, batch: Batch, v: Any) -> Array:
+    def forward_reverse(params: Params, batch: Batch, v: Params) -> Array:
         return estimators.dot(v, hessian.hvp(loss_fn, params, batch)(v))
 
-    def reverse_reverse(params: Any, batch: Batch, v: Any) -> Array:
-        def slope(params: Any) -> Array:
+    def reverse_reverse(params: Params, batch: Batch, v: Params) -> Array:
+        def slope(params: Params) -> Array:
             return estimators.dot(jax.grad(loss_fn)(params, batch), v)
 
         return estimators.dot(v, jax.grad(slope)(params))
@@ -198,7 +198,7 @@ def spreads(config: Config, problem: Problem) -> dict[str, Any]:
     found = {}
     for name, size in (("all", None), ("batch", config.batch)):
 
-        def estimate(key: Key, size: int | None = size) -> Any:
+        def estimate(key: Key, size: int | None = size) -> Estimate:
             given = (problem.loss_fn, problem.params, batch, key)
             if size is None:
                 return hessian.trace(

@@ -32,7 +32,7 @@ from distilljax.core import losses
 from distilljax.curvature import hessian
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Batch, InputError, Key
+from distilljax.types import Array, Batch, InputError, Key, Params
 
 FLAG = "--xla_force_host_platform_device_count="
 WORKS = ("evaluation", "trace")
@@ -56,13 +56,10 @@ class Config(contest.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.counts[0] != 1:
-            raise FieldError(
-                "devices", self.devices, "begin with 1, the one to compare with"
-            )
-        for name in ("networks", "images"):
-            value = getattr(self, name)
+            raise FieldError("devices", self.devices, "must begin with 1, the reference")
+        for name, value in (("networks", self.networks), ("images", self.images)):
             if any(value % count for count in self.counts):
-                reason = f"has to divide evenly over devices={self.devices}"
+                reason = f"must be divisible by each number of devices={self.devices}"
                 raise FieldError(name, value, reason)
 
     @property
@@ -92,7 +89,7 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
 
         return jax.lax.map(one, keys)
 
-    def traced(params: Any, batch: Batch) -> Array:
+    def traced(params: Params, batch: Batch) -> Array:
         return hessian.trace(
             losses.cross_entropy(model.apply),
             params,
@@ -138,8 +135,8 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
 @contextlib.contextmanager
 def presented(num: int) -> Iterator[None]:
     """Makes processes started within see the processor as `num` devices."""
-    flags = [word for word in os.environ.get("XLA_FLAGS", "").split() if FLAG not in word]
-    flags = " ".join([*flags, f"{FLAG}{num}"])
+    kept = [word for word in os.environ.get("XLA_FLAGS", "").split() if FLAG not in word]
+    flags = " ".join([*kept, f"{FLAG}{num}"])
     with mock.patch.dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu"):
         yield
 

@@ -14,7 +14,7 @@ exactly one batch, where sampling has no choice.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from distilljax import data
 from distilljax.config import FieldError, option
 from distilljax.core.outer import Method, OuterState
 from distilljax.methods import METHODS
-from distilljax.types import RealSet
+from distilljax.types import Array, Key, RealSet
 
 MATCHING = ("dm", "gm")
 
@@ -78,8 +78,8 @@ class Host:
         return RealSet(
             self._images[where],
             self._labels[where],
-            self._index,
-            np.full(len(self._index), num, np.int32),
+            cast(Array, self._index),
+            cast(Array, np.full(len(self._index), num, np.int32)),
             self._transform,
         )
 
@@ -90,11 +90,11 @@ def images(state: OuterState) -> np.ndarray:
 
 
 def on_device(
-    method: Method, length: int, start: OuterState, real: RealSet, keys: Any, name: str
+    method: Method, length: int, start: OuterState, real: RealSet, keys: Key, name: str
 ) -> Contestant:
     """Returns the contestant with `length` steps per dispatch; its result is the state."""
 
-    def many(keys: Any, state: OuterState, real: RealSet) -> OuterState:
+    def many(keys: Key, state: OuterState, real: RealSet) -> OuterState:
         return jax.lax.scan(lambda s, k: (method.step(k, s, real)[0], None), state, keys)[0]
 
     parts = keys.reshape(-1, length)
@@ -111,7 +111,7 @@ def on_device(
 
 
 def fed(
-    step: Callable[..., Any], start: OuterState, host: Host, keys: Any
+    step: Callable[..., Any], start: OuterState, host: Host, keys: Key
 ) -> Callable[[], OuterState]:
     """Returns the work with one step per dispatch, each with a batch from the host."""
 
@@ -137,7 +137,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
         problem.NUM_CLASSES,
     )
     keys = jax.random.split(jax.random.key(1), max(config.lengths))
-    found = {}
+    found: dict[str, Contestant] = {}
     for name in contest.names("methods", config.methods, MATCHING):
         settings = METHODS[name].Config().replace({"real_batch": per_class})
         method = METHODS[name].make(settings, made.model)

@@ -47,7 +47,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
         return model.apply(params, batch.images)
 
     single = harness.compiled(one, jax.random.key(2), batch)
-    found = {}
+    found: dict[str, Contestant] = {}
     for num in contest.counts("networks", config.networks):
         keys = jax.random.split(jax.random.key(2), num)
 

@@ -31,12 +31,12 @@ from benchmarks import contest, harness
 from benchmarks.contest import Contestant, Given
 from benchmarks.harness import Column, figure
 from distilljax import data, io
-from distilljax.analysis.statistics import spread
+from distilljax.analysis.statistics import Spread, spread
 from distilljax.config import option
 from distilljax.core import distilled, inner, losses
 from distilljax.models import MODELS
 from distilljax.training import evaluation
-from distilljax.types import Array, Batch, Key, Model, Params
+from distilljax.types import Array, Batch, Key, Model, Params, RealSet
 
 ARTEFACT = harness.ROOT / "experiments" / "artefacts" / "embedded_tm_ipc10"
 ONES = 4096
@@ -178,7 +178,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
     return found
 
 
-def accuracies(config: Config) -> dict[str, dict[str, Any]]:
+def accuracies(config: Config) -> dict[str, Spread]:
     """Returns test accuracy of new networks in every precision, with common seeds."""
     if not config.seeds:
         return {}
@@ -198,7 +198,9 @@ def accuracies(config: Config) -> dict[str, dict[str, Any]]:
             continue
         network = casting(model, precision)
 
-        def score(keys: Key, batch: Batch, test: Any, network: Model = network) -> Array:
+        def score(
+            keys: Key, batch: Batch, test: RealSet, network: Model = network
+        ) -> Array:
             return evaluation.fresh_accuracy(
                 keys, network, batch, test, protocol, learning_rate=rate
             )

@@ -36,16 +36,18 @@ class Config(harness.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("ipcs", "unrolls"):
-            contest.counts(name, getattr(self, name))
+        contest.counts("ipcs", self.ipcs)
+        contest.counts("unrolls", self.unrolls)
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
     """Returns the contestants: every method at every size."""
     found: dict[str, Contestant] = {}
     for ipc in contest.counts("ipcs", config.ipcs):
-        shared = {n: getattr(config, n) for n in ("width", "size", "channels")}
-        made = problem.make(problem.ProblemOptions(ipc=ipc, **shared))
+        options = problem.ProblemOptions(
+            ipc=ipc, width=config.width, size=config.size, channels=config.channels
+        )
+        made = problem.make(options)
         for method in METHODS:
             option_name = UNROLL.get(method)
             lengths = contest.counts("unrolls", config.unrolls) if option_name else (None,)

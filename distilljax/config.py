@@ -160,7 +160,7 @@ class Config:
             if name not in hints:
                 near = difflib.get_close_matches(name, hints, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise FieldError(name, value, f"there is no such field{hint}")
+                raise FieldError(name, value, f"unknown field{hint}")
             group = self._group(name, hints[name])
             if group is None or not isinstance(value, Mapping):
                 changes[name] = value
@@ -173,6 +173,21 @@ class Config:
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
         return dataclasses.replace(self, **changes)
+
+    def chosen(self, name: str) -> tuple[str, "Config"]:
+        """Returns the value of a selector and the group of that name.
+
+        Args:
+          name: a selector that `chooses` added, such as `method`.
+
+        Raises:
+          ValueError: `name` is not a selector.
+        """
+        key = getattr(self, name, None)
+        for field in dataclasses.fields(self):
+            if field.name == key and field.metadata.get("selected_by") == (name, key):
+                return key, getattr(self, key)
+        raise ValueError(f"{name!r} is not a selector of {type(self).__name__}")
 
     def _group(self, name: str, annotation: Any) -> "Config | None":
         """Returns the group that a mapping given for the field changes, or None."""

@@ -39,8 +39,8 @@ def num_examples(data: Any) -> int:
     shapes = [jnp.shape(x) for x in jax.tree.leaves(data)]
     if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
         raise InputError(
-            "a data set is arrays whose leading axes agree, one entry an example; these "
-            f"have the shapes {', '.join(map(str, shapes)) or 'of nothing'}"
+            "the arrays of a data set must have a common leading axis of examples; their "
+            f"shapes are {', '.join(map(str, shapes)) or 'none'}"
         )
     if shapes[0][0] == 0:
         raise InputError("the data set is empty: there is nothing to take the mean of")

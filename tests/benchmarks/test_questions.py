@@ -431,7 +431,7 @@ def test_the_flags_of_all_are_flags(name):
 def test_only_what_there_is_can_be_named():
     assert every.Config().names == list(every.RUNS)
     assert every.Config(only="memory,methods").names == ["memory", "methods"]
-    with pytest.raises(FieldError, match=r"^only=.*'memo' is none of methods, memory"):
+    with pytest.raises(FieldError, match=r"^only=.*'memo' is not one of methods, memory"):
         every.Config(only="methods,memo")
 
 
