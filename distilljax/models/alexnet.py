@@ -37,7 +37,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h' w' (3 width // 2)]."""
+        """Maps f32[b, h, w, c] to f32[b, h' w' (3 width // 2)]."""
         narrow, middle, wide = (self.config.width * share // 2 for share in (2, 3, 4))
         layers = (
             (narrow, 5, 4 if images.shape[-1] == 1 else 2, True),

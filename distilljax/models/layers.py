@@ -22,12 +22,18 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def kernel_init(init: Init) -> Initializer:
-    """`torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: normal, variance 2/fan_in."""
+    """Returns the initialiser of kernels.
+
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: truncated normal, variance 2/fan_in.
+    """
     return _uniform_fan_in if init == "torch" else nn.initializers.he_normal()
 
 
 def bias_init(init: Init, fan_in: int) -> Initializer:
-    """`torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in of the kernel; `he`: zeros."""
+    """Returns the initialiser of biases, with fan_in of the kernel.
+
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: zeros.
+    """
     if init == "he":
         return nn.initializers.zeros_init()
     bound = fan_in**-0.5
@@ -56,7 +62,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h', w', features]."""
+        """Maps f32[b, h, w, c] to f32[b, h', w', features]."""
         size, channels = self.kernel_size, images.shape[-1]
         fan_in = size * size * channels
         kernel = self.param(
@@ -81,7 +87,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, d] -> f32[b, features]."""
+        """Maps f32[b, d] to f32[b, features]."""
         return nn.Dense(
             self.features,
             kernel_init=kernel_init(self.scheme),
@@ -100,7 +106,7 @@ class Normalisation(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h, w, c]."""
+        """Maps f32[b, h, w, c] to f32[b, h, w, c]."""
         if self.kind == "none":
             return x
         channels = x.shape[-1]
@@ -150,11 +156,11 @@ class Classifier(nn.Module):
         self.head = Dense(self.num_classes, self.scheme)
 
     def features(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, d], the input of the linear layer."""
+        """Maps f32[b, h, w, c] to f32[b, d], the input of the linear layer."""
         return self.backbone(images)
 
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, k], logits."""
+        """Maps f32[b, h, w, c] to f32[b, k], logits."""
         return self.head(self.backbone(images))
 
 

@@ -26,7 +26,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, width]."""
+        """Maps f32[b, h, w, c] to f32[b, width]."""
         x = images.reshape(images.shape[0], -1)
         for _ in range(self.config.depth):
             x = nn.relu(Dense(self.config.width, self.config.init)(x))

@@ -56,7 +56,7 @@ class NormedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, ceil(h / strides), ceil(w / strides), features]."""
+        """Maps [b, h, w, c] to [b, ceil(h / strides), ceil(w / strides), features], f32."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         out = conv2d(
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, ceil(h / strides), ceil(w / strides), features]."""
+        """Maps [b, h, w, c] to [b, ceil(h / strides), ceil(w / strides), features], f32."""
         inner = nn.relu(NormedConv(self.config, self.features, 3, self.strides)(x))
         inner = NormedConv(self.config, self.features)(inner)
         if inner.shape != x.shape:
@@ -96,7 +96,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, 8 width]."""
+        """Maps f32[b, h, w, c] to f32[b, 8 width]."""
         config = self.config
         x = nn.relu(NormedConv(config, config.width)(images))
         for stage, num_blocks in enumerate(BLOCKS[config.depth]):

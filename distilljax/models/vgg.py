@@ -46,7 +46,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h' w' 8 width]."""
+        """Maps f32[b, h, w, c] to f32[b, h' w' 8 width]."""
         config, x = self.config, images
         padding = 3 if images.shape[-1] == 1 else 1
         height, width = images.shape[1:3]

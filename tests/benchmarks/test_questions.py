@@ -208,7 +208,7 @@ def test_precisions_that_a_backend_does_not_have(
         asked.append((len(keys), protocol.steps, len(batch.labels), len(test.labels)))
         return jnp.array([0.5, 0.7])
 
-    monkeypatch.setattr(precision.evaluate, "fresh_accuracy", fresh_accuracy)
+    monkeypatch.setattr(precision.evaluation, "fresh_accuracy", fresh_accuracy)
     expected = {"step": 1.0, "meta_gradient": 1.0}
     monkeypatch.setattr(precision, "reference", lambda *_: expected)
     monkeypatch.setattr(contest, "difference", lambda *_: 1e-4)
