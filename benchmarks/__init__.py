@@ -1,1 +1,1 @@
-"""Benchmarks: speed and memory, measured against the alternative."""
+"""Benchmarks of speed and memory against alternatives."""

@@ -1,4 +1,4 @@
-"""All benchmarks at sizes for a laptop: records, and their tables in one file.
+"""Runs all benchmarks at laptop scale; writes records and their tables.
 
     python -m benchmarks.all
     python -m benchmarks.all --quick
@@ -6,8 +6,8 @@
     python -m benchmarks.all --only=side_by_side,side_by_side_width128
 
 Further sizes of the side by side ("_one_core", "_unroll30", ..) take longer and run only
-when named. Each benchmark runs in a process of its own, one after another, with nothing
-else beside it if the numbers are to mean something.
+when named. Each benchmark runs in its own process, one after another; the machine should be
+otherwise idle.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ IN_README = (
 )
 TINY = "--repeats=1 --width=4 --depth=1 --size=8 --images=4"
 
-# The flags of each, and those that make it tiny.
+# Flags of each benchmark, and further flags for --quick.
 RUNS = {
     "methods": (
         "--steps=2",
@@ -105,7 +105,7 @@ LONGER = {
         "--work=bptt,tm --unroll=80 --real_batch=64 --repeats=1",
         f"{_TINY_SIDE} --work=bptt",
     ),
-    # At this width one of a thousand ReLUs' gradients differs: see the tolerance.
+    # At this width the gradients of one in a thousand ReLUs differ, hence the tolerance.
     "side_by_side_width128": (
         "--width=128 --unroll=2 --steps=5 --real_batch=64 --repeats=3 --check_steps=1 "
         "--tolerance=0.01",
@@ -119,32 +119,32 @@ EVERY = RUNS | LONGER
 class Config(Base):
     """Options of the run."""
 
-    out: str = option("runs/benchmarks", "Folder of the records and tables.")
-    threads: int | None = option(None, "Cores to stay on; none: all.", low=1)
+    out: str = option("runs/benchmarks", "Folder for records and tables.")
+    threads: int | None = option(None, "Number of CPU cores to use; none: all.", low=1)
     only: str = option(
-        "", "Only these, with commas; empty: all but those that take longer."
+        "", "Benchmarks, separated by commas; empty: all but the longer ones."
     )
-    quick: bool = option(False, "Tiny sizes, to see that everything runs.")
-    readme: bool = option(False, "Put the tables into benchmarks/README.md too.")
+    quick: bool = option(False, "Use tiny sizes, to check that everything runs.")
+    readme: bool = option(False, "Also write the tables to benchmarks/README.md.")
 
     def __post_init__(self) -> None:
-        _ = self.names  # refuses others
+        _ = self.names  # validates
 
     @property
     def names(self) -> list[str]:
-        """What is run."""
+        """Names of the benchmarks to run."""
         return list(contest.names("only", self.only, EVERY) if self.only else RUNS)
 
 
 def benchmark(name: str) -> str:
-    """The module in `benchmarks` that makes a record."""
+    """Returns the module in `benchmarks` that writes a record."""
     return "side_by_side" if name in LONGER else name
 
 
 def flags(name: str, config: Config, torch: bool) -> list[str]:
-    """The flags of one benchmark, but for where its record goes."""
+    """Returns the flags of one benchmark without that of its record."""
     words = shlex.split(EVERY[name][config.quick])
-    if name == "memory":  # only compiles, and draws
+    if name == "memory":  # only compiles and plots
         words.append(f"--plot={pathlib.Path(config.out) / 'memory.png'}")
     elif config.threads and not any(word.startswith("--threads") for word in words):
         words.append(f"--threads={config.threads}")
@@ -154,17 +154,17 @@ def flags(name: str, config: Config, torch: bool) -> list[str]:
 
 
 def section(name: str, path: pathlib.Path) -> str:
-    """Table and caption of a record."""
+    """Returns table and caption of a record."""
     record = json.loads(path.read_text(encoding="utf-8"))
     table = importlib.import_module(f"benchmarks.{benchmark(name)}").table(record)
     return f"{table}\n\n{harness.caption(record)}"
 
 
 def run(config: Config) -> None:
-    """Runs them, writes records and tables.
+    """Runs the benchmarks and writes records and tables.
 
     Raises:
-      InputError: a benchmark failed; it has said why.
+      InputError: a benchmark failed; its own message precedes.
     """
     torch = all(importlib.util.find_spec(name) for name in ("torch", "pyhessian"))
     out = pathlib.Path(config.out)

@@ -1,13 +1,13 @@
-"""The pieces of work that are done on both sides: `CASES`, by name.
+"""Benchmark cases that both distilljax and PyTorch compute: `CASES`, by name.
 
-A case runs what `distilljax` ships, a method's outer step or a training, with nothing
-left to chance: the network's weights are given, and the real images are as many as a
-batch has, so that any draw is the same batch. So another program given the same plain
-arrays has to find the same numbers.
+A case runs a part of `distilljax`, an outer step of a method or a training, without
+randomness: the weights are given, and there are as many real images as a batch has, so that
+any sample is the same batch. Another implementation given the same arrays must return the
+same numbers.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -15,22 +15,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from benchmarks import problem
 from distilljax import data
 from distilljax.analysis import leave_one_out, pools
 from distilljax.config import option
 from distilljax.core import inner, losses, parameters, sampling
+from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.scan import Remat, scan
 from distilljax.methods import METHODS
 from distilljax.models import convnet
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Batch, DistilledSet, Model, RealSet
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 K = problem.NUM_CLASSES
-OUTER_RATE = 1e4  # so large that an update is the gradient: see `_outer`
+OUTER_RATE = 1e4  # so large that the update determines the gradient, see `_outer`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,53 +40,55 @@ class Sizes(problem.ProblemOptions):
     """Sizes of the cases."""
 
     ipc: int = option(10, "Distilled images per class, of ten classes.", low=1)
-    width: int = option(32, "Channels of the ConvNet.", low=1)
-    depth: int = option(3, "Blocks of the ConvNet.", low=1)
-    size: int = option(32, "Side of the images.", low=8)
-    channels: int = option(3, "Channels of the images.", low=1, high=3)
+    width: int = option(32, "Width of the ConvNet.", low=1)
+    depth: int = option(3, "Depth of the ConvNet.", low=1)
+    size: int = option(32, "Height and width of the images.", low=8)
+    channels: int = option(3, "Number of image channels.", low=1, high=3)
     unroll: int = option(10, "Inner steps of bptt and tm.", low=1)
-    remat: Remat = option("step", "What the reverse pass of bptt and tm keeps.")
+    remat: Remat = option("step", "Rematerialisation policy of bptt and tm.")
     real_batch: int = option(
         256,
-        "Real images: of each class (gm, dm, pool), of all (bptt), of a step (pool).",
+        "Real images: per class (gm, dm, pool), in all (bptt), per step (pool).",
         low=10,
     )
-    steps: int = option(300, "Training steps of train, loo and, about, pool.", low=1)
-    test_images: int = option(1000, "Images on which trained networks are tested.", low=10)
-    networks: int = option(
-        2, "Networks of loo, each without another image, and of pool.", low=1
+    steps: int = option(
+        300, "Training steps of train and loo, approximately of pool.", low=1
     )
-    together: int = option(1, "Networks of loo that train side by side here.", low=1)
+    test_images: int = option(1000, "Number of test images.", low=10)
+    networks: int = option(
+        2, "Networks of loo, each without a different image, and of pool.", low=1
+    )
+    together: int = option(1, "Networks of loo vmapped at a time in distilljax.", low=1)
 
 
 class Case(NamedTuple):
-    """A piece of work."""
+    """A benchmark case."""
 
-    function: Callable[..., Any]  # ours
-    args: tuple[Any, ...]  # of `function`
-    counted: Callable[..., Any]  # of `args`; see `_counted`, for FLOPs
-    result: Callable[[Any], dict[str, Any]]  # what `function` gave -> numbers by name
-    given: dict[str, Any]  # plain arrays, for the other side
-    unit: str  # what is done `units` times
+    function: Callable[..., Any]  # computation in distilljax
+    args: tuple[Any, ...]  # arguments of `function`
+    counted: Callable[..., Any]  # function of `args` for counting FLOPs, see `_counted`
+    result: Callable[[Any], dict[str, Any]]  # result of `function` -> arrays by name
+    given: dict[str, Any]  # plain arrays for PyTorch
+    unit: str  # name of the unit of work, of which there are `units`
     units: int = 1
 
 
 class _Common(NamedTuple):
-    """What all cases of one size share."""
+    """Model and data shared by all cases of one size."""
 
-    model: Model  # its fresh weights are those given
-    plain: Model  # the same, its products without padded zeros
-    params: Any
+    model: Model  # its init returns the given weights
+    plain: Model  # the same, with products without padded zeros
+    params: Params
     images: np.ndarray  # [n, h, w, c]
     labels: np.ndarray  # i[n]
-    dtype: Any
+    dtype: DTypeLike
 
     @property
     def given(self) -> dict[str, Any]:
         return {"params": self.params, "images": self.images, "labels": self.labels}
 
 
-def _common(sizes: Sizes, dtype: Any) -> _Common:
+def _common(sizes: Sizes, dtype: DTypeLike) -> _Common:
     shape = (sizes.size, sizes.size, sizes.channels)
     config = convnet.Config(width=sizes.width, depth=sizes.depth)
     model = convnet.make(config, shape, K)
@@ -105,7 +109,7 @@ def _common(sizes: Sizes, dtype: Any) -> _Common:
 
 
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function without what pieces of a batch compute twice."""
+    """Returns the function without recomputation in chunks of a batch."""
 
     def counted(*args: Any) -> Any:
         with mock.patch.object(inner, "cache_chunk", return_value=None):
@@ -115,7 +119,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _real(common: _Common, num: int, seed: int) -> tuple[RealSet, np.ndarray]:
-    """`num` random images with labels 0, 1, .., k - 1, 0, ..; and as networks see them."""
+    """Returns `num` random images with labels 0, .., k - 1, 0, .., raw and preprocessed."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (num, *common.images.shape[1:])).astype(np.uint8)
     split = data.Split(pixels, np.arange(num, dtype=np.int32) % K)
@@ -127,18 +131,18 @@ def _outer(
     name: str,
     sizes: Sizes,
     common: _Common,
-    source: Any,
+    source: Source,
     settings: dict[str, Any],
     given: dict[str, Any],
     learning_rate: float = 0.01,
 ) -> Case:
-    """One outer step of a method from where it starts.
+    """Returns the case of the first outer step of a method.
 
-    The images are learned by SGD whose rate is so large that the change of the images,
-    over the rate, is the meta-gradient to the last digits of the type.
+    The images are learned by SGD with a rate so large that the change of the images divided
+    by the rate is the meta-gradient to working precision.
     """
 
-    def make(model: Model, **changed: Any) -> Any:
+    def make(model: Model, **changed: Any) -> Method:
         config = METHODS[name].Config().replace(settings | changed)
         return METHODS[name].make(config, model)
 
@@ -248,7 +252,7 @@ def _train(sizes: Sizes, common: _Common) -> Case:
     test = _real(common, sizes.test_images, seed=3)
 
     def of(model: Model) -> Callable[..., Any]:
-        def function(key: Any, batch: Batch, test: RealSet) -> Any:
+        def function(key: Key, batch: Batch, test: RealSet) -> Array:
             params = evaluation.train(key, model, batch, _protocol(sizes))
             return evaluation.predict(model.apply, params, test)
 
@@ -269,7 +273,7 @@ def _loo(sizes: Sizes, common: _Common) -> Case:
     left_out = np.arange(sizes.networks) % len(common.images)
 
     def of(model: Model) -> Callable[..., Any]:
-        def function(keys: Any, left_out: Any, batch: Batch, test: RealSet) -> Any:
+        def function(keys: Key, left_out: Array, batch: Batch, test: RealSet) -> Array:
             protocol, together = _protocol(sizes), sizes.together
             return leave_one_out.retrain(
                 keys, left_out, model, batch, test, protocol, together=together
@@ -294,22 +298,24 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
     real, images = _real(common, K * batch, seed=1)
     test = _real(common, sizes.test_images, seed=3)
     subsets = pools.subsets(np.asarray(real.labels), sizes.networks, 0.25, 0.75, seed=0)
-    epochs = max(1, sizes.steps // (K // 2))  # of about k / 2 steps
+    epochs = max(1, sizes.steps // (K // 2))  # about k / 2 steps each
     keys = jax.random.split(jax.random.key(2), sizes.networks)
     seen = jax.jit(jax.vmap(pools.order, in_axes=(None, 0, None, None)))
 
     def steps(number: int) -> list[np.ndarray]:
-        """Positions of the images of each step."""
+        """Returns the positions of the images of each step."""
         size = subsets.sizes[number]
         orders = seen(keys[number], jnp.arange(epochs), subsets.positions[number], size)
         cut = -(-size // batch)
         bounds = np.arange(1, cut) * size // cut
         return [part for one in orders for part in np.split(np.asarray(one[:size]), bounds)]
 
-    def function(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
-        """`pools.subset_trained`, with logits for classes."""
+    def function(
+        keys: Key, positions: Array, sizes: Array, real: RealSet, test: RealSet
+    ) -> Array:
+        """Runs `pools.subset_trained` with logits instead of classes."""
 
-        def one(given: tuple[Any, Any, Any]) -> Any:
+        def one(given: tuple[Key, Array, Array]) -> Array:
             key, where, size = given
             params = pools.train_on_subset(
                 key,
@@ -326,11 +332,13 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
 
         return jax.lax.map(one, (keys, positions, sizes))
 
-    def counted(keys: Any, positions: Any, sizes: Any, real: Any, test: Any) -> Any:
-        """As many gradients of single images, and predictions."""
+    def counted(
+        keys: Key, positions: Array, sizes: Array, real: RealSet, test: RealSet
+    ) -> list[Array]:
+        """Computes the same number of single-image gradients and predictions."""
         loss_fn = losses.cross_entropy(common.plain.apply)
 
-        def add(params: Any, where: Any) -> tuple[Any, None]:
+        def add(params: Params, where: Array) -> tuple[Params, None]:
             grads = jax.grad(loss_fn)(params, sampling.take(real, where[None]))
             return jax.tree.map(jnp.add, params, grads), None
 
@@ -366,19 +374,21 @@ CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
 }
 
 
-def make(names: Any, sizes: Sizes, dtype: Any = np.float32) -> dict[str, Case]:
-    """Cases by name.
+def make(
+    names: Iterable[str], sizes: Sizes, dtype: DTypeLike = np.float32
+) -> dict[str, Case]:
+    """Returns cases by name.
 
     Args:
-      names: of `CASES`.
-      sizes: how large.
-      dtype: of all floats; float64 needs x64.
+      names: keys of `CASES`.
+      sizes: sizes of the cases.
+      dtype: dtype of all floats; float64 needs x64.
     """
     common = _common(sizes, dtype)
     return {name: CASES[name](sizes, common) for name in names}
 
 
 def difference(ours: Any, theirs: Any) -> float:
-    """||ours - theirs|| / ||theirs||, as float64."""
+    """Returns ||ours - theirs|| / ||theirs|| in float64."""
     a, b = (np.asarray(x, np.float64) for x in (ours, theirs))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))

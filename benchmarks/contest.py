@@ -1,4 +1,4 @@
-"""Ways to do the same work: the same numbers first, then time in turns."""
+"""Contests between implementations: first equal results, then interleaved timings."""
 
 import dataclasses
 import functools
@@ -20,18 +20,18 @@ from distilljax.types import Batch, InputError, Model, Params
 class Options(harness.Options):
     """Options of a contest on a ConvNet and random images."""
 
-    images: int = option(20, "Images in a batch.", low=1)
-    width: int = option(32, "Channels of the ConvNet.", low=1)
-    depth: int = option(3, "Blocks of the ConvNet.", low=1)
-    size: int = option(28, "Side of the images.", low=8)
-    channels: int = option(1, "Channels of the images.", low=1, high=3)
+    images: int = option(20, "Batch size.", low=1)
+    width: int = option(32, "Width of the ConvNet.", low=1)
+    depth: int = option(3, "Depth of the ConvNet.", low=1)
+    size: int = option(28, "Height and width of the images.", low=8)
+    channels: int = option(1, "Number of image channels.", low=1, high=3)
     tolerance: float = option(
-        1e-3, "Largest relative difference of what should be the same.", above=0
+        1e-3, "Maximum relative difference of results that must agree.", above=0
     )
 
 
 class Given(NamedTuple):
-    """A network with fresh weights, and random images."""
+    """A network with initial weights, and random images."""
 
     model: Model
     params: Params
@@ -39,14 +39,14 @@ class Given(NamedTuple):
 
 
 def network(config: Options, **settings: Any) -> Model:
-    """The ConvNet, with further settings of its own."""
+    """Returns the ConvNet of the options, with further settings of `convnet.Config`."""
     shape = (config.size, config.size, config.channels)
     sizes = convnet.Config(width=config.width, depth=config.depth)
     return convnet.make(sizes.replace(settings), shape, problem.NUM_CLASSES)
 
 
 def random_batch(config: Options, num_images: int, seed: int = 1) -> Batch:
-    """Random images, with labels 0, 1, .., k - 1, 0, .."""
+    """Returns random images with labels 0, 1, .., k - 1, 0, .."""
     shape = (num_images, config.size, config.size, config.channels)
     labels = jax.nn.one_hot(
         jnp.arange(num_images) % problem.NUM_CLASSES, problem.NUM_CLASSES
@@ -55,17 +55,17 @@ def random_batch(config: Options, num_images: int, seed: int = 1) -> Batch:
 
 
 def given(config: Options, num_images: int | None = None) -> Given:
-    """What contests run on; `config.images` images if no number is given."""
+    """Returns the network and the images of a contest, by default `config.images`."""
     model = network(config)
     params = jax.jit(model.init)(jax.random.key(0))
     return Given(model, params, random_batch(config, num_images or config.images))
 
 
 def counts(field: str, text: str) -> tuple[int, ...]:
-    """Different whole numbers from 1 on, such as 1,4,16.
+    """Parses distinct positive integers such as 1,4,16.
 
     Raises:
-      FieldError: anything else.
+      FieldError: any other text.
     """
     parts = text.split(",")
     found = tuple(int(part) for part in parts if part.strip().isdecimal())
@@ -76,21 +76,23 @@ def counts(field: str, text: str) -> tuple[int, ...]:
 
 
 def names(field: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    """Different names of a list, separated by commas.
+    """Parses distinct known names separated by commas.
 
     Raises:
-      FieldError: another name, or one twice.
+      FieldError: an unknown or repeated name.
     """
     found = tuple(text.split(","))
     for name in found:
         if name not in known or found.count(name) > 1:
-            what = "is named twice" if name in known else f"is none of {', '.join(known)}"
+            what = (
+                "is named twice" if name in known else f"is not one of {', '.join(known)}"
+            )
             raise FieldError(field, text, f"{name!r} {what}")
     return found
 
 
 def difference(found: Any, expected: Any) -> float:
-    """||found - expected|| / ||expected|| over all numbers of two trees, as float64."""
+    """Returns ||found - expected|| / ||expected|| over all leaves of two trees, float64."""
     a, b = (
         np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
         for tree in (found, expected)
@@ -101,17 +103,17 @@ def difference(found: Any, expected: Any) -> float:
 
 
 def same(found: Mapping[str, Any], tolerance: float) -> dict[str, float]:
-    """Refuses contestants that compute something else than the first.
+    """Checks that all contestants compute the same as the first.
 
     Args:
-      found: by name, a tree of numbers.
-      tolerance: the largest `difference` that passes.
+      found: name -> tree of numbers.
+      tolerance: maximum `difference`.
 
     Returns:
-      By name, the difference from the first.
+      Name -> difference from the first.
 
     Raises:
-      InputError: one is larger, or no number.
+      InputError: a difference is larger, or NaN.
     """
     first, *_ = found
     differences = {n: difference(value, found[first]) for n, value in found.items()}
@@ -125,12 +127,12 @@ def same(found: Mapping[str, Any], tolerance: float) -> dict[str, float]:
 
 
 class Contestant(NamedTuple):
-    """One way."""
+    """One implementation in a contest."""
 
-    work: Callable[[], Any]  # what is timed
-    about: dict[str, Any]  # what else its record holds
-    per: int = 1  # things that a run does; times are of one
-    against: str | None = None  # the contestant that it is compared with, of the same run
+    work: Callable[[], Any]  # the timed function
+    about: dict[str, Any]  # further fields of its record
+    per: int = 1  # units of work in a run; times are per unit
+    against: str | None = None  # contestant of the same run to compare with
 
 
 def program(
@@ -140,18 +142,18 @@ def program(
     against: str | None = None,
     **about: Any,
 ) -> Contestant:
-    """A function, compiled for its arguments."""
+    """Returns a contestant: a function compiled for its arguments."""
     made = harness.compiled(function, *args)
     work = functools.partial(made.call, *args)
     return Contestant(work, about | made.record(), per, against)
 
 
 def timed(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, dict[str, Any]]:
-    """Times contestants in turns.
+    """Times contestants in interleaved rounds.
 
     Returns:
-      By name, a record: `about`, `wall_seconds` and `cpu_seconds` of one thing, and where
-      there is one to be compared with, `ratio`: how many times as long that takes.
+      Name -> record: `about`, `wall_seconds` and `cpu_seconds` per unit, and if the
+      contestant has an `against`, `ratio`: the time of that over its own.
     """
     clocks = {n: functools.partial(harness.clock, c.work) for n, c in contestants.items()}
     return records(contestants, harness.interleave(clocks, repeats))
@@ -160,7 +162,7 @@ def timed(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, dict
 def records(
     contestants: Mapping[str, Contestant], samples: Mapping[str, list[Sample]]
 ) -> dict[str, dict[str, Any]]:
-    """What `timed` returns, from samples that were taken in turns."""
+    """Returns the records of `timed` from interleaved samples."""
     each = {
         name: [Sample(*(seconds / one.per for seconds in s)) for s in samples[name]]
         for name, one in contestants.items()
@@ -176,13 +178,13 @@ def records(
 
 
 def cell(record: Mapping[str, Any]) -> str:
-    """Median and quartiles of seconds, where a row holds several."""
+    """Returns median and quartiles of seconds as the text of a cell."""
     found = record["wall_seconds"]
     return f"{figure(found['median'])} ({harness.quartiles(found)})"
 
 
 def times(unit: str) -> tuple[Column, ...]:
-    """Columns of the time of one thing."""
+    """Returns the columns of the time per unit."""
     return (
         Column(f"s/{unit}", lambda r: figure(r["wall_seconds"]["median"])),
         Column("quartiles", lambda r: harness.quartiles(r["wall_seconds"])),
@@ -191,12 +193,12 @@ def times(unit: str) -> tuple[Column, ...]:
 
 
 def faster(than: str) -> Column:
-    """The column of the ratio."""
+    """Returns the column of the ratio."""
     return Column(f"times as fast as {than}", speed)
 
 
 def speed(record: Mapping[str, Any]) -> str:
-    """How many times as long the alternative takes; a dash where there is none."""
+    """Returns the ratio of the alternative's time to its own; a dash if there is none."""
     found = record.get("ratio")
     return figure(found and found["wall"]["of_medians"])
 

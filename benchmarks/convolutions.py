@@ -1,15 +1,15 @@
-"""The formulations of a convolution, forwards and backwards, in a scan and outside one.
+"""Implementations of a convolution, forward and backward, inside and outside a scan.
 
     python -m benchmarks.convolutions
     python -m benchmarks.convolutions --width=128 --size=32 --channels=3 --images=100
 
 On a ConvNet with each `distilljax.models.conv.Formulation`: its logits (forward), the
 gradient of the loss by the weights (gradient), and the gradient by the images of that
-gradient's squared norm (second), as matching methods need it. Each batch is a run of a
-program of its own (outside), or one step of a `lax.scan` over the batches (inside). All
-give the same numbers. FLOPs are those of im2col, the same for all formulations: counted
-from the library's derivatives they would be many more, most of them with padded zeros.
-The ceiling is a large matrix product, timed in the same turns.
+gradient's squared norm (second), as matching methods need it. Each batch is a
+call of a program (outside), or one step of a `lax.scan` over the batches (inside). All
+formulations must return the same numbers. FLOPs are those of im2col for all formulations:
+the library's derivatives have many more, most of them with padded zeros. The ceiling is a
+large matrix product, timed in the same rounds.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from benchmarks.harness import Column, figure
 from distilljax.config import option
 from distilljax.core import losses
 from distilljax.models.conv import Formulation
-from distilljax.types import Batch, Model, Params
+from distilljax.types import Array, Batch, Model, Params
 
 FORMULATIONS = tuple(name for name in get_args(Formulation) if name != "auto")
 REFERENCE = "library"
@@ -38,9 +38,9 @@ KINDS = ("forward", "gradient", "second")
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    steps: int = option(2, "Batches in one run.", low=1)
-    formulations: str = option(",".join(FORMULATIONS), "Which, separated by commas.")
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    steps: int = option(2, "Number of batches in one run.", low=1)
+    formulations: str = option(",".join(FORMULATIONS), "Formulations, separated by commas.")
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,14 +51,15 @@ Computes = Callable[[Params, Batch], Any]
 
 
 def kinds(model: Model) -> dict[str, Computes]:
-    """What is computed of one batch."""
+    """Returns the computations on one batch by kind."""
     loss_fn = losses.cross_entropy(model.apply)
 
-    def squared_norm(images: Any, params: Params, labels: Any) -> Any:
+    def squared_norm(images: Array, params: Params, labels: Array) -> Array:
         grads = jax.grad(loss_fn)(params, Batch(images, labels))
-        return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))
+        squares = (jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))
+        return sum(squares, start=jnp.zeros(()))
 
-    def second(params: Params, batch: Batch) -> Any:
+    def second(params: Params, batch: Batch) -> Array:
         return jax.grad(squared_norm)(batch.images, params, batch.labels)
 
     return {
@@ -71,7 +72,7 @@ def kinds(model: Model) -> dict[str, Computes]:
 def contestant(
     compute: Computes, params: Params, batches: Batch, **about: Any
 ) -> Contestant:
-    """All batches in `place`, one of `PLACES`; gives what is computed of each."""
+    """Returns the contestant that computes all batches in `place`, one of `PLACES`."""
     num, place = batches.labels.shape[0], about["place"]
     against = f"{REFERENCE}, outside, {about['kind']}"
 
@@ -90,16 +91,16 @@ def contestant(
 
 
 def stacked(found: Any) -> Any:
-    """What `contestant` gave in the form it has inside."""
+    """Returns the results of a contestant stacked as in the scan."""
     if not isinstance(found, list):
         return found
     return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Every formulation, place and kind, checked against the first of its kind."""
+    """Returns all formulations, places and kinds, checked against the first of a kind."""
     chosen = contest.names("formulations", config.formulations, FORMULATIONS)
-    # The library is what the others are checked and compared with.
+    # The library is the reference of checks and ratios.
     order = [REFERENCE, *(name for name in chosen if name != REFERENCE)]
     given = contest.given(config, config.images * config.steps)
     split = lambda x: x.reshape(config.steps, config.images, *x.shape[1:])  # noqa: E731
@@ -132,13 +133,21 @@ def prepare(config: Config) -> dict[str, Contestant]:
 
 
 def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row of the table for each formulation and place, its records by kind."""
+    """Returns a row for each formulation and place, with its records by kind."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         place = (record["formulation"], record["place"])
         row = found.setdefault(place, {"formulation": place[0], "place": place[1]})
         row[record["kind"]] = record
     return list(found.values())
+
+
+def _time(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: contest.cell(row[kind])
+
+
+def _speed(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: contest.speed(row[kind])
 
 
 def _share(kind: str) -> Callable[[Mapping[str, Any]], str]:
@@ -148,20 +157,20 @@ def _share(kind: str) -> Callable[[Mapping[str, Any]], str]:
 COLUMNS = (
     Column("formulation", lambda r: r["formulation"], left=True),
     Column("scan", lambda r: r["place"], left=True),
-    *(Column(f"{k} s", lambda r, k=k: contest.cell(r[k])) for k in KINDS),
-    *(Column(f"{k}, times as fast", lambda r, k=k: contest.speed(r[k])) for k in KINDS),
+    *(Column(f"{k} s", _time(k)) for k in KINDS),
+    *(Column(f"{k}, times as fast", _speed(k)) for k in KINDS),
     *(Column(f"{k}, of ceiling", _share(k)) for k in KINDS),
     Column("compile s", lambda r: figure(sum(r[k]["compile_seconds"] for k in KINDS))),
 )
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, rows(record["records"]))
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("convolutions", config)
     contestants = prepare(config)

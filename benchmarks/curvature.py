@@ -1,16 +1,17 @@
-"""What the trace of a Hessian costs, to a standard error that is asked for.
+"""Cost of the trace of a Hessian to a given standard error.
 
     python -m benchmarks.curvature
     python -m benchmarks.curvature --dataset=cifar10 --width=128 --images=100 --torch
 
-A ConvNet of depth 3 is trained on real images for a while; on it are measured
-- seconds a probe of three ways to v^T H v, and with --torch PyHessian's, on the same
-  images and weights: CPU seconds, interleaved, medians;
-- the spread of a probe on all images and on random batches, and what follows from both:
-  the cost of a standard error of 3 % of the trace, on 100 and on 10,000 images;
-- Hutch++, and XTrace where matfree is installed, against Hutchinson at as many products;
-- from these, the cost of the study's curvature figure: 301 points, the training set and
-  four sets of 100 images.
+A ConvNet of depth 3 is trained on real images; on it are measured
+- seconds per probe of three ways to compute v^T H v, and with --torch of PyHessian, on the
+  same images and weights: CPU seconds, interleaved, medians;
+- the standard deviation of a probe on all images and on random batches, and from both the
+  cost of a standard error of 3 % of the trace, on 100, 10,000 and 50,000 images;
+- Hutch++, and XTrace if matfree is installed, against Hutchinson at equal numbers of
+  products;
+- the resulting cost of the study's curvature figure: 301 points, the training set and four
+  sets of 100 images.
 """
 
 import contextlib
@@ -35,9 +36,9 @@ from distilljax.core import inner, losses, sampling
 from distilljax.curvature import estimators, hessian
 from distilljax.models import convnet
 from distilljax.training.evaluation import EvaluationProtocol, optimizer
-from distilljax.types import Array, Batch, InputError, Key
+from distilljax.types import Array, Batch, Estimate, InputError, Key, Params
 
-SETS, POINTS = 4, 301  # of the study's figure
+SETS, POINTS = 4, 301  # sets and points of the study's figure
 TARGET = 0.03
 
 
@@ -45,19 +46,25 @@ TARGET = 0.03
 class Config(harness.Options):
     """Options of the benchmark."""
 
-    dataset: str = option("embedded", "Real images.")
-    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
-    width: int = option(32, "Channels of the ConvNet of depth 3.", low=1)
-    iterations: int = option(100, "Steps of training before the measurement.", low=0)
-    images: int = option(100, "Images on which probes are timed.", low=10)
-    chunk: int = option(50, "Images in one pass.", low=1)
-    probes: int = option(10, "Probes in each timing.", low=2)
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
-    spread_images: int = option(1000, "Images on which the spread is measured.", low=10)
-    spread_probes: int = option(40, "Probes for the spread.", low=4)
-    batch: int = option(50, "Images of a random batch.", low=1)
-    products: int = option(30, "Products for the variance-reduced estimators.", low=6)
-    torch: bool = option(False, "Time PyHessian too; needs the extra `torch`.")
+    dataset: str = option("embedded", "Data set of real images.")
+    data_dir: str | None = option(
+        None, "Folder of prepared TFDS sets; none: the TFDS default."
+    )
+    width: int = option(32, "Width of the ConvNet of depth 3.", low=1)
+    iterations: int = option(100, "Training steps before the measurement.", low=0)
+    images: int = option(100, "Number of images for timing probes.", low=10)
+    chunk: int = option(50, "Images computed at a time.", low=1)
+    probes: int = option(10, "Number of probes in each timing.", low=2)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
+    spread_images: int = option(
+        1000, "Number of images for the standard deviation.", low=10
+    )
+    spread_probes: int = option(40, "Number of probes for the standard deviation.", low=4)
+    batch: int = option(50, "Batch size of random batches.", low=1)
+    products: int = option(
+        30, "Number of products of the variance-reduced estimators.", low=6
+    )
+    torch: bool = option(False, "Also time PyHessian; needs the extra `torch`.")
 
 
 class Problem:
@@ -73,7 +80,7 @@ class Problem:
         self.loss_fn = losses.cross_entropy(model.apply)
 
         @jax.jit
-        def train(key: Key) -> Any:
+        def train(key: Key) -> Params:
             init_key, order_key = jax.random.split(key)
             order = sampling.epochs(
                 order_key, real.labels.shape[0], 256, max(1, config.iterations)
@@ -92,7 +99,7 @@ class Problem:
         self.name = loaded.name
 
     def batch(self, num: int) -> Batch:
-        """The first `num` images."""
+        """Returns the first `num` images."""
         if num > self.real.labels.shape[0]:
             raise InputError(
                 f"{self.name} has {self.real.labels.shape[0]} images, not {num}"
@@ -101,11 +108,11 @@ class Problem:
 
 
 def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
-    """Ways to v^T H v of several probes, (params, batch, key) -> f32[probes]."""
+    """Returns implementations of v^T H v, (params, batch, key) -> f32[probes]."""
     loss_fn = problem.loss_fn
 
-    def many(one: Callable[[Any, Any, Any], Array]) -> Callable[..., Array]:
-        def compute(params: Any, batch: Batch, key: Key) -> Array:
+    def many(one: Callable[[Params, Batch, Params], Array]) -> Callable[..., Array]:
+        def compute(params: Params, batch: Batch, key: Key) -> Array:
             def of_chunk(part: Batch) -> Array:
                 return jax.lax.map(
                     lambda i: one(
@@ -118,11 +125,11 @@ def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
 
         return compute
 
-    def forward_reverse(params: Any, batch: Batch, v: Any) -> Array:
+    def forward_reverse(params: Params, batch: Batch, v: Params) -> Array:
         return estimators.dot(v, hessian.hvp(loss_fn, params, batch)(v))
 
-    def reverse_reverse(params: Any, batch: Batch, v: Any) -> Array:
-        def slope(params: Any) -> Array:
+    def reverse_reverse(params: Params, batch: Batch, v: Params) -> Array:
+        def slope(params: Params) -> Array:
             return estimators.dot(jax.grad(loss_fn)(params, batch), v)
 
         return estimators.dot(v, jax.grad(slope)(params))
@@ -137,14 +144,14 @@ def _forms(config: Config, problem: Problem) -> dict[str, Callable[..., Array]]:
 
 
 def in_pyhessian(given: dict[str, Any]) -> Any:
-    """PyHessian's work; called in its process, the one that has PyTorch."""
+    """Returns the work of PyHessian; called in the process with PyTorch."""
     from benchmarks.torch_baseline import pyhessian_trace
 
     return {"trace": lambda: pyhessian_trace.trace(**given)}
 
 
 def time_probes(config: Config, problem: Problem) -> list[dict[str, Any]]:
-    """CPU and wall seconds a probe of each way, interleaved."""
+    """Measures CPU and wall seconds per probe of each implementation, interleaved."""
     batch = problem.batch(config.images)
     args = (problem.params, batch, jax.random.key(1))
     records: dict[str, dict[str, Any]] = {}
@@ -186,12 +193,12 @@ def time_probes(config: Config, problem: Problem) -> list[dict[str, Any]]:
 
 
 def spreads(config: Config, problem: Problem) -> dict[str, Any]:
-    """The trace on `spread_images` images, and the standard deviation of one probe."""
+    """Estimates the trace on `spread_images` images and the deviation of one probe."""
     batch = problem.batch(config.spread_images)
     found = {}
     for name, size in (("all", None), ("batch", config.batch)):
 
-        def estimate(key: Key, size: int | None = size) -> Any:
+        def estimate(key: Key, size: int | None = size) -> Estimate:
             given = (problem.loss_fn, problem.params, batch, key)
             if size is None:
                 return hessian.trace(
@@ -213,7 +220,7 @@ def spreads(config: Config, problem: Problem) -> dict[str, Any]:
 
 
 def reduced(config: Config, problem: Problem) -> list[dict[str, Any]]:
-    """Spread of estimators over keys, at as many products, on `images` images."""
+    """Measures the deviation of estimators over keys, at equal numbers of products."""
     batch = problem.batch(config.images)
     flat, unravel = ravel_pytree(problem.params)
     product = hessian.hvp(problem.loss_fn, problem.params, batch, chunk=config.chunk)
@@ -235,7 +242,7 @@ def reduced(config: Config, problem: Problem) -> list[dict[str, Any]]:
     except ImportError:
         print("matfree is not installed: XTrace is left out", file=sys.stderr)
     else:
-        # Two products a sample.
+        # Two products per sample.
         estimate = stochtrace.estimator_leave_one_out(
             stochtrace.leave_one_out_xtrace(),
             stochtrace.sampler_normal(flat, num=num // 2),
@@ -260,7 +267,7 @@ def reduced(config: Config, problem: Problem) -> list[dict[str, Any]]:
 def costs(
     config: Config, seconds: float, spread: dict[str, Any], trace: float
 ) -> list[dict[str, Any]]:
-    """Seconds for a standard error of 3 %, from seconds an image and probe."""
+    """Returns seconds for a standard error of 3 %, from seconds per image and probe."""
     each = seconds / config.images
     rows = []
     for num in (100, 10_000, 50_000):
@@ -279,7 +286,7 @@ def costs(
 
 
 def columns(record: dict[str, Any]) -> tuple[Column, ...]:
-    """Columns of the ways to a probe, against the first."""
+    """Returns the columns of the implementations, relative to the first."""
     ours = record["one_probe"][0]["cpu_seconds_per_probe"]
     return (
         Column("way", lambda r: r["way"], left=True),
@@ -305,7 +312,7 @@ ESTIMATORS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's tables in Markdown."""
+    """Returns the tables of a record in Markdown."""
     return "\n\n".join(
         (
             harness.markdown(columns(record), record["one_probe"]),
@@ -316,7 +323,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def run(config: Config) -> None:
-    """Measures, prints the tables, writes what is asked for."""
+    """Measures, prints the tables and writes the record."""
     versions = harness.need("torch", "pyhessian") if config.torch else {}
     harness.pin(config.threads)
     record = harness.described("curvature", config)

@@ -1,15 +1,15 @@
-"""Work sharded over devices that share one processor, with the same numbers on any.
+"""Work sharded over virtual devices of one processor, with equal results on any number.
 
     python -m benchmarks.devices
     python -m benchmarks.devices --devices=1,2,4,8 --networks=16 --images=400
 
-The processor is presented to JAX as several devices (each count in a process of its own,
-one working at a time), and over them are sharded
-- evaluation: networks, each trained and tested on one device, one after another there;
-- trace: images, of which the trace of the Hessian is taken with common probes
+JAX sees the processor as several devices (each number in its own process, one working at a
+time). Sharded over the devices are
+- evaluation: networks, each trained and tested on one device, in sequence on each device;
+- trace: images, for the trace of the Hessian with common probes
   (`distilljax.curvature.hessian.trace` on arrays with a `NamedSharding`).
-Cores are as many as they are: a program on
-one device uses all of them within large operations, several devices beside one another.
+The number of cores is fixed: a program on one device uses all of them within large
+operations, several devices use them concurrently.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from distilljax.core import losses
 from distilljax.curvature import hessian
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Batch, InputError, Key
+from distilljax.types import Array, Batch, InputError, Key, Params
 
 FLAG = "--xla_force_host_platform_device_count="
 WORKS = ("evaluation", "trace")
@@ -42,25 +42,24 @@ WORKS = ("evaluation", "trace")
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    devices: str = option("1,2,4", "How many, separated by commas, the first is 1.")
-    networks: int = option(8, "Networks of the evaluation.", low=1)
-    steps: int = option(20, "Training steps of each.", low=1)
-    train_images: int = option(10, "Images that they are trained on.", low=1)
-    images: int = option(80, "Images: of the test, and of the trace.", low=1)
-    chunk: int = option(20, "Images that a device looks at in one pass.", low=1)
-    probes: int = option(4, "Probes of the trace.", low=2)
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    devices: str = option(
+        "1,2,4", "Numbers of devices, separated by commas, starting with 1."
+    )
+    networks: int = option(8, "Number of networks in the evaluation.", low=1)
+    steps: int = option(20, "Training steps of each network.", low=1)
+    train_images: int = option(10, "Number of training images.", low=1)
+    images: int = option(80, "Number of images of the test and of the trace.", low=1)
+    chunk: int = option(20, "Images computed at a time on a device.", low=1)
+    probes: int = option(4, "Number of probes of the trace.", low=2)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.counts[0] != 1:
-            raise FieldError(
-                "devices", self.devices, "begin with 1, the one to compare with"
-            )
-        for name in ("networks", "images"):
-            value = getattr(self, name)
+            raise FieldError("devices", self.devices, "must begin with 1, the reference")
+        for name, value in (("networks", self.networks), ("images", self.images)):
             if any(value % count for count in self.counts):
-                reason = f"has to divide evenly over devices={self.devices}"
+                reason = f"must be divisible by each number of devices={self.devices}"
                 raise FieldError(name, value, reason)
 
     @property
@@ -70,10 +69,10 @@ class Config(contest.Options):
 
 
 def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
-    """The works on `num` devices; called in the process that has them.
+    """Returns the works on `num` devices; called in the process with these devices.
 
     Raises:
-      InputError: it has not.
+      InputError: the process has another number of devices.
     """
     config = Config.from_dict(values)
     if jax.device_count() != num:
@@ -90,7 +89,7 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
 
         return jax.lax.map(one, keys)
 
-    def traced(params: Any, batch: Batch) -> Array:
+    def traced(params: Params, batch: Batch) -> Array:
         return hessian.trace(
             losses.cross_entropy(model.apply),
             params,
@@ -101,8 +100,8 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
         ).value
 
     keys = jax.random.split(jax.random.key(2), config.networks)
-    # With the check, weights that begin as constants (scales of the normalisation) are
-    # taken to be shared by all devices, and their gradients are added up over them.
+    # check_vma would take weights initialised to constants (normalisation scales) as
+    # replicated and sum their gradients over devices.
     sharded = jax.shard_map(
         evaluated,
         mesh=mesh,
@@ -135,15 +134,15 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
 
 @contextlib.contextmanager
 def presented(num: int) -> Iterator[None]:
-    """Processes that start within find the processor presented as `num` devices."""
-    flags = [word for word in os.environ.get("XLA_FLAGS", "").split() if FLAG not in word]
-    flags = " ".join([*flags, f"{FLAG}{num}"])
+    """Makes processes started within see the processor as `num` devices."""
+    kept = [word for word in os.environ.get("XLA_FLAGS", "").split() if FLAG not in word]
+    flags = " ".join([*kept, f"{FLAG}{num}"])
     with mock.patch.dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu"):
         yield
 
 
 def measure(config: Config) -> list[dict[str, Any]]:
-    """A record for each work and number of devices."""
+    """Returns a record for each work and number of devices."""
     with contextlib.ExitStack() as stack:
         remotes = {}
         for num in config.counts:
@@ -174,7 +173,7 @@ COLUMNS = (
 
 
 def cores(record: dict[str, Any]) -> str:
-    """A sentence on what can be expected."""
+    """Returns a sentence on the expected speed-up."""
     num = record["environment"]["threads"]
     return (
         f"All devices share {num} core{'s' * (num != 1)}, so no more than x{num} over one "
@@ -183,15 +182,15 @@ def cores(record: dict[str, Any]) -> str:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return f"{harness.markdown(COLUMNS, record['records'])}\n\n{cores(record)}"
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("devices", config)
-    described["environment"]["device"] = "cpu"  # whatever else there is
+    described["environment"]["device"] = "cpu"  # even if there are accelerators
     records = measure(config)
     harness.show(harness.caption(described), COLUMNS, records)
     print(cores(described))

@@ -1,19 +1,20 @@
-"""What a dispatch costs: outer steps in one program, and images fed by the host.
+"""Cost of a dispatch: outer steps per program, and images from the host.
 
     python -m benchmarks.dispatch
     python -m benchmarks.dispatch --methods=dm --width=128 --size=32 --real_batch=256
 
-The same number of outer steps of `dm` and `gm` at a small size, where dispatching shows:
-- so many of them in each dispatch (`--dispatches`), and the host waits for every one;
-- one a dispatch, with real images that numpy draws from an array of the host and passes
-  in for every step, where the others draw theirs on the device from the whole set.
-All numbers of steps give the same images; what the host passes is checked on a set of
-just one batch, where nothing is left to draw.
+Runs the same number of outer steps of `dm` and `gm` at a small size, where the cost of
+dispatches matters:
+- with several steps per dispatch (`--dispatches`); the host waits for each dispatch;
+- with one step per dispatch and real images that numpy samples on the host and passes to
+  every step; the other contestants sample on the device.
+All numbers of steps must give the same images; the host contestant is checked on a set of
+exactly one batch, where sampling has no choice.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ from distilljax import data
 from distilljax.config import FieldError, option
 from distilljax.core.outer import Method, OuterState
 from distilljax.methods import METHODS
-from distilljax.types import RealSet
+from distilljax.types import Array, Key, RealSet
 
 MATCHING = ("dm", "gm")
 
@@ -34,13 +35,13 @@ MATCHING = ("dm", "gm")
 class Config(problem.ProblemOptions, harness.Options):
     """Options of the benchmark."""
 
-    methods: str = option(",".join(MATCHING), "Which, separated by commas.")
-    dispatches: str = option("1,5,25", "Steps in one dispatch, separated by commas.")
-    real_batch: int = option(8, "Real images of each class.", low=1)
-    width: int = option(8, "Channels of the ConvNet of depth 3.", low=1)
-    size: int = option(16, "Side of the images.", low=8)
+    methods: str = option(",".join(MATCHING), "Methods, separated by commas.")
+    dispatches: str = option("1,5,25", "Outer steps per dispatch, separated by commas.")
+    real_batch: int = option(8, "Real images per class.", low=1)
+    width: int = option(8, "Width of the ConvNet of depth 3.", low=1)
+    size: int = option(16, "Height and width of the images.", low=8)
     tolerance: float = option(
-        1e-3, "Largest relative difference of what should be the same.", above=0
+        1e-3, "Maximum relative difference of results that must agree.", above=0
     )
 
     def __post_init__(self) -> None:
@@ -53,12 +54,12 @@ class Config(problem.ProblemOptions, harness.Options):
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Steps in one dispatch."""
+        """Outer steps per dispatch."""
         return contest.counts("dispatches", self.dispatches)
 
 
 class Host:
-    """A real set as arrays of the host, and batches of it as sets of their own."""
+    """A real set on the host that samples batches as `RealSet`s."""
 
     def __init__(self, real: RealSet, per_class: int):
         self._images, self._labels = np.asarray(real.images), np.asarray(real.labels)
@@ -70,30 +71,30 @@ class Host:
         self._rng = np.random.default_rng(0)
 
     def batch(self) -> RealSet:
-        """Images of every class, drawn and cut out by numpy."""
+        """Samples images of every class with numpy."""
         num = self._per_class
         draw = self._rng.choice
         where = np.concatenate([draw(row, num, replace=False) for row in self._classes])
         return RealSet(
             self._images[where],
             self._labels[where],
-            self._index,
-            np.full(len(self._index), num, np.int32),
+            cast(Array, self._index),
+            cast(Array, np.full(len(self._index), num, np.int32)),
             self._transform,
         )
 
 
 def images(state: OuterState) -> np.ndarray:
-    """The distilled images."""
+    """Returns the distilled images."""
     return np.asarray(state.distilled.images)
 
 
 def on_device(
-    method: Method, length: int, start: OuterState, real: RealSet, keys: Any, name: str
+    method: Method, length: int, start: OuterState, real: RealSet, keys: Key, name: str
 ) -> Contestant:
-    """All steps, `length` in each dispatch; gives the last state."""
+    """Returns the contestant with `length` steps per dispatch; its result is the state."""
 
-    def many(keys: Any, state: OuterState, real: RealSet) -> OuterState:
+    def many(keys: Key, state: OuterState, real: RealSet) -> OuterState:
         return jax.lax.scan(lambda s, k: (method.step(k, s, real)[0], None), state, keys)[0]
 
     parts = keys.reshape(-1, length)
@@ -110,9 +111,9 @@ def on_device(
 
 
 def fed(
-    step: Callable[..., Any], start: OuterState, host: Host, keys: Any
+    step: Callable[..., Any], start: OuterState, host: Host, keys: Key
 ) -> Callable[[], OuterState]:
-    """All steps, one a dispatch, each with a batch of the host's."""
+    """Returns the work with one step per dispatch, each with a batch from the host."""
 
     def work() -> OuterState:
         state = start
@@ -124,11 +125,11 @@ def fed(
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Every way of every method, checked against one step a dispatch."""
+    """Returns all contestants of all methods, checked against one step per dispatch."""
     made = problem.make(config)
     real = made.sources["real"]
     per_class = config.real_batch
-    # One batch as a set: any draw of a step is all of it.
+    # A set of one batch: any sample of a step is the whole set.
     held = np.asarray(real.class_index)[:, :per_class].ravel()
     small = data.on_device(
         data.Split(np.asarray(real.images)[held], np.asarray(real.labels)[held]),
@@ -136,7 +137,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
         problem.NUM_CLASSES,
     )
     keys = jax.random.split(jax.random.key(1), max(config.lengths))
-    found = {}
+    found: dict[str, Contestant] = {}
     for name in contest.names("methods", config.methods, MATCHING):
         settings = METHODS[name].Config().replace({"real_batch": per_class})
         method = METHODS[name].make(settings, made.model)
@@ -175,12 +176,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("dispatch", config)
     records = list(contest.timed(prepare(config), config.repeats).values())

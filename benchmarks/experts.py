@@ -1,10 +1,10 @@
-"""Experts an hour: several at once against one after another.
+"""Experts per hour: vmapped against one after another.
 
     python -m benchmarks.experts
     python -m benchmarks.experts --experts=16 --width=128 --size=32 --channels=3
 
-One epoch of `distilljax.training.expert.epoch` on random images is timed, what lies between
-epochs (held-out accuracy, writing) is not; experts an hour are computed from it for the
+Times one epoch of `distilljax.training.expert.epoch` on random images, without the work
+between epochs (held-out accuracy, writing), and extrapolates to experts per hour for the
 epochs of a run.
 """
 
@@ -32,14 +32,14 @@ ONE_AFTER_ANOTHER = "one after another (map)"
 class Config(problem.ProblemOptions, harness.Options):
     """Options of the benchmark."""
 
-    experts: int = option(4, "Experts in one program.", low=1)
-    epochs: int = option(50, "Epochs of a run.", low=1)
-    batch: int = option(256, "Images a step.", low=1)
+    experts: int = option(4, "Number of experts in one program.", low=1)
+    epochs: int = option(50, "Number of epochs of a run.", low=1)
+    batch: int = option(256, "Batch size.", low=1)
     augment: str = option(Recipe().augment, "Augmentation of each batch.")
-    width: int = option(16, "Channels of the ConvNet of depth 3.", low=1)
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    width: int = option(16, "Width of the ConvNet of depth 3.", low=1)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
     tolerance: float = option(
-        1e-3, "Largest relative difference of what should be the same.", above=0
+        1e-3, "Maximum relative difference of results that must agree.", above=0
     )
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Config(problem.ProblemOptions, harness.Options):
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Both ways, checked against each other: by how much an epoch moves the weights."""
+    """Returns both contestants, checked by the weight change of one epoch."""
     made = problem.make(config)
     recipe = Recipe(batch=config.batch, augment=config.augment)
     key = jax.random.key(1)
@@ -88,7 +88,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
 
 
 def columns(record: dict[str, Any]) -> tuple[Column, ...]:
-    """Columns, for the epochs of the record."""
+    """Returns the columns for the epochs of the record."""
     epochs = record["config"]["epochs"]
 
     def an_hour(one: Any) -> str:
@@ -105,12 +105,12 @@ def columns(record: dict[str, Any]) -> tuple[Column, ...]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(columns(record), record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     record = harness.described("experts", config)
     record["records"] = list(contest.timed(prepare(config), config.repeats).values())

@@ -1,8 +1,8 @@
-"""Measuring tools: clocks, memory, FLOPs, ceilings, records and tables.
+"""Measurement tools: clocks, memory, FLOPs, ceilings, records and tables.
 
-What is compared is measured in one run and in turns, so that a ratio is one of medians
-found under the same conditions. Compile time is apart from run time, a clock stops when
-the result is there, and the first round is not counted.
+Contestants are measured in one run in interleaved rounds, so that a ratio compares medians
+under the same conditions. Compile time is separate from run time, a clock stops when the
+result is ready, and the first round is a warm-up.
 """
 
 import ctypes
@@ -41,19 +41,19 @@ from distilljax.io.files import write_json
 from distilljax.types import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-PLACES = ("json", "plot", "data_dir", "out")  # options that name places of this machine
+PLACES = ("json", "plot", "data_dir", "out")  # options with paths of this machine
 MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(Base):
-    """Options of every benchmark with a clock."""
+    """Options of every timed benchmark."""
 
-    repeats: int = option(5, "Rounds that are timed, after one that is not.", low=1)
+    repeats: int = option(5, "Timed rounds, after one warm-up round.", low=1)
     threads: int | None = option(
-        None, "Cores to stay on, for all contestants; none: all this process has.", low=1
+        None, "Number of CPU cores for all contestants; none: all of this process.", low=1
     )
-    json: str | None = option(None, "File to write the records to.")
+    json: str | None = option(None, "File for the records.")
 
 
 # Clocks
@@ -63,11 +63,11 @@ class Sample(NamedTuple):
     """One timed run."""
 
     wall: float  # seconds
-    cpu: float  # seconds, of all threads of the process that did the work
+    cpu: float  # seconds, summed over all threads of the working process
 
 
 def clock(work: Callable[[], Any]) -> Sample:
-    """Runs `work` once and waits for what it returns."""
+    """Times one call of `work`, until its result is ready."""
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(work())
     return Sample(time.perf_counter() - wall, time.process_time() - cpu)
@@ -76,15 +76,15 @@ def clock(work: Callable[[], Any]) -> Sample:
 def interleave(
     contestants: Mapping[str, Callable[[], Sample]], repeats: int, warm_ups: int = 1
 ) -> dict[str, list[Sample]]:
-    """Rounds in which each contestant runs once; each round begins one contestant later.
+    """Runs rounds of all contestants; each round starts with the next contestant.
 
     Args:
-      contestants: by name, what runs once and says how long it took.
-      repeats: rounds that count.
-      warm_ups: rounds before them that do not.
+      contestants: name -> function that runs once and returns its time.
+      repeats: number of timed rounds.
+      warm_ups: number of warm-up rounds before them.
 
     Returns:
-      By name, one sample a round.
+      Name -> one sample per round.
     """
     names = list(contestants)
     samples: dict[str, list[Sample]] = {name: [] for name in names}
@@ -98,13 +98,13 @@ def interleave(
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, least, quartiles, and the values themselves in the order of measuring."""
+    """Returns median, minimum, quartiles, and the values in order of measurement."""
     least, q1, median, q3 = np.percentile(values, [0, 25, 50, 75]).tolist()
     return {"median": median, "min": least, "q1": q1, "q3": q3, "values": [*values]}
 
 
 def summary(samples: Sequence[Sample], per: int = 1) -> dict[str, Any]:
-    """The spread of wall and CPU seconds of one of the `per` things that a run does."""
+    """Returns the `spread` of wall and CPU seconds per unit, `per` units a run."""
     return {
         f"{name}_seconds": spread([getattr(sample, name) / per for sample in samples])
         for name in Sample._fields
@@ -112,10 +112,10 @@ def summary(samples: Sequence[Sample], per: int = 1) -> dict[str, Any]:
 
 
 def ratio(theirs: Sequence[Sample], ours: Sequence[Sample]) -> dict[str, Any]:
-    """How many times as long theirs take, by both clocks; from one `interleave`.
+    """Returns the ratio of their time to ours by both clocks, from one `interleave`.
 
     Returns:
-      By clock, `of_medians`, and the quartiles of the ratios within rounds.
+      Clock -> `of_medians`, and the quartiles of the ratios within rounds.
     """
     found = {}
     for name in Sample._fields:
@@ -130,23 +130,22 @@ def ratio(theirs: Sequence[Sample], ours: Sequence[Sample]) -> dict[str, Any]:
 
 
 class Program(NamedTuple):
-    """A compiled function and what making it took."""
+    """A compiled function with its compile time and memory."""
 
     call: Callable[..., Any]
     trace_seconds: float  # tracing and lowering
     compile_seconds: float
-    temporary_bytes: int  # beside arguments and results, as XLA states them
+    temporary_bytes: int  # temporary memory reported by XLA, without arguments and results
 
     def record(self) -> dict[str, Any]:
-        """All but the function."""
+        """Returns all fields but the function."""
         return {n: v for n, v in self._asdict().items() if n != "call"}
 
 
 def compiled(function: Callable[..., Any], *args: Any) -> Program:
-    """Compiles for the shapes of `args`.
+    """Compiles a function for the shapes of `args`.
 
-    The compile time is true only where no cache of compiled programs is in use, as under
-    `main`.
+    The compile time is valid only without a compilation cache, as under `main`.
     """
     began = time.perf_counter()
     lowered = jax.jit(function).lower(*args)
@@ -161,15 +160,15 @@ def compiled(function: Callable[..., Any], *args: Any) -> Program:
 
 
 def flops(function: Callable[..., Any], *args: Any) -> int:
-    """Floating-point operations of the matrix products and convolutions of a function.
+    """Returns the FLOPs of the matrix products and convolutions of a function.
 
-    Counted from its jaxpr, what does not reach the result left out: two for each product
-    of two numbers, those with padded zeros too; a scan counts as often as it runs, of
-    the branches of a condition the dearest. Elementwise work is not counted. (XLA's own
-    cost analysis counts the body of a loop once.)
+    Counted from its jaxpr without dead code: two per multiply-add, including those with
+    padded zeros; the body of a scan times its length, and the most expensive branch of a
+    condition. Elementwise operations are not counted. (XLA's cost analysis counts the body
+    of a loop once.)
 
     Raises:
-      InputError: products in a loop whose length is not known.
+      InputError: products in a loop of unknown length.
     """
     closed = jax.make_jaxpr(function)(*args)
     jaxpr, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
@@ -205,9 +204,9 @@ def _flops(jaxpr: Jaxpr) -> int:
 
 
 def resident(field: str) -> int | None:
-    """Bytes of this process: `VmRSS`, held now, or `VmHWM`, the most so far.
+    """Returns resident bytes of this process: `VmRSS` now, or `VmHWM`, the peak.
 
-    None where the system does not say (it is not Linux).
+    None if the system is not Linux.
     """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
@@ -216,15 +215,15 @@ def resident(field: str) -> int | None:
     return int(found) * 1024
 
 
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+M_MMAP_THRESHOLD = -3  # parameter of glibc's mallopt
 
 
 def growth(work: Callable[[], Any]) -> int | None:
-    """The most by which this process grows while `work` runs; bytes, None if unknown.
+    """Returns the peak growth of this process while `work` runs, in bytes; None if unknown.
 
-    From the first call on, memory of 64 KiB or more comes from the system and goes back to
-    it at once, so that nothing that earlier work freed hides what this one needs. That
-    makes allocations dearer: call it after all clocks.
+    From the first call on, allocations of 64 KiB or more are mapped from the system and
+    returned to it when freed, so that memory freed by earlier work does not hide the
+    growth. Allocations become slower: call it after all timings.
     """
     libc = ctypes.CDLL(None)
     if resident("VmRSS") is None or not hasattr(libc, "mallopt"):
@@ -233,7 +232,7 @@ def growth(work: Callable[[], Any]) -> int | None:
     gc.collect()
     libc.malloc_trim(0)
     try:
-        # 5 sets the peak back to what is held now: man 5 proc_pid_clear_refs.
+        # 5 resets the peak to the current size: man 5 proc_pid_clear_refs.
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
@@ -246,18 +245,18 @@ def growth(work: Callable[[], Any]) -> int | None:
 
 
 class Remote:
-    """Works in a process of their own, which measures itself: a context manager.
+    """Works in a separate process that measures itself; a context manager.
 
-    The process sleeps while nothing is asked of it. It inherits the cores this process is
-    kept to, so `pin` before.
+    The process sleeps between requests. It inherits the CPU affinity of this process, so
+    call `pin` first.
 
     Args:
-      make: a function of a module, (*args) -> the works by name, functions without
-        arguments whose results can be pickled.
-      args: can be pickled.
+      make: module-level function, (*args) -> works by name, functions without arguments and
+        with picklable results.
+      args: picklable arguments.
 
     Raises:
-      RuntimeError: anything that fails there, with its traceback; here and in all methods.
+      RuntimeError: a failure in the other process, with its traceback; also in all methods.
     """
 
     def __init__(self, make: Callable[..., Mapping[str, Callable[[], Any]]], *args: Any):
@@ -278,15 +277,15 @@ class Remote:
         self._process.join()
 
     def call(self, name: str) -> Any:
-        """Runs a work; its result."""
+        """Runs a work and returns its result."""
         return self._ask("call", name)
 
     def clock(self, name: str) -> Sample:
-        """Runs a work; how long it took there."""
+        """Runs a work and returns its time in the other process."""
         return self._ask("clock", name)
 
     def growth(self, name: str) -> int | None:
-        """Runs a work; by how much the process grew, see `growth`."""
+        """Runs a work and returns the growth of the other process, see `growth`."""
         return self._ask("growth", name)
 
     def _ask(self, *request: str) -> Any:
@@ -307,7 +306,7 @@ class Remote:
 
 
 def _serve(connection: Any, make: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process ends with its parent
     instruments: dict[str, Callable[..., Any]] = {
         "call": lambda work: work(),
         "clock": clock,
@@ -332,16 +331,16 @@ def _serve(connection: Any, make: Callable[..., Any], args: tuple[Any, ...]) -> 
 
 
 def pin(threads: int | None) -> int:
-    """Keeps this process, and those it starts later, to its first `threads` cores.
+    """Pins this process and its later children to its first `threads` cores.
 
-    XLA and PyTorch make a thread for each core that they are allowed, when they start. So
-    this comes before the first array.
+    XLA and PyTorch start a thread for each available core, so call this before the first
+    array.
 
     Returns:
       The number of cores.
 
     Raises:
-      InputError: the system cannot do it, or there are not as many cores.
+      InputError: not supported by the system, or fewer cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         if threads is None:
@@ -360,10 +359,10 @@ def pin(threads: int | None) -> int:
 
 
 def product(side: int | None = None) -> tuple[Callable[[], Any], int]:
-    """A large matrix product, and its FLOPs.
+    """Returns a large matrix product and its FLOPs.
 
     Args:
-      side: of the square float32 matrices; 2,048 on a CPU and 8,192 elsewhere if None.
+      side: side of the square float32 matrices; None for 2,048 on a CPU, else 8,192.
     """
     side = side or (2048 if jax.default_backend() == "cpu" else 8192)
     x = jnp.full((side, side), 0.5)
@@ -372,7 +371,7 @@ def product(side: int | None = None) -> tuple[Callable[[], Any], int]:
 
 
 def copy(num_bytes: int = 256 * MIB) -> tuple[Callable[[], Any], int]:
-    """A large array raised in place: `num_bytes` read and as many written; bytes moved."""
+    """Returns an in-place increment of `num_bytes`, and the bytes read and written."""
     raised = jax.jit(lambda x: x + 1, donate_argnums=0)
     held = [jnp.zeros(num_bytes // 4, jnp.float32)]
 
@@ -387,7 +386,7 @@ def copy(num_bytes: int = 256 * MIB) -> tuple[Callable[[], Any], int]:
 
 
 def commit() -> str | None:
-    """The commit of the source, `-dirty` where tracked files differ from it."""
+    """Returns the commit of the source, with `-dirty` if tracked files differ."""
     command = ("git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10")
     try:
         done = subprocess.run(
@@ -399,7 +398,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """What the machine calls its processor."""
+    """Returns the model name of the processor."""
     info = pathlib.Path("/proc/cpuinfo")
     found = (
         re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
@@ -410,10 +409,10 @@ def processor() -> str:
 
 
 def described(name: str, config: Base) -> dict[str, Any]:
-    """What a record says of its making, without the places of this machine.
+    """Returns the provenance of a record, without paths of this machine.
 
     Args:
-      name: of the benchmark's file, without its suffix.
+      name: module name of the benchmark.
       config: its options.
     """
     settings = {n: v for n, v in config.to_dict().items() if n not in PLACES}
@@ -421,7 +420,7 @@ def described(name: str, config: Base) -> dict[str, Any]:
     machine = environment() | {
         "processor": processor(),
         "threads": cores or os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),  # of the minute before
+        "load": round(os.getloadavg()[0], 2),  # average of the last minute
     }
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -435,10 +434,10 @@ def described(name: str, config: Base) -> dict[str, Any]:
 
 
 def need(*packages: str) -> dict[str, str]:
-    """The versions of packages of the extra `torch`.
+    """Returns the versions of packages of the extra `torch`.
 
     Raises:
-      InputError: one of them is not installed.
+      InputError: a package is not installed.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
@@ -450,7 +449,7 @@ def need(*packages: str) -> dict[str, str]:
 
 
 def write(path: str | None, record: Mapping[str, Any]) -> None:
-    """Writes a record as JSON, where a path is given."""
+    """Writes a record as JSON if a path is given."""
     if path:
         place = pathlib.Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -464,24 +463,24 @@ class Column(NamedTuple):
     """A column of a table of records."""
 
     heading: str
-    cell: Callable[[Mapping[str, Any]], Any]  # a record -> what str makes its text of
-    left: bool = False  # where the text stands; numbers stand right
+    cell: Callable[[Mapping[str, Any]], Any]  # record -> value, shown by str
+    left: bool = False  # left-aligned text; numbers are right-aligned
 
 
 def show(title: str | None, columns: Sequence[Column], records: Iterable[Any]) -> None:
-    """Prints a table, a row for each record."""
+    """Prints a table with a row for each record."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.left else "right"
         table.add_column(column.heading, justify=justify, no_wrap=True)
     for record in records:
         table.add_row(*(str(column.cell(record)) for column in columns))
-    # A file has no width, and a terminal may break lines, but no cell is cut.
+    # No width limit in a file; a terminal may break lines, but no cell is truncated.
     Console(width=500, soft_wrap=True).print(table)
 
 
 def markdown(columns: Sequence[Column], records: Iterable[Any]) -> str:
-    """The same table in Markdown, without a line break at its end."""
+    """Returns the same table in Markdown, without a trailing line break."""
     rows = [
         [column.heading for column in columns],
         ["---" if column.left else "---:" for column in columns],
@@ -491,7 +490,7 @@ def markdown(columns: Sequence[Column], records: Iterable[Any]) -> str:
 
 
 def caption(record: Mapping[str, Any]) -> str:
-    """One sentence on how a record was made: processor, versions, date, commit, command."""
+    """Returns the provenance of a record as one sentence."""
     environment = record["environment"]
     threads = environment["threads"]
     where = environment["processor"]
@@ -511,10 +510,10 @@ def caption(record: Mapping[str, Any]) -> str:
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """Puts `content` between `<!-- table: NAME -->` and the next `<!-- end -->`.
+    """Replaces the text between `<!-- table: NAME -->` and the next `<!-- end -->`.
 
     Raises:
-      InputError: the text has no such place, or several.
+      InputError: the text has no such markers, or several.
     """
     place = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end -->)", re.S)
     if len(place.findall(text)) != 1:
@@ -523,7 +522,7 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number to so many digits, never in powers of ten; a dash for None."""
+    """Formats a number to `digits` digits without exponent; a dash for None."""
     if value is None:
         return "-"
     if not value:
@@ -533,17 +532,17 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def quartiles(found: Mapping[str, Any]) -> str:
-    """What `spread` found, as in 0.41-0.43."""
+    """Formats the quartiles of a `spread`, such as 0.41-0.43."""
     return f"{figure(found['q1'])}-{figure(found['q3'])}"
 
 
 def mib(num_bytes: int | None) -> str:
-    """Bytes in MiB, to three digits."""
+    """Formats bytes in MiB to three digits."""
     return figure(None if num_bytes is None else num_bytes / MIB)
 
 
 def main(config_class: type[Any], run: Callable[[Any], None]) -> None:
-    """`launch.main` without a cache of compiled programs: compile times are measured."""
+    """Runs `launch.main` without compilation cache, since compile times are measured."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
     jax.config.update("jax_compilation_cache_dir", None)
     launch.main(config_class, run)

@@ -4,8 +4,8 @@
     python -m benchmarks.memory --ipc=10 --width=128 --size=32 --channels=3
 
 For `bptt` and `tm` under every rematerialisation policy: the temporary bytes of the
-compiled outer step, which XLA states; nothing is run. The growth per inner step is
-compared with the bytes of one set of parameters (`bptt` keeps their momentum too).
+compiled outer step, as reported by XLA; nothing is run. The growth per inner step is
+compared with the bytes of one set of parameters (`bptt` also stores their momentum).
 """
 
 import dataclasses
@@ -30,10 +30,12 @@ COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 class Config(problem.ProblemOptions):
     """Options of the benchmark."""
 
-    augment: str = option("", "Augmentation in the students of `tm`.")
-    lengths: str = option("5,10,20,40,80", "Lengths of the unroll, two or more.")
-    json: str | None = option(None, "File to write the records to.")
-    plot: str | None = option(None, "Picture to write (.png).")
+    augment: str = option("", "Augmentation of student batches of tm.")
+    lengths: str = option(
+        "5,10,20,40,80", "Unroll lengths, at least two, separated by commas."
+    )
+    json: str | None = option(None, "File for the records.")
+    plot: str | None = option(None, "File for the plot (.png).")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,7 @@ class Config(problem.ProblemOptions):
 
 
 def measure(name: str, length: int, remat: Remat, config: Config) -> dict[str, Any]:
-    """Temporary bytes of one outer step, of the compiled program."""
+    """Returns the temporary bytes of a compiled outer step."""
     made = problem.make(config)
     settings = {
         "bptt": lambda: bptt.Config(unroll=length, remat=remat),
@@ -61,7 +63,7 @@ def measure(name: str, length: int, remat: Remat, config: Config) -> dict[str, A
 
 
 def _rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row of the table for each method and policy, `bytes` by the unroll."""
+    """Returns a row for each method and policy, with `bytes` by unroll length."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         kind = {n: record[n] for n in ("method", "remat")}
@@ -71,18 +73,18 @@ def _rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _held(length: int) -> Callable[[Mapping[str, Any]], str]:
-    """MiB after an unroll of that length."""
+    """Returns the cell of MiB at an unroll length."""
     return lambda row: mib(row["bytes"][length])
 
 
 def _growth(row: Mapping[str, Any]) -> str:
-    """MiB a step between the two longest unrolls."""
+    """Returns MiB per step between the two longest unrolls."""
     (before, low), (last, high) = sorted(row["bytes"].items())[-2:]
     return figure((high - low) / harness.MIB / (last - before))
 
 
 def columns(lengths: Iterable[int]) -> tuple[Column, ...]:
-    """Of a table with these unrolls."""
+    """Returns the columns of a table with these unroll lengths."""
     return (
         Column("method", lambda r: r["method"], left=True),
         Column("remat", lambda r: r["remat"], left=True),
@@ -92,7 +94,7 @@ def columns(lengths: Iterable[int]) -> tuple[Column, ...]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     lengths = sorted({r["unroll"] for r in record["records"]})
     return harness.markdown(columns(lengths), _rows(record["records"]))
 
@@ -100,7 +102,7 @@ def table(record: dict[str, Any]) -> str:
 def plot(
     path: pathlib.Path, lines: Mapping[tuple[str, str], Sequence[tuple[int, float]]]
 ) -> None:
-    """Draws temporary memory against the length of the unroll.
+    """Plots temporary memory against the unroll length.
 
     Args:
       path: the PNG to write.
@@ -131,7 +133,7 @@ def plot(
 
 
 def run(config: Config) -> None:
-    """Measures, prints the table, writes what is asked for."""
+    """Measures, prints the table, writes the record and the plot."""
     described = harness.described("memory", config)
     lengths = sorted(contest.counts("lengths", config.lengths))
     num_bytes = 4 * parameters.num_params(problem.make(config).model)

@@ -1,16 +1,16 @@
-"""Ways to differentiate through an unroll: what is kept, in what pieces, in which mode.
+"""Differentiation through an unroll: policies, chunks and modes.
 
     python -m benchmarks.meta_gradient
     python -m benchmarks.meta_gradient --width=128 --images=100 --unroll=10
 
-The gradient, by the images and the log learning rate, of the loss on other images after
-an unroll of SGD with momentum:
-- reverse over reverse, as `distilljax.core.inner` does it, under every policy of
-  `distilljax.core.scan`, with each batch whole or in `--pieces` of so many images;
-- forward over reverse (Kemaev et al. 2025, arXiv 2505.00793): the reverse pass of a step
-  is one forward derivative of its gradient, which the symmetry of the Hessian allows, so
-  it keeps the parameters and nothing of the network.
-All give the same numbers.
+Times the gradient, with respect to the images and the log learning rate, of the loss on
+other images after an unroll of SGD with momentum:
+- reverse over reverse, as in `distilljax.core.inner`, with every policy of
+  `distilljax.core.scan`, for whole batches or chunks of `--pieces` images;
+- forward over reverse (Kemaev et al. 2025, arXiv 2505.00793): the reverse pass of a step is
+  one forward derivative of its gradient, by the symmetry of the Hessian, so that only the
+  parameters are stored and no activations.
+All must return the same numbers.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ AGAINST = "reverse over reverse, step"
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    images: int = option(100, "Images of the set.", low=2)
-    size: int = option(32, "Side of the images.", low=8)
-    channels: int = option(3, "Channels of the images.", low=1, high=3)
-    unroll: int = option(5, "Inner steps.", low=1)
-    pieces: int = option(20, "Images in a piece; a divisor of images.", low=1)
+    images: int = option(100, "Number of distilled images.", low=2)
+    size: int = option(32, "Height and width of the images.", low=8)
+    channels: int = option(3, "Number of image channels.", low=1, high=3)
+    unroll: int = option(5, "Number of inner steps.", low=1)
+    pieces: int = option(20, "Images computed at a time; a divisor of images.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,11 +49,11 @@ class Config(contest.Options):
             raise FieldError("pieces", self.pieces, f"does not divide images={self.images}")
 
 
-Gradient = Callable[[Params, Batch], tuple[Array, Params]]  # also the loss
+Gradient = Callable[[Params, Batch], tuple[Array, Params]]  # loss and gradient
 
 
 def forward_over_reverse(loss_fn: LossFn, chunk: int | None) -> Gradient:
-    """`inner.value_and_grad` whose reverse derivative is a forward one."""
+    """Returns `inner.value_and_grad` with a forward-mode derivative as its VJP."""
 
     @jax.custom_vjp
     def gradient(params: Params, batch: Batch) -> tuple[Array, Params]:
@@ -87,7 +87,7 @@ def forward_over_reverse(loss_fn: LossFn, chunk: int | None) -> Gradient:
 def meta_gradient(
     given: contest.Given, config: Config, gradient: Gradient, remat: Remat
 ) -> Callable[..., Any]:
-    """(images, log learning rate) -> outer loss and its gradient by both."""
+    """Returns (images, log learning rate) -> outer loss and its gradient."""
     loss_fn = losses.cross_entropy(given.model.apply)
     test = contest.random_batch(config, config.images, seed=2)
 
@@ -111,7 +111,7 @@ def meta_gradient(
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Every way, checked against the first."""
+    """Returns all contestants, checked against the first."""
     given = contest.given(config)
     loss_fn = losses.cross_entropy(given.model.apply)
 
@@ -157,12 +157,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("meta_gradient", config)
     records = list(contest.timed(prepare(config), config.repeats).values())

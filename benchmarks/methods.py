@@ -1,10 +1,10 @@
-"""Throughput, compile time and memory of one outer step of every method.
+"""Throughput, compile time and memory of an outer step of every method.
 
     python -m benchmarks.methods
     python -m benchmarks.methods --ipc=10 --width=128 --repeats=7
 
-On random images of the size asked for: speed does not depend on what they show. Each
-dispatch takes several outer steps; the methods run in turns.
+Uses random images, since speed does not depend on their content. Each dispatch takes
+several outer steps; rounds of the methods are interleaved.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from distilljax.types import Key
 class Config(problem.ProblemOptions, harness.Options):
     """Options of the benchmark."""
 
-    steps: int = option(5, "Outer steps in one dispatch.", low=1)
+    steps: int = option(5, "Outer steps per dispatch.", low=1)
 
 
 def prepare(
@@ -36,14 +36,14 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     against: str | None = None,
 ) -> Contestant:
-    """Outer steps of a method, all in one dispatch.
+    """Returns the contestant of outer steps of a method in one dispatch.
 
     Args:
-      name: of the method.
-      made: what it works on.
-      steps: how many.
-      settings: of the method; its defaults if None.
-      against: what it is compared with.
+      name: name of the method.
+      made: the problem.
+      steps: number of outer steps.
+      settings: options of the method; None for its defaults.
+      against: name of the contestant to compare with.
     """
     module = METHODS[name]
     method = module.make(module.Config().replace(settings or {}), made.model)
@@ -69,12 +69,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Measures every method and prints the table."""
+    """Measures every method, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("methods", config)
     made = problem.make(config)

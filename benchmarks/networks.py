@@ -1,11 +1,11 @@
-"""Many networks at once: side by side, one after another, and one a dispatch.
+"""Training of many networks: vmapped, mapped in sequence, and one per dispatch.
 
     python -m benchmarks.networks
     python -m benchmarks.networks --networks=1,16,64 --images=100 --width=128
 
-Networks are trained by `distilljax.training.evaluation.train` from weights of their own:
-mapped over their weights (vmap), one after another in one program (map), or one in each of as
-many dispatches from Python (loop). All ways give the same logits on the training images.
+Networks with different weights are trained by `distilljax.training.evaluation.train`:
+vectorised over weights (vmap), one after another in one program (map), or one per dispatch
+from Python (loop). All must give the same logits on the training images.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from distilljax.types import Array, Batch, Key
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    networks: str = option("1,4,16", "How many, separated by commas.")
-    steps: int = option(20, "Training steps of each.", low=1)
-    images: int = option(10, "Images in a batch.", low=1)
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    networks: str = option("1,4,16", "Numbers of networks, separated by commas.")
+    steps: int = option(20, "Training steps of each network.", low=1)
+    images: int = option(10, "Batch size.", low=1)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,7 +38,7 @@ class Config(contest.Options):
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Every way with every number of networks, checked against the loop."""
+    """Returns all contestants for all numbers of networks, checked against the loop."""
     model, _, batch = contest.given(config)
     protocol = EvaluationProtocol(steps=config.steps)
 
@@ -47,7 +47,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
         return model.apply(params, batch.images)
 
     single = harness.compiled(one, jax.random.key(2), batch)
-    found = {}
+    found: dict[str, Contestant] = {}
     for num in contest.counts("networks", config.networks):
         keys = jax.random.split(jax.random.key(2), num)
 
@@ -74,7 +74,7 @@ def prepare(config: Config) -> dict[str, Contestant]:
                 **about,
             ),
         }
-        if num == 1:  # mapped or not, it is one network
+        if num == 1:  # vmap and map are the same for one network
             ways = {against: ways[against]}
         contest.same({n: np.stack(w.work()) for n, w in ways.items()}, config.tolerance)
         found |= ways
@@ -92,12 +92,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("networks", config)
     records = list(contest.timed(prepare(config), config.repeats).values())

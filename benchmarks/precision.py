@@ -1,22 +1,21 @@
-"""Arithmetic of a network: what a precision saves in time, and costs in exactness.
+"""Numerical precision of a network: time against accuracy.
 
     python -m benchmarks.precision
     python -m benchmarks.precision --train_steps=300 --seeds=10 --width=128
 
 Precisions are
-- default: float32, in matrix products and convolutions as the backend prefers;
-- highest: float32, and full float32 in those; tf32: float32 rounded to tf32 in those. A
-  CPU computes float32 as float32 whatever is asked for, so it has neither of its own;
-- bfloat16: weights and images are cast before the network and logits after it;
-  parameters, their updates and the loss stay float32. Matrix products give bfloat16, and
-  so do all layers; in what a sum of bfloat16 is added up the backend settles, and the
-  record has what 4,096 ones add up to (256 if in bfloat16). No model of
-  `distilljax.models` takes a type of its own, so a cast around it is all there is.
+- default: float32, with matrix products and convolutions in the backend's default
+precision;
+- highest: float32 throughout; tf32: float32 with products in tf32. A CPU computes float32
+  products in float32 in any case, so it has neither;
+- bfloat16: weights and images are cast before the network and logits after it; parameters,
+  updates and the loss stay float32. All layers return bfloat16; the accumulation type is up
+  to the backend, and the record has the sum of 4,096 ones (256 if accumulated in bfloat16).
+  The models of `distilljax.models` have no dtype option, hence the casts.
 
 Measured are a training step of SGD with momentum and a meta-gradient through `unroll` such
-steps (its time and how far it lies from that of float64), and the test accuracy of fresh
-networks that are trained on an artefact, and tested, in that precision. A precision that
-is float32 has to agree with float64.
+steps (time and difference from float64), and the test accuracy of new networks trained on
+an artefact and tested in that precision. Full float32 must agree with float64.
 """
 
 import dataclasses
@@ -32,12 +31,12 @@ from benchmarks import contest, harness
 from benchmarks.contest import Contestant, Given
 from benchmarks.harness import Column, figure
 from distilljax import data, io
-from distilljax.analysis.statistics import spread
+from distilljax.analysis.statistics import Spread, spread
 from distilljax.config import option
 from distilljax.core import distilled, inner, losses
 from distilljax.models import MODELS
 from distilljax.training import evaluation
-from distilljax.types import Array, Batch, Key, Model, Params
+from distilljax.types import Array, Batch, Key, Model, Params, RealSet
 
 ARTEFACT = harness.ROOT / "experiments" / "artefacts" / "embedded_tm_ipc10"
 ONES = 4096
@@ -47,26 +46,26 @@ ONES = 4096
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    images: int = option(100, "Images in a batch.", low=1)
-    steps: int = option(5, "Training steps in one dispatch.", low=1)
+    images: int = option(100, "Batch size.", low=1)
+    steps: int = option(5, "Training steps per dispatch.", low=1)
     unroll: int = option(5, "Inner steps of the meta-gradient.", low=1)
     train_steps: int = option(
-        100, "Steps of the networks that are tested; the artefact asks for 300.", low=1
+        100, "Training steps of tested networks; the artefact specifies 300.", low=1
     )
-    seeds: int = option(3, "Networks that are tested; 0: none.", low=0)
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    seeds: int = option(3, "Number of tested networks; 0: none.", low=0)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
 
 
 class Precision(NamedTuple):
-    """How a network computes."""
+    """Numerical precision of a network."""
 
-    products: str | None  # jax.default_matmul_precision; None as the backend prefers
-    layers: Any  # the type of weights and images within the network
-    exact: bool  # full float32
+    products: str | None  # jax.default_matmul_precision; None for the backend default
+    layers: Any  # dtype of weights and images within the network
+    exact: bool  # whether it is full float32
 
 
 def precisions() -> dict[str, Precision | None]:
-    """By name; None where the backend has no such thing of its own."""
+    """Returns precisions by name; None if the backend does not have it."""
     on_cpu = jax.default_backend() == "cpu"
     tensor_cores = jax.default_backend() == "gpu" and (
         float(getattr(jax.devices()[0], "compute_capability", 0)) >= 8
@@ -80,7 +79,7 @@ def precisions() -> dict[str, Precision | None]:
 
 
 def casting(model: Model, precision: Precision) -> Model:
-    """The model, with layers in the type of the precision; float32 in and out."""
+    """Returns the model with layers in the dtype of the precision; float32 in and out."""
     if precision.layers == jnp.float32:
         return model
 
@@ -95,7 +94,7 @@ def casting(model: Model, precision: Precision) -> Model:
 
 
 def within(precision: Precision, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, traced with the precision of matrix products."""
+    """Returns the function traced with the precision of matrix products."""
 
     def traced(*args: Any) -> Any:
         with jax.default_matmul_precision(precision.products):
@@ -105,7 +104,7 @@ def within(precision: Precision, function: Callable[..., Any]) -> Callable[..., 
 
 
 def added_up() -> dict[str, float]:
-    """What 4,096 ones of bfloat16 add up to in a matrix product, and in a plain sum."""
+    """Returns the sum of 4,096 bfloat16 ones by a matrix product and by a plain sum."""
     ones = jnp.ones((1, ONES), jnp.bfloat16)
     zero = jnp.zeros((), jnp.bfloat16)
     plain = jax.jit(lambda x: jax.lax.reduce(x, zero, jax.lax.add, (0, 1)))
@@ -117,7 +116,7 @@ Work = Callable[[Params, Batch, Batch], Any]
 
 
 def works(model: Model, config: Config) -> dict[str, Work]:
-    """What is timed, as functions of weights, images learned from, and real images."""
+    """Returns the timed functions of weights, distilled images and real images."""
     loss_fn = losses.cross_entropy(model.apply)
     rule = optax.sgd(0.01, momentum=0.9)
 
@@ -145,7 +144,7 @@ def works(model: Model, config: Config) -> dict[str, Work]:
 
 
 def reference(config: Config, given: Given, args: Any) -> dict[str, Any]:
-    """What float64 finds."""
+    """Returns the results of float64."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), args)
         made = works(given.model, config)
@@ -153,7 +152,7 @@ def reference(config: Config, given: Given, args: Any) -> dict[str, Any]:
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """The works in every precision that there is, with their differences from float64."""
+    """Returns the works in all available precisions with differences from float64."""
     given = contest.given(config)
     real = contest.random_batch(config, config.images, seed=5)
     args = (given.params, given.batch, real)
@@ -179,8 +178,8 @@ def prepare(config: Config) -> dict[str, Contestant]:
     return found
 
 
-def accuracies(config: Config) -> dict[str, dict[str, Any]]:
-    """Test accuracy of fresh networks in every precision, the same seeds for all."""
+def accuracies(config: Config) -> dict[str, Spread]:
+    """Returns test accuracy of new networks in every precision, with common seeds."""
     if not config.seeds:
         return {}
     artefact = io.load(ARTEFACT / "distilled.npz")
@@ -199,7 +198,9 @@ def accuracies(config: Config) -> dict[str, dict[str, Any]]:
             continue
         network = casting(model, precision)
 
-        def score(keys: Key, batch: Batch, test: Any, network: Model = network) -> Array:
+        def score(
+            keys: Key, batch: Batch, test: RealSet, network: Model = network
+        ) -> Array:
             return evaluation.fresh_accuracy(
                 keys, network, batch, test, protocol, learning_rate=rate
             )
@@ -242,12 +243,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table, writes what is asked for."""
+    """Checks, measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("precision", config)
     timed = contest.timed(prepare(config), config.repeats).values()

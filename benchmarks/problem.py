@@ -1,6 +1,6 @@
-"""The data, model and experts that benchmarks run on: random, of the size asked for.
+"""Random data, models and experts for benchmarks.
 
-Speed and memory do not depend on what images show or experts have learned.
+Speed and memory do not depend on the content of images or experts.
 """
 
 import dataclasses
@@ -25,24 +25,24 @@ NUM_EXPERTS = 2
 
 @dataclasses.dataclass(frozen=True)
 class ProblemOptions(Base):
-    """Sizes."""
+    """Sizes of a problem."""
 
     ipc: int = option(1, "Distilled images per class, of ten classes.", low=1)
-    width: int = option(32, "Channels of the ConvNet of depth 3.", low=1)
-    size: int = option(28, "Side of the images.", low=8)
-    channels: int = option(1, "Channels of the images.", low=1, high=3)
+    width: int = option(32, "Width of the ConvNet of depth 3.", low=1)
+    size: int = option(28, "Height and width of the images.", low=8)
+    channels: int = option(1, "Number of image channels.", low=1, high=3)
 
 
 class Problem(NamedTuple):
-    """What a method is made of and reads."""
+    """Model, data and initial set of a method."""
 
     model: Model
     start: DistilledSet
-    sources: dict[str, Any]  # by the SOURCE of a method
+    sources: dict[str, Any]  # by `SOURCE` of a method
 
 
 def make(config: ProblemOptions, num_epochs: int = 8) -> Problem:
-    """A problem of the sizes asked for; experts have `num_epochs` epochs."""
+    """Returns a problem of the given sizes; experts have `num_epochs` epochs."""
     rng = np.random.default_rng(0)
     shape = (config.size, config.size, config.channels)
     labels = np.repeat(np.arange(NUM_CLASSES, dtype=np.int32), PER_CLASS)

@@ -1,14 +1,14 @@
-"""Hessian-vector products a second and blocks of the tangent kernel, by formulation.
+"""Hessian-vector products and blocks of the tangent kernel, by implementation.
 
     python -m benchmarks.products
     python -m benchmarks.products --width=128 --size=32 --channels=3 --images=100
 
-On a ConvNet with fresh weights and random images:
+On a ConvNet with initial weights and random images:
 - products with the Hessian of the loss: forward over reverse (`hessian.hvp`), reverse over
-  reverse and reverse over forward, one a dispatch, each with a vector of its own;
+  reverse and reverse over forward, one per dispatch, with different vectors;
 - the kernel between two sets of images, `ntk.empirical_ntk` in every form, and the full
   form by products with unit vectors (`ntk.ntk_vp`).
-All products are the same, and all kernels agree where they overlap.
+All products must be equal, and all kernels must agree where they overlap.
 """
 
 import dataclasses
@@ -34,13 +34,15 @@ BY_PRODUCTS = "full, by products"
 class Config(contest.Options):
     """Options of the benchmark."""
 
-    images: int = option(100, "Images of the Hessian.", low=1)
-    products: int = option(3, "Products in each timing.", low=1)
-    ntk_images: int = option(10, "Images on each side of a block of the kernel.", low=1)
+    images: int = option(100, "Number of images of the Hessian.", low=1)
+    products: int = option(3, "Number of products in each timing.", low=1)
+    ntk_images: int = option(
+        10, "Number of images on each side of a block of the kernel.", low=1
+    )
 
 
 def hessians(config: Config, given: Given) -> dict[str, Contestant]:
-    """The formulations of a product."""
+    """Returns the implementations of a Hessian-vector product."""
     loss_fn = losses.cross_entropy(given.model.apply)
 
     def forward_reverse(params: Params, batch: Batch, v: Params) -> Params:
@@ -78,7 +80,7 @@ def hessians(config: Config, given: Given) -> dict[str, Contestant]:
 
 
 def kernels(config: Config, given: Given) -> dict[str, Contestant]:
-    """The forms of a kernel."""
+    """Returns the implementations of a kernel."""
     apply, num = given.model.apply, config.ntk_images
     rng = jax.random.key(4)
     x1, x2 = jax.random.normal(rng, (2, num, *given.batch.images.shape[1:]))
@@ -126,7 +128,7 @@ KERNELS = _columns("kernel", "block", "full")
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's tables in Markdown."""
+    """Returns the tables of a record in Markdown."""
     return "\n\n".join(
         (
             harness.markdown(HESSIANS, record["hessian"]),
@@ -136,7 +138,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the tables, writes what is asked for."""
+    """Checks, measures, prints the tables and writes the record."""
     harness.pin(config.threads)
     record = harness.described("products", config)
     given = contest.given(config)

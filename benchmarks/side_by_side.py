@@ -1,20 +1,20 @@
-"""The same work here and in plain PyTorch: the same numbers first, then time and memory.
+"""distilljax and plain PyTorch on the same work: equal results, then time and memory.
 
     python -m benchmarks.side_by_side
     python -m benchmarks.side_by_side --work=bptt,gm --width=128 --threads=1
 
-Both sides start from the same weights and read the same images. What PyTorch finds must
-be what is found here, or the program ends; that is tried on few steps, since rounding
-grows with each (a ReLU that switches moves all that follows), and the difference at full
-length is recorded. Then both run in turns, each in a process of its own on the same
-cores; the other one sleeps. PyTorch is `benchmarks.torch_baseline`: loops in Python,
-gradients of gradients by `create_graph`, networks one after another.
+Both sides have the same weights and images. Their results must agree, or the program ends;
+this is checked on few steps, since rounding errors grow with each step (a ReLU that
+switches changes all that follows), and the difference at full length is recorded. Then both
+run in interleaved rounds, each in its own process on the same cores while the other sleeps.
+PyTorch is `benchmarks.torch_baseline`: loops in Python, double backward by `create_graph`,
+networks one after another.
 
-- Seconds are medians with quartiles, the ratio is one of medians of the same run.
-- Memory is how much each process grows by, see `harness.growth`; after all clocks.
-- FLOP/s count matrix products and convolutions of the algorithm (`harness.flops`), the
-  same number for both sides, and nothing that is computed a second time to save memory;
-  the ceiling is the faster of both sides' large matrix products, timed in the same turns.
+- Seconds are medians with quartiles; the ratio is that of medians of the same run.
+- Memory is the growth of each process, see `harness.growth`, measured after all timings.
+- FLOP/s count matrix products and convolutions of the algorithm (`harness.flops`), the same
+  number for both sides, without recomputation for rematerialisation; the ceiling is the
+  faster of both sides' large matrix products, timed in the same rounds.
 """
 
 import dataclasses
@@ -38,44 +38,44 @@ NAME = "side_by_side"
 class Config(cases.Sizes, harness.Options):
     """Options of the benchmark."""
 
-    work: str = option(",".join(CASES), "What is done, separated by commas.")
+    work: str = option(",".join(CASES), "Cases, separated by commas.")
     check_steps: int = option(3, "Inner or training steps of the check.", low=1)
     tolerance: float = option(
-        1e-3, "Largest relative difference of the numbers in the check.", above=0
+        1e-3, "Maximum relative difference of results in the check.", above=0
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.names  # refuses others
+        _ = self.names  # validates
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is done."""
+        """Names of the cases."""
         return contest.names("work", self.work, CASES)
 
 
 def in_torch(given: Mapping[str, Any], device: str) -> Any:
-    """The works of the other side; called in its process, the one that has PyTorch."""
+    """Returns the works of PyTorch; called in the process with PyTorch."""
     from benchmarks.torch_baseline import works
 
     return works.make(given, device)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
-    """Relative differences of two sides' numbers, by name."""
+    """Returns relative differences of the results of both sides by name."""
     return {name: cases.difference(ours[name], theirs[name]) for name in ours}
 
 
 def check(name: str, found: Mapping[str, float], tolerance: float) -> None:
-    """Refuses numbers that are not the same.
+    """Checks that the results of both sides agree.
 
     Args:
-      name: of the work.
-      found: what `differences` gave.
-      tolerance: the largest that passes.
+      name: name of the work.
+      found: result of `differences`.
+      tolerance: maximum difference.
 
     Raises:
-      InputError: one is larger, or no number.
+      InputError: a difference is larger, or NaN.
     """
     for number, value in found.items():
         if not value <= tolerance:
@@ -87,7 +87,7 @@ def check(name: str, found: Mapping[str, float], tolerance: float) -> None:
 
 
 def shortened(config: Config) -> Config:
-    """The sizes of the check."""
+    """Returns the sizes of the check."""
     most = config.check_steps
     return config.replace(
         {"unroll": min(config.unroll, most), "steps": min(config.steps, most)}
@@ -97,7 +97,7 @@ def shortened(config: Config) -> Config:
 def measure(
     name: str, case: Case, short: Case, config: Config, remote: Remote
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Checks on the short case, times the other: one record, and what was timed."""
+    """Checks the short case and times the other; returns a record and the timed work."""
     first = jax.jit(short.function)(*short.args)
     checked = differences(short.result(first), remote.call(f"{name}.check"))
     check(name, checked, config.tolerance)
@@ -177,18 +177,20 @@ COLUMNS = (
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table."""
+    """Checks, measures, prints the table and writes the record."""
     versions = harness.need("torch")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave room for both
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # leaves memory for both
     harness.pin(config.threads)
     described = harness.described(NAME, config)
     described["environment"] |= versions
-    if jax.default_backend() != "cpu":  # float32 as float32, on both sides
+    if jax.default_backend() != "cpu":  # full float32 on both sides
         jax.config.update("jax_default_matmul_precision", "highest")
     made = cases.make(config.names, config)
     short = cases.make(config.names, shortened(config))

@@ -1,11 +1,12 @@
-"""Outer steps a second of every method, over images per class and length of the unroll.
+"""Outer steps per second of every method, by images per class and unroll length.
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --ipcs=1,10,50 --unrolls=5,20,80 --width=128
 
-On random images, several outer steps in one dispatch, all sizes of all methods in turns;
-`bptt` and `tm` are measured at every unroll, `gm` and `dm` have none. Each is compared
-with the same method at the first images per class and the first unroll.
+Uses random images, several outer steps per dispatch, and interleaved rounds of all sizes of
+all methods; `bptt` and `tm` are measured at every unroll length, `gm` and `dm` have none.
+Each is compared with the same method at the first number of images per class and the first
+unroll length.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from benchmarks.harness import Column, figure, mib
 from distilljax.config import option
 from distilljax.methods import METHODS
 
-UNROLL = {"bptt": "unroll", "tm": "student_steps"}  # the option that is its length
+UNROLL = {"bptt": "unroll", "tm": "student_steps"}  # option of the unroll length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,33 +27,33 @@ class Config(harness.Options):
 
     ipcs: str = option("1,10", "Distilled images per class, separated by commas.")
     unrolls: str = option("5,20", "Inner steps of bptt and tm, separated by commas.")
-    steps: int = option(2, "Outer steps in one dispatch.", low=1)
-    width: int = option(16, "Channels of the ConvNet of depth 3.", low=1)
-    size: int = option(28, "Side of the images.", low=8)
-    channels: int = option(1, "Channels of the images.", low=1, high=3)
-    real_batch: int = option(
-        128, "Real images: of each class (gm, dm), of all together (bptt).", low=1
-    )
-    repeats: int = option(3, "Rounds that are timed, after one that is not.", low=1)
+    steps: int = option(2, "Outer steps per dispatch.", low=1)
+    width: int = option(16, "Width of the ConvNet of depth 3.", low=1)
+    size: int = option(28, "Height and width of the images.", low=8)
+    channels: int = option(1, "Number of image channels.", low=1, high=3)
+    real_batch: int = option(128, "Real images: per class (gm, dm), in all (bptt).", low=1)
+    repeats: int = option(3, "Timed rounds, after one warm-up round.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("ipcs", "unrolls"):
-            contest.counts(name, getattr(self, name))
+        contest.counts("ipcs", self.ipcs)
+        contest.counts("unrolls", self.unrolls)
 
 
 def prepare(config: Config) -> dict[str, Contestant]:
-    """Every method at every size."""
+    """Returns the contestants: every method at every size."""
     found: dict[str, Contestant] = {}
     for ipc in contest.counts("ipcs", config.ipcs):
-        shared = {n: getattr(config, n) for n in ("width", "size", "channels")}
-        made = problem.make(problem.ProblemOptions(ipc=ipc, **shared))
+        options = problem.ProblemOptions(
+            ipc=ipc, width=config.width, size=config.size, channels=config.channels
+        )
+        made = problem.make(options)
         for method in METHODS:
             option_name = UNROLL.get(method)
             lengths = contest.counts("unrolls", config.unrolls) if option_name else (None,)
             for length in lengths:
                 settings = {option_name: length} if option_name else {}
-                if method != "tm":  # which reads no real images
+                if method != "tm":  # tm reads no real images
                     settings["real_batch"] = config.real_batch
                 name = f"{method}, ipc {ipc}, unroll {length or '-'}"
                 first = next((n for n in found if n.startswith(f"{method},")), name)
@@ -77,12 +78,12 @@ COLUMNS = (
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record's table in Markdown."""
+    """Returns the table of a record in Markdown."""
     return harness.markdown(COLUMNS, record["records"])
 
 
 def run(config: Config) -> None:
-    """Measures, prints the table, writes what is asked for."""
+    """Measures, prints the table and writes the record."""
     harness.pin(config.threads)
     described = harness.described("throughput", config)
     found = contest.timed(prepare(config), config.repeats).values()

@@ -1,8 +1,8 @@
-"""Configuration: frozen dataclasses whose fields carry help text and limits.
+"""Configuration: frozen dataclasses whose fields have help text and limits.
 
-A field's default, help and range are written once, with `option`; `Config` checks
-them whenever an instance is made, so a flag, a notebook and a test meet the same
-rules and the same messages.
+The default, help text and range of a field are defined once, with `option`. `Config`
+validates every instance on construction, so that flags, notebooks and tests share the same
+rules and messages.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from distilljax.types import InputError
 
 
 class FieldError(InputError):
-    """A field of a configuration was given a value that is refused.
+    """An invalid value of a configuration field.
 
     Attributes:
-      path: the field's name, with the groups that hold it: `bptt.window`.
-      value: what was given.
-      reason: why it is refused.
+      path: name of the field with its groups, such as `bptt.window`.
+      value: the invalid value.
+      reason: why it is invalid.
     """
 
     def __init__(self, path: str, value: object, reason: str) -> None:
@@ -43,16 +43,16 @@ def option(
     above: float | None = None,
     selected_by: tuple[str, object] | None = None,
 ) -> Any:
-    """A dataclass field with help text and limits.
+    """Returns a dataclass field with help text and limits.
 
     Args:
-      default: the default value; a `Config` instance makes a group of options.
-      help: one sentence for a person.
-      low: smallest value allowed.
-      high: largest value allowed.
-      above: the value must be greater than this.
-      selected_by: (field, value): the option has a meaning only where that sibling
-        field has that value; launchers refuse it elsewhere.
+      default: default value; a `Config` instance makes a group of options.
+      help: one sentence of help text.
+      low: minimum value, inclusive.
+      high: maximum value, inclusive.
+      above: minimum value, exclusive.
+      selected_by: (field, value): the option applies only if that sibling field has that
+        value; `launch` refuses it otherwise.
     """
     return dataclasses.field(
         default=default,
@@ -67,14 +67,14 @@ def option(
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation itself."""
+    """Returns the members of a union, or the annotation itself."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
 
 
 def describe(annotation: Any) -> str:
-    """The values an annotation allows, in words: `an integer or none`."""
+    """Returns the values an annotation allows in words, such as `an integer or none`."""
     return " or ".join(map(_describe_one, alternatives(annotation)))
 
 
@@ -105,12 +105,12 @@ def _matches(value: Any, annotation: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Base of every configuration: checks its fields when it is made.
+    """Base class of configurations; validates its fields on construction.
 
-    Every field has a default, so that `Config()` is a configuration.
+    Every field has a default, so that `Config()` is valid.
 
     Raises:
-      FieldError: a field has the wrong type, or lies outside its limits.
+      FieldError: a field has the wrong type or lies outside its limits.
     """
 
     def __post_init__(self) -> None:
@@ -135,24 +135,24 @@ class Config:
             raise FieldError(field.name, value, f"must be greater than {above}")
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary of plain values that JSON can hold."""
+        """Returns a dictionary of JSON-serialisable values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; absent fields take their defaults.
+        """Inverts `to_dict`; missing fields have their defaults.
 
         Raises:
-          InputError: a name that is no field, or a value that is refused.
+          InputError: an unknown field or an invalid value.
         """
         return cls().replace(values)
 
     def replace(self, values: Mapping[str, Any]) -> Self:
-        """A copy with new values; a mapping changes the group of that name.
+        """Returns a copy with new values; a mapping changes the group of that name.
 
         Raises:
-          InputError: a name that is no field, or a value that is refused. The message
-            names the groups that lead to the field.
+          InputError: an unknown field or an invalid value. The message names the field with
+            its groups.
         """
         hints = typing.get_type_hints(type(self))
         changes = {}
@@ -160,7 +160,7 @@ class Config:
             if name not in hints:
                 near = difflib.get_close_matches(name, hints, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise FieldError(name, value, f"there is no such field{hint}")
+                raise FieldError(name, value, f"unknown field{hint}")
             group = self._group(name, hints[name])
             if group is None or not isinstance(value, Mapping):
                 changes[name] = value
@@ -175,12 +175,22 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     def chosen(self, name: str) -> tuple[str, "Config"]:
-        """Returns the value of a selector made by `chooses`, and the group of that name."""
-        value = str(getattr(self, name))
-        return value, getattr(self, value)
+        """Returns the value of a selector and the group of that name.
+
+        Args:
+          name: a selector that `chooses` added, such as `method`.
+
+        Raises:
+          ValueError: `name` is not a selector.
+        """
+        key = getattr(self, name, None)
+        for field in dataclasses.fields(self):
+            if field.name == key and field.metadata.get("selected_by") == (name, key):
+                return key, getattr(self, key)
+        raise ValueError(f"{name!r} is not a selector of {type(self).__name__}")
 
     def _group(self, name: str, annotation: Any) -> "Config | None":
-        """The configuration that a mapping given for the field changes, if any."""
+        """Returns the group that a mapping given for the field changes, or None."""
         if isinstance(current := getattr(self, name), Config):
             return current
         for kind in alternatives(annotation):
@@ -196,17 +206,17 @@ def chooses(
     help: str,
     changed: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[type[Config]], type[Config]]:
-    """A class decorator: a choice among the modules of a table, with their options.
+    """Returns a class decorator that adds a choice among the modules of a table.
 
-    Adds the field `name`, one of the table's keys, and for every key a group of that
-    name, the `Config` of its module, which has a meaning only where it is chosen. A
-    new entry of the table has its options everywhere at once.
+    It adds the selector field `name`, whose value is a key of the table, and for every key
+    a group of that name, the `Config` of its module, which applies only if it is selected.
+    `Config.chosen` returns the selected group.
 
     Args:
-      name: of the field, such as `method`.
+      name: name of the selector, such as `method`.
       table: key -> module with a `Config`.
-      default: a key.
-      help: one sentence for a person.
+      default: default key.
+      help: one sentence of help text.
       changed: key -> values that replace defaults of that module's `Config`.
     """
 
@@ -233,7 +243,7 @@ def chooses(
 def offers(
     table: Mapping[str, Any], changed: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Callable[[type[Config]], type[Config]]:
-    """A class decorator: the options of every module of a table, where several are used.
+    """Returns a class decorator that adds the options of every module of a table.
 
     Args:
       table: key -> module with a `Config`; each becomes a group of that name.

@@ -32,22 +32,22 @@ def parse(
     *,
     presets: Presets | None = None,
 ) -> AnyConfig:
-    """The configuration that a command line describes. Pure: no global flag changes.
+    """Parses a command line into a configuration, without global flags.
 
     Args:
       config_class: its fields are int, float, str, bool, `Literal`, a union of these
         with None, or a group of further options (another `Config`).
-      argv: the arguments after the program's name.
-      presets: name -> values, with nested mappings or dotted names; `--preset=NAME`
-        puts them between the defaults and the flags given. A preset may hold values
-        for groups that are not selected; they keep their defaults. A preset that depends
-        on the flags given is a function of them: dotted name -> value.
+      argv: arguments after the program name.
+      presets: name -> values, with nested mappings or dotted names. `--preset=NAME`
+        overrides defaults and is overridden by other flags. Values for groups that are not
+        selected are ignored. A preset may be a function of the given flags (dotted name ->
+        value).
 
     Raises:
-      InputError: an unknown flag, a value that is refused, or a flag that the other
-        flags leave without a meaning. The message names the flag as it is typed.
-      TypeError: a field of `config_class` cannot be a flag.
-      ValueError: a preset names an option that does not exist.
+      InputError: an unknown flag, an invalid value, or a flag of a group that is not
+        selected. The message names the flag as it is typed.
+      TypeError: a field of `config_class` has an unsupported type.
+      ValueError: a preset has an unknown option.
     """
     options = {o.path: o for section in _sections(config_class()) for o in section.options}
     parsed = flags.FlagValues()
@@ -91,18 +91,17 @@ def message(error: InputError) -> str:
 
 
 def command_line(module: str, config: Config) -> str:
-    """The shortest command that gives `config`: only what differs from the defaults.
+    """Returns the shortest command for `config`: values that differ from the defaults.
 
-    Options without a meaning in `config`, such as those of a method that was not
-    chosen, are left out.
+    Options that do not apply, such as those of a method that is not selected, are omitted.
 
     Args:
-      module: the experiment's module; `__spec__.name` inside it, also as a program.
-      config: what the command describes.
+      module: the program's module; `__spec__.name` inside it.
+      config: the configuration.
 
     Raises:
-      InputError: a value has no spelling as a flag: the string "none" where None is
-        allowed too.
+      InputError: a value cannot be written as a flag: the string "none" if None is allowed
+        too.
     """
     options = [o for section in _sections(type(config)()) for o in section.options]
     values = {o.path: operator.attrgetter(o.path)(config) for o in options}
@@ -125,14 +124,14 @@ def help_text(
     presets: Presets | None = None,
     width: int = 100,
 ) -> str:
-    """What `--help` prints: a section for each group of options, in aligned columns.
+    """Returns the text of `--help`: a section for each group of options.
 
     Args:
       config_class: the options.
-      program: how the program is started, for the usage line.
-      summary: one sentence on what it does.
+      program: command that starts the program, for the usage line.
+      summary: one-sentence description.
       presets: the choices of `--preset`, if any.
-      width: columns of the terminal; lines are shorter.
+      width: terminal width; lines are shorter.
     """
     lines = [summary, ""] if summary else []
     lines.append(f"usage: {program} [--option=value ...]")
@@ -159,10 +158,10 @@ class _Option:
     path: str
     annotation: Any
     default: Any
-    metadata: Mapping[str, Any]  # as `distilljax.config.option` fills it
+    metadata: Mapping[str, Any]  # as set by `distilljax.config.option`
     conditions: tuple[
         tuple[str, object], ...
-    ]  # (path, value it must have), outermost first
+    ]  # (path of a selector, required value), outermost first
 
     def unmet_condition(self, values: Mapping[str, object]) -> tuple[str, object] | None:
         return next(
@@ -170,7 +169,7 @@ class _Option:
         )
 
     def row(self) -> tuple[str, str, str, str]:
-        """The cells of its row in the help text."""
+        """Returns the cells of its row in the help text."""
         negatable = "[no]" if bool in alternatives(self.annotation) else ""
         kinds = [self._kind(a) for a in alternatives(self.annotation)]
         help = self.metadata.get("help", "")
@@ -200,7 +199,7 @@ class _Option:
 
 @dataclasses.dataclass(frozen=True)
 class _Section:
-    """A configuration's own options, without those of its groups."""
+    """The options of a configuration without those of its groups."""
 
     title: str
     help: str
@@ -246,12 +245,12 @@ _ABSL_PARSERS: Mapping[Any, type[flags.ArgumentParser]] = {
 
 
 class _Parser(flags.ArgumentParser[Any]):
-    """Tries the alternatives of an annotation; the error says which there are."""
+    """Parses a value as one of the alternatives of an annotation."""
 
     def __init__(self, annotation: Any) -> None:
         super().__init__()
         self.annotation = annotation
-        # Every text is a string, so that alternative is the last resort.
+        # str accepts every text, so it is tried last.
         self.alternatives = sorted(alternatives(annotation), key=lambda kind: kind is str)
         for kind in self.alternatives:
             if not (kind in _ABSL_PARSERS or kind is type(None) or _is_literal(kind)):
@@ -294,7 +293,7 @@ def _define(values: flags.FlagValues, name: str, annotation: Any) -> None:
 
 
 def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parses into `values`; what absl refuses becomes an InputError."""
+    """Parses into `values`; errors of absl become `InputError`s."""
     try:
         positional = values(["", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -311,7 +310,7 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested mappings under dotted names: ("bptt.window", 40)."""
+    """Yields the entries of nested mappings with dotted names: ("bptt.window", 40)."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -331,19 +330,19 @@ def _nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A value as it is typed after the equals sign."""
+    """Returns a value as it is typed after the equals sign."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _spell(path: str, value: object) -> str:
-    """The flag that sets an option."""
+    """Returns the flag that sets an option."""
     if isinstance(value, bool):
         return f"--{path}" if value else f"--no{path}"
     return f"--{path}={_text(value)}"
 
 
 def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
-    """Widths of the four columns; the help text has what the others leave."""
+    """Returns the widths of the four columns; help text takes the remaining width."""
     limits = 30, 22, 14
     widths = [
         min(limit, max(len(row[column]) for row in rows))
@@ -355,7 +354,7 @@ def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
 
 def _row_lines(row: tuple[str, ...], widths: list[int]) -> list[str]:
     flag, *others = row
-    # A long flag has a line of its own, so that it can be copied.
+    # A long flag has its own line, so that it can be copied.
     lines = [f"  {flag}"] if len(flag) > widths[0] else []
     columns = [["" if lines else flag], *map(textwrap.wrap, others, widths[1:])]
     for cells in zip_longest(*columns, fillvalue=""):

@@ -1,4 +1,4 @@
-"""Running an experiment from the command line: its Config becomes absl flags.
+"""Command-line programs: a `Config` becomes absl flags.
 
 An experiment defines a `Config` and a function `run(config)`; its command calls
 
@@ -71,13 +71,13 @@ def main(
       summary: text whose first line says what the program does; the program's docstring
         if absent.
       presets: named settings that `--preset` chooses from; see `parse`.
-      argv: the arguments after the program's name; those of the process if absent.
+      argv: arguments after the program name; None for those of the process.
 
     Raises:
-      SystemExit: after a mistake. An interruption ends the process itself.
+      SystemExit: after an `InputError`. An interruption ends the process.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # A scheduler's notice ends a run as Ctrl-C does: after a checkpoint.
+    # SIGTERM, as from a job scheduler, ends a run like Ctrl-C: after a checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
     try:
@@ -206,9 +206,9 @@ def _start_jax() -> None:
 
 
 def only_cpu() -> bool:
-    """Whether there is nothing but a CPU to compute on, without starting JAX.
+    """Returns whether the CPU is the only device, without starting JAX.
 
-    No plugin of JAX brings another device, or `JAX_PLATFORMS` keeps to the CPU.
+    True if no JAX plugin provides another device, or if `JAX_PLATFORMS` selects the CPU.
     """
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         return True
@@ -217,11 +217,11 @@ def only_cpu() -> bool:
 
 
 def compile_quickly() -> None:
-    """Tells XLA to optimise less for a CPU, where that is all there is to compute on.
+    """Lowers the XLA optimisation level if the CPU is the only device.
 
-    Outer steps, training and tests of a ConvNet compile in half the time and run no slower
-    at level 1 of `--xla_backend_optimization_level` than at its default. A level in
-    `XLA_FLAGS` wins. Must come before JAX first computes.
+    At level 1 of `--xla_backend_optimization_level` outer steps, training and evaluation of
+    a ConvNet compile in half the time and run no slower than at the default. A level in
+    `XLA_FLAGS` takes precedence. Must be called before the first JAX computation.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if _LEVEL in given or not only_cpu():
@@ -230,12 +230,12 @@ def compile_quickly() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache directory, for the next start.
+    """Caches compiled programs in the user's cache directory.
 
-    Sets JAX's global configuration. A `JAX_COMPILATION_CACHE_DIR` in the environment
-    wins; an empty one means no cache. A directory that cannot be written to costs a
-    warning and the cache. What compiles in less than a second is not kept, by JAX's own
-    default, `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`.
+    Sets JAX's global configuration. `JAX_COMPILATION_CACHE_DIR` in the environment takes
+    precedence; if empty, there is no cache. If the directory is not writable, there is a
+    warning and no cache. Programs that compile in less than a second are not cached, by the
+    JAX default of `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -244,7 +244,7 @@ def enable_compilation_cache() -> None:
         directory = pathlib.Path(caches, "distilljax", "xla")
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory.
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory.
         print(
             f"warning: programs are compiled anew at each start: {error}", file=sys.stderr
         )

@@ -1,4 +1,4 @@
-"""Submodules that are imported when they are first used (PEP 562)."""
+"""Lazy import of submodules on first use (PEP 562)."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ def submodules(
     """Returns the `__getattr__` and `__dir__` of a package with these submodules.
 
     Args:
-      package: its `__name__`.
-      names: submodules; `package.name` imports the module where it was not yet.
+      package: `__name__` of the package.
+      names: submodules; accessing `package.name` imports the module.
     """
 
     def get(name: str) -> Any:

@@ -1,9 +1,9 @@
-"""The outer loop on a machine: many steps a dispatch, metrics, checkpoints, resume.
+"""The outer loop: many steps per dispatch, with metrics, checkpoints and resume.
 
-The program that runs on the device takes the number of steps as an argument, so one
-compilation serves every dispatch; the host reads the metrics of one dispatch while
-the next is running. What happens at a step depends on the key and the step's number
-alone: a run cut anywhere and resumed ends with the same bits.
+The device program takes the number of steps as an argument, so that one compilation serves
+every dispatch; the host reads the metrics of one dispatch while the next is running. The
+randomness of a step depends on the key and the step number alone: a run interrupted
+anywhere and resumed gives a bit-identical result.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
 
 MOST_STEPS_PER_DISPATCH = 1000
-# A run stops when its outer loss exceeds this many times the first one.
+# A run stops when its outer loss exceeds this multiple of the first one.
 EXPLOSION = 100.0
 # Finite, so that JAX_DEBUG_NANS and JAX_DEBUG_INFS stop at the user's own values.
 NO_SCORE = float(jnp.finfo(jnp.float32).min)
@@ -35,18 +35,18 @@ Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
 
 
 class LoopState(NamedTuple):
-    """What a resumed run needs."""
+    """State of a run, saved in checkpoints."""
 
     outer: OuterState
-    best: DistilledSet  # of the highest score so far, as it is learned
-    best_score: Array  # f32[], `NO_SCORE` before the first
-    best_step: Array  # i32[], outer steps it had taken
-    first_loss: Array  # f32[], set by the first step
-    healthy: Array  # bool[], no loss so far was NaN or exploded
+    best: DistilledSet  # the set with the highest score so far, encoded
+    best_score: Array  # f32[], `NO_SCORE` before the first score
+    best_step: Array  # i32[], number of outer steps of `best`
+    first_loss: Array  # f32[], outer loss of the first step
+    healthy: Array  # bool[], whether all losses so far were finite and below the limit
 
 
 class Progress(NamedTuple):
-    """What a progress bar shows."""
+    """Progress of a run, reported after each dispatch."""
 
     step: int
     num_steps: int
@@ -57,9 +57,9 @@ class Progress(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The end of a run."""
+    """Result of a run."""
 
-    best: DistilledSet  # by score; the last one where nothing was scored
+    best: DistilledSet  # highest score; the last set without scores
     best_step: int
     best_score: float | None
     last: DistilledSet
@@ -67,7 +67,7 @@ class Result(NamedTuple):
 
 
 class DivergedError(InputError):
-    """The outer loss became NaN or exploded; `last_good` precedes that step."""
+    """The outer loss became NaN or too large; `last_good` is the set before that step."""
 
     def __init__(self, message: str, step: int, last_good: DistilledSet):
         super().__init__(message)
@@ -76,19 +76,19 @@ class DivergedError(InputError):
 
 
 class _Dispatch(NamedTuple):
-    """What the device was asked for, to be read when it has it."""
+    """A dispatched block of outer steps, not yet fetched."""
 
     first_step: int
     num_steps: int
     infos: StepInfo  # f32[MOST_STEPS_PER_DISPATCH] each
     state: LoopState
-    taken: Array  # i32[]
+    taken: Array  # i32[], number of steps taken
     score: Array | None
 
 
 def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
-    """The state before the first step."""
-    # A copy: what the optimizer updates and what is kept must not share a buffer.
+    """Returns the state before the first step."""
+    # A copy: `outer` and `best` must not share a buffer.
     outer = method.init(key, distilled)
     best = jax.tree.map(jnp.copy, outer.distilled)
     return LoopState(
@@ -104,7 +104,7 @@ def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
 def _advance(
     method: Method, key: Key, state: LoopState, source: Source, num_steps: Array
 ) -> tuple[LoopState, StepInfo, Array]:
-    """Up to `num_steps` outer steps; stops at the first that is not healthy."""
+    """Takes up to `num_steps` outer steps; stops at the first that is not healthy."""
     infos = StepInfo(*(jnp.zeros(MOST_STEPS_PER_DISPATCH) for _ in StepInfo._fields))
 
     def unfinished(carry: tuple[Array, LoopState, StepInfo]) -> Array:
@@ -137,7 +137,7 @@ def _advance(
 def _select(
     method: Method, score: Score, key: Key, state: LoopState, source: Any
 ) -> tuple[LoopState, Array]:
-    """Scores the distilled set and keeps it if it is the best so far."""
+    """Scores the distilled set and stores it if it is the best so far."""
     distilled = state.outer.distilled
     value = score(key, method.decode(distilled), source)
     better = value > state.best_score
@@ -166,30 +166,30 @@ def run(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
 ) -> Result:
-    """Distils: `num_steps` outer steps of `method`, resumed where a run was cut.
+    """Runs `num_steps` outer steps of `method`, resuming from the latest checkpoint.
 
     Args:
-      method: what to do.
-      distilled: the set at the start.
-      source: what the method's step reads; passed as an argument, never a constant.
-      key: settles everything random.
-      num_steps: outer steps in all, those before a resume counted in.
-      score: (key, distilled, score_source) -> f32[], such as held-out accuracy. The
-        key is the same at every call, so that scores are comparable.
+      method: distillation method.
+      distilled: initial set.
+      source: data of the method's step; passed as an argument, not compiled as a constant.
+      key: PRNG key of the run.
+      num_steps: total number of outer steps, including those before a resume.
+      score: (key, distilled, score_source) -> f32[], such as held-out accuracy. The key is
+        the same at every call, so that scores are comparable.
       score_source: data for `score`; never the test set.
-      score_every: outer steps between scores; the last step is scored in any case.
-      checkpoints: where to save and resume from; None for neither.
+      score_every: outer steps between scores; the last step is always scored.
+      checkpoints: where to save to and resume from; None for no checkpoints.
       checkpoint_seconds: time between checkpoints.
-      seconds_per_dispatch: what a dispatch should take; its number of steps follows.
-      on_records: called with one flat record a step, in order: `step`, the fields of
-        `StepInfo`, and `score` where there is one.
+      seconds_per_dispatch: target duration of a dispatch, which sets its number of steps.
+      on_records: called with one flat record per step, in order: `step`, the fields of
+        `StepInfo`, and `score` if there is one.
       on_progress: called after every dispatch.
-      on_resume: called with the step that a checkpoint was restored from.
+      on_resume: called with the step of the restored checkpoint.
 
     Raises:
-      DivergedError: the outer loss became NaN or exploded. The last good set comes
-        with it, and no checkpoint holds a bad one.
-      KeyboardInterrupt: passed on, after a checkpoint was saved.
+      DivergedError: the outer loss became NaN or too large. It holds the last good set; no
+        checkpoint holds a bad one.
+      KeyboardInterrupt: re-raised after a checkpoint was saved.
     """
     init_key, step_key, score_key = jax.random.split(key, 3)
     state = init(init_key, method, distilled)
@@ -219,9 +219,11 @@ def run(
     first_step, rate, last_score = step, 0.0, None
 
     def read() -> None:
-        """Takes the oldest dispatch from the device and reports it."""
+        """Fetches the oldest dispatch and reports it."""
         nonlocal last_read, rate, last_score
-        dispatch = waiting[0]  # stays until it is recorded: waiting can be interrupted
+        dispatch = waiting[
+            0
+        ]  # removed only after it is recorded: waiting can be interrupted
         taken, infos, value, healthy = jax.device_get(
             (dispatch.taken, dispatch.infos, dispatch.score, dispatch.state.healthy)
         )
@@ -272,7 +274,7 @@ def run(
             if select and (step + count == num_steps or (step + count) % score_every == 0):
                 after, value = select(score_key, after, score_source)
             waiting.append(_Dispatch(step, count, infos, after, taken, value))
-            # Together and last: an interruption saves a state with its own step.
+            # Assigned together and last: an interruption saves a state with its own step.
             state, step = after, step + count
             while len(waiting) > 1:
                 read()

@@ -1,4 +1,4 @@
-"""The types every part of distilljax speaks: arrays in, arrays out, no behaviour.
+"""The types shared by all parts of distilljax, without behaviour.
 
 Shapes use n (images), k (classes), b (batch), h, w, c (height, width, channels),
 d (features). Images are NHWC.
@@ -17,9 +17,9 @@ Params = Any  # a pytree of float arrays
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: says what, why and what to do.
+    """An invalid input; the message says what, why and what to do.
 
-    Command-line programs print it as one line, without a traceback.
+    Command-line programs print it as one line without a traceback.
     """
 
 
@@ -31,30 +31,30 @@ class Batch(NamedTuple):
 
 
 class DistilledSet(NamedTuple):
-    """Everything a method may learn."""
+    """The learned quantities: images, labels and inner learning rate."""
 
     images: Array  # f32[n, h, w, c], n = k * ipc, class-ordered, preprocessed
     label_logits: Array  # f32[n, k]; the labels are softmax(label_logits)
-    log_lr: Array  # f32[]; log of the inner learning rate, so it stays positive
+    log_lr: Array  # f32[]; log of the inner learning rate, which so stays positive
 
 
 class Transform(Protocol):
-    """A fitted preprocessing: a pytree that can be passed to jitted functions."""
+    """A fitted preprocessing, a pytree that can be passed to jitted functions."""
 
     def __call__(self, images: Array) -> Array:
-        """u8[b, h, w, c] in 0..255 -> f32[b, h, w, c], what networks see."""
+        """Preprocesses u8[b, h, w, c] in 0..255 to the network input f32[b, h, w, c]."""
 
     def inverse(self, images: Array) -> Array:
-        """f32[b, h, w, c], what networks see -> f32[b, h, w, c], 0..1 if in gamut."""
+        """Maps network input f32[b, h, w, c] to pixels f32[b, h, w, c], [0, 1] in gamut."""
 
 
 class RealSet(NamedTuple):
-    """A real data set on the device; batches are drawn from it inside jit."""
+    """A real data set on the device, from which batches are sampled inside jit."""
 
     images: Array  # u8[n, h, w, c], raw; the transform is applied to each batch
     labels: Array  # i32[n]
-    class_index: Array  # i32[k, m]; row j: where class j is, repeated to fill the row
-    class_sizes: Array  # i32[k]
+    class_index: Array  # i32[k, m]; row j: positions of class j, repeated to fill the row
+    class_sizes: Array  # i32[k], images of each class
     transform: Transform
 
 
@@ -76,13 +76,13 @@ LossFn = Callable[[Params, Batch], Array]  # -> f32[], the mean over the batch
 )
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number found by random probes, and how well it is known.
+    """An estimate from random probes, with its standard error.
 
-    A pytree, so that it passes through jit, scan and vmap; `of` is static. Where a
-    figure is exact its standard error and its number of probes are zero.
+    A pytree that passes through jit, scan and vmap; `of` is static. Standard error and
+    number of probes of an exact value are zero.
     """
 
     value: Array  # f32[...]
     standard_error: Array  # f32[...], of the mean over probes; nan for a single probe
     num_probes: Array  # i32[]
-    of: str  # what it estimates, in words
+    of: str  # name of the estimated quantity

@@ -1,13 +1,14 @@
 import dataclasses
 import json
 import pickle
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilljax.config import Config, FieldError, describe, option
+from distilljax.config import Config, FieldError, chooses, describe, option
 from distilljax.types import InputError
 
 
@@ -39,6 +40,32 @@ class Outer(Config):
     inner: Inner = option(Inner(window=7, lr=0.5), "Inner loop.")
     spare: Inner | None = option(None, "A group that may be absent.")
     pair: Pair = option(Pair(), "A group with a rule of its own.")
+
+
+@chooses("solver", {"inner": SimpleNamespace(Config=Inner)}, "inner", "Only solver.")
+@chooses(
+    "net",
+    {"small": SimpleNamespace(Config=Inner), "large": SimpleNamespace(Config=Pair)},
+    "small",
+    "Network.",
+    changed={"small": {"window": 3}},
+)
+@dataclasses.dataclass(frozen=True)
+class Choice(Config):
+    mode: Literal["small", "large"] = option("small", "Not a selector.")
+
+
+def test_the_chosen_group_is_that_of_the_selector() -> None:
+    assert Choice().chosen("net") == ("small", Inner(window=3))
+    assert Choice().chosen("solver") == ("inner", Inner())
+    changed = Choice().replace({"net": "large", "large": {"second": 5}, "mode": "small"})
+    assert changed.chosen("net") == ("large", Pair(second=5))
+
+
+@pytest.mark.parametrize("name", ["mode", "small", "solvers"])
+def test_only_a_selector_chooses(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is not a selector of Choice"):
+        Choice().chosen(name)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +166,12 @@ def test_rules_between_fields_see_all_changes_at_once() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"icp": 3}, "icp=3: there is no such field; did you mean ipc?"),
+        ({"icp": 3}, "icp=3: unknown field; did you mean ipc?"),
         (
             {"inner": {"windwo": 3}},
-            "inner.windwo=3: there is no such field; did you mean window?",
+            "inner.windwo=3: unknown field; did you mean window?",
         ),
-        ({"qqq": 3}, "qqq=3: there is no such field"),
+        ({"qqq": 3}, "qqq=3: unknown field"),
         ({"inner": {"window": 0}}, "inner.window=0: must be at least 1"),
         ({"ipc": "ten"}, "ipc='ten': expected an integer"),
         ({"pair": {"first": 9}}, "pair: first must be below second"),

@@ -1,1 +1,1 @@
-"""What PyTorch does with the same weights and data. Needs the extra `torch`."""
+"""PyTorch implementations on the same weights and data. Needs the extra `torch`."""

@@ -9,11 +9,11 @@ from torch import nn
 
 
 def convnet(params: Mapping[str, Any], image_shape: tuple[int, int, int]) -> nn.Module:
-    """3x3 convolution, instance norm, ReLU, 2x2 average pooling, and a linear layer.
+    """Returns the ConvNet: 3x3 convolutions, instance norm, ReLU, average pooling, linear.
 
     Args:
-      params: of a `distilljax.models.convnet` with its defaults but for width and depth;
-        they settle the type of the module's floats.
+      params: parameters of a `distilljax.models.convnet` with default options except width
+        and depth; their dtype is that of the module.
       image_shape: (h, w, c).
 
     Returns:
@@ -40,7 +40,7 @@ def convnet(params: Mapping[str, Any], image_shape: tuple[int, int, int]) -> nn.
         height, width = height // 2, width // 2
     weights = np.asarray(head["kernel"])
     linear = nn.Linear(weights.shape[0], weights.shape[1], dtype=dtype)
-    # Features are flattened channels last there, channels first here.
+    # Features are flattened channels last in distilljax, channels first here.
     turned = weights.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor(turned.reshape(weights.shape[1], -1)))
@@ -53,5 +53,5 @@ def _tensor(x: Any) -> torch.Tensor:
 
 
 def images(x: Any) -> torch.Tensor:
-    """[b, h, w, c] -> [b, c, h, w]."""
+    """Converts images [b, h, w, c] to a tensor [b, c, h, w]."""
     return torch.tensor(np.ascontiguousarray(np.asarray(x).transpose(0, 3, 1, 2)))

@@ -10,15 +10,15 @@ from benchmarks.torch_baseline.convnet import convnet, images
 
 
 def trace(params: Any, x: np.ndarray, y: np.ndarray, num_probes: int) -> list[float]:
-    """v^T H v of `num_probes` Rademacher probes, as PyHessian computes them.
+    """Returns v^T H v of `num_probes` Rademacher probes, computed by PyHessian.
 
-    Its rule to stop is switched off: it would end after a few probes.
+    Its stopping rule, which would end after a few probes, is disabled.
 
     Args:
-      params: of the ConvNet.
+      params: parameters of the ConvNet.
       x: f32[n, h, w, c].
       y: i[n], labels.
-      num_probes: how many.
+      num_probes: number of probes.
     """
     network = convnet(params, x.shape[1:])
     given = images(x), torch.tensor(np.asarray(y, np.int64))

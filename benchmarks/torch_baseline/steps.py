@@ -1,9 +1,8 @@
-"""Distillation and evaluation as they are usually written in PyTorch.
+"""Distillation and evaluation in idiomatic PyTorch.
 
-Loops in Python, gradients of gradients by `create_graph`, networks called with
-parameters from outside where training is differentiated. What is differentiated is
-given as tensors that require a gradient, and a loss is returned with its graph: the
-caller takes the derivative with respect to what it wants and nothing else.
+Loops in Python, double backward by `create_graph`, and `functional_call` where training is
+differentiated. Learned tensors require a gradient, and a loss is returned with its graph:
+the caller differentiates it.
 
 Images are [b, c, h, w], labels i64[b]; any floating type.
 """
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-EPS = 1e-6  # added to a product of norms
+EPS = 1e-6  # added to products of norms, against division by zero
 
 
 def _call(network: nn.Module, params: Sequence[Tensor], images: Tensor) -> Tensor:
@@ -33,7 +32,7 @@ def bptt(
     momentum: float,
     num_steps: int,
 ) -> Tensor:
-    """Cross-entropy on real images after `num_steps` of SGD with momentum on the set."""
+    """Returns the loss on real images after SGD with momentum on the distilled set."""
     params = [p.detach().clone().requires_grad_() for p in network.parameters()]
     velocity = [torch.zeros_like(p) for p in params]
     for _ in range(num_steps):
@@ -53,9 +52,9 @@ def tm(
     *,
     num_steps: int,
 ) -> Tensor:
-    """Squared distance to an expert's target after SGD on the set, over that at the start.
+    """Returns the squared distance to an expert's target after SGD, over the initial one.
 
-    The student starts with the parameters of `network`; its rate is exp(log_lr).
+    The student starts at the parameters of `network`; its learning rate is exp(log_lr).
     """
     start = [p.detach() for p in network.parameters()]
     student = [p.clone().requires_grad_() for p in start]
@@ -73,7 +72,7 @@ def tm(
 
 
 def row_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-    """1 - cosine, summed over the output channels of all weights; biases do not count."""
+    """Returns 1 - cosine summed over output channels of all weights, without biases."""
     total = ours[0].new_zeros(())
     for a, b in zip(ours, theirs, strict=True):
         if a.ndim == 1:
@@ -85,12 +84,12 @@ def row_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
 
 
 def gm(network: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Gradients of real and distilled images brought together, class by class.
+    """Returns the distance of gradients of real and distilled images, summed over classes.
 
     Args:
-      network: its parameters stay as they are.
-      images: of each class, distilled.
-      real: of each class, as many classes.
+      network: a network with fixed parameters.
+      images: distilled images of each class.
+      real: real images of each class.
     """
     params = list(network.parameters())
 
@@ -109,7 +108,7 @@ def gm(network: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) -> 
 
 
 def dm(features: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Squared distance of mean features of real and distilled images, class by class."""
+    """Returns the squared distance of class means of features, summed over classes."""
     total = images[0].new_zeros(())
     for ours, theirs in zip(images, real, strict=True):
         with torch.no_grad():
@@ -127,7 +126,7 @@ def train(
     learning_rate: float,
     momentum: float,
 ) -> None:
-    """Trains in place: SGD, the whole set in every step."""
+    """Trains in place by SGD with full batches."""
     whole = [slice(None)] * num_steps
     train_on_batches(
         network, images, labels, whole, learning_rate=learning_rate, momentum=momentum
@@ -143,7 +142,7 @@ def train_on_batches(
     learning_rate: float,
     momentum: float,
 ) -> None:
-    """Trains in place: SGD, each step on the images of a batch, by position."""
+    """Trains in place by SGD on batches given by positions."""
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum)
     for where in batches:
         optimizer.zero_grad()
@@ -152,6 +151,6 @@ def train_on_batches(
 
 
 def predict(network: nn.Module, images: Tensor, chunk: int = 500) -> Tensor:
-    """Logits, `chunk` images at a time, without gradients."""
+    """Returns logits, computed `chunk` images at a time without gradients."""
     with torch.no_grad():
         return torch.cat([network(part) for part in images.split(chunk)])

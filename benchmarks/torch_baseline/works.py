@@ -1,6 +1,6 @@
-"""The other side of `benchmarks.side_by_side`: its cases, done by PyTorch.
+"""The cases of `benchmarks.side_by_side` in PyTorch.
 
-It reads plain arrays and gives plain arrays, so that it can be in another process.
+Inputs and outputs are plain arrays, so that it can run in another process.
 """
 
 import copy
@@ -25,14 +25,14 @@ class _Given:
         self.shape = given["images"].shape[1:]
 
     def images(self, name: str) -> Tensor:
-        """[b, h, w, c] -> [b, c, h, w]."""
+        """Converts images [b, h, w, c] to a tensor [b, c, h, w]."""
         return convnet.images(self.given[name]).to(self.device)
 
     def labels(self, name: str) -> Tensor:
         return torch.tensor(self.given[name], dtype=torch.int64, device=self.device)
 
     def by_class(self, name: str) -> list[Tensor]:
-        """[k, b, h, w, c] -> k times [b, c, h, w]."""
+        """Converts images [k, b, h, w, c] to k tensors [b, c, h, w]."""
         return [convnet.images(x).to(self.device) for x in self.given[name]]
 
     def network(self, name: str = "params") -> nn.Module:
@@ -40,12 +40,12 @@ class _Given:
 
 
 def _outer(images: Tensor, loss_fn: Callable[..., Tensor], *others: Tensor) -> Work:
-    """An outer step: the loss and its gradient; an SGD update of the images.
+    """Returns an outer step: the loss, its gradient and an SGD update of the images.
 
     Args:
-      images: the set.
+      images: distilled images.
       loss_fn: (images, *others) -> loss.
-      others: what else is differentiated.
+      others: further learned tensors.
     """
 
     def step() -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _dm(g: _Given) -> Work:
 
 
 def _training(g: _Given) -> Callable[[int | None], Tensor]:
-    """(image left out or None) -> logits of the test images after training."""
+    """Returns (image left out or None) -> test logits after training."""
     network, images, labels = g.network(), g.images("images"), g.labels("labels")
     test_images = g.images("test_images")
     settings = {n: g.given[n] for n in ("learning_rate", "momentum", "num_steps")}
@@ -166,12 +166,12 @@ WORKS = {
 
 
 def make(cases: Mapping[str, Mapping[str, Any]], device: str = "cpu") -> dict[str, Any]:
-    """The works of cases by name; besides `about`, and `product`, a large one.
+    """Returns the works of cases by name, with `about` and a large matrix `product`.
 
     Args:
-      cases: what `benchmarks.cases` gives, by the names of `WORKS`; what follows a dot in
-        a name tells cases of one kind apart.
-      device: of PyTorch.
+      cases: arrays of `benchmarks.cases` by name; a name is a key of `WORKS`, optionally
+        followed by a dot and a suffix.
+      device: device of PyTorch.
 
     Raises:
       RuntimeError: PyTorch does not have the device.

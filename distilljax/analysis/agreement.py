@@ -1,8 +1,8 @@
-"""Agreement: how often two networks predict the same class, chance and accuracy apart.
+"""Agreement of the predictions of networks, corrected for chance and for accuracy.
 
-Two networks that are often right agree often, whatever else they share. So agreement is
-compared at equal accuracy (`matched`), or with what independent networks of those
-accuracies would show (`expected_agreement`, `error_consistency`, `cohen_kappa`).
+Two accurate networks agree often, whatever else they share. So agreement is compared at
+equal accuracy (`matched`), or with the agreement of independent networks of the same
+accuracies (`expected_agreement`, `error_consistency`, `cohen_kappa`).
 
 Functions of two sets of predictions, i[..., n] and i[..., n], compare each of the first
 with each of the second: i[a, n] and i[b, n] give f32[a, b], i[n] and i[n] a scalar.
@@ -16,20 +16,20 @@ import numpy as np
 
 from distilljax.types import Array, Estimate, InputError
 
-# The tricube kernel falls to zero at this many half-widths of the window, so that its
-# outermost members still count; they weigh 0.015.
+# The tricube kernel is zero at this multiple of the half-width of the window, so that the
+# outermost members still have a weight, 0.015.
 _REACH = 1.1
 
 
 def agreement(p: Array, q: Array) -> Array:
-    """The share of images for which two networks predict the same class.
+    """Returns the fraction of images for which two networks predict the same class.
 
     Args:
       p: i[..., n], classes.
       q: i[..., n]; its leading axes may differ.
 
     Returns:
-      f32, the leading axes of p, then those of q; in 0..1. Memory as q, and the result.
+      f32, the leading axes of p, then those of q; in [0, 1]. Memory: q and the result.
 
     Raises:
       InputError: different numbers of images.
@@ -41,13 +41,13 @@ def agreement(p: Array, q: Array) -> Array:
 
 
 def expected_agreement(first: Array, second: Array, num_classes: int) -> Array:
-    """The agreement of independent networks whose errors fall on all wrong classes alike.
+    """Returns the agreement of independent networks with uniformly distributed errors.
 
-    a1 a2 + (1 - a1) (1 - a2) / (k - 1). Networks that prefer the same wrong classes
-    agree more often than that by chance alone.
+    a1 a2 + (1 - a1) (1 - a2) / (k - 1). Networks that prefer the same wrong classes have a
+    higher agreement by chance.
 
     Args:
-      first: f32[...], accuracies, in 0..1.
+      first: f32[...], accuracies, in [0, 1].
       second: f32[...], of a shape that broadcasts with the first.
       num_classes: k, at least 2.
     """
@@ -55,19 +55,19 @@ def expected_agreement(first: Array, second: Array, num_classes: int) -> Array:
 
 
 def corrected(observed: Array, expected: Array) -> Array:
-    """Agreement beyond what was expected: (observed - expected) / (1 - expected).
+    """Returns agreement beyond expectation, (observed - expected) / (1 - expected).
 
-    One for perfect agreement, zero for what was expected, NaN or infinite where perfect
-    agreement was expected. This is the form of Cohen's kappa (Cohen 1960), whatever the
+    One for perfect agreement, zero for the expected agreement, NaN or infinite if perfect
+    agreement is expected. This is the form of Cohen's kappa (Cohen 1960) for any
     expectation.
     """
     return (observed - expected) / (1 - expected)
 
 
 def error_consistency(p: Array, q: Array, labels: Array) -> Array:
-    """Cohen's kappa of being right: whether two networks err on the same images.
+    """Returns error consistency, Cohen's kappa of correctness of two networks.
 
-    c_obs is the share of images on which both are right or both are wrong, whatever the
+    c_obs is the fraction of images on which both are right or both are wrong, whatever the
     wrong class, c_exp = a1 a2 + (1 - a1) (1 - a2), kappa = (c_obs - c_exp) / (1 - c_exp)
     (Geirhos et al. 2020, arXiv 2006.16736).
 
@@ -92,10 +92,10 @@ def error_consistency(p: Array, q: Array, labels: Array) -> Array:
 
 
 def cohen_kappa(p: Array, q: Array, num_classes: int) -> Array:
-    """Agreement beyond that of independent networks that predict each class as often.
+    """Returns Cohen's kappa of two networks' predictions (Cohen 1960).
 
-    The expectation is sum_c p_c q_c, with p_c and q_c the shares of class c among the
-    predictions (Cohen 1960).
+    The expected agreement is sum_c p_c q_c, with p_c and q_c the fractions of predictions
+    of class c.
 
     Args:
       p: i[..., n], classes in 0..k-1.
@@ -103,8 +103,8 @@ def cohen_kappa(p: Array, q: Array, num_classes: int) -> Array:
       num_classes: k.
 
     Returns:
-      f32, the leading axes of p, then those of q; NaN where both always predict one class,
-      the same.
+      f32, the leading axes of p, then those of q; NaN where both always predict the same
+      single class.
 
     Raises:
       InputError: different numbers of images.
@@ -127,31 +127,31 @@ def _same_images(p: Array, q: Array) -> None:
 
 
 class Window(NamedTuple):
-    """The members of a pool that come nearest to an accuracy. On the host."""
+    """The members of a pool nearest to an accuracy, on the host."""
 
     members: np.ndarray  # i64[m'], positions in the pool, ascending
-    half_width: float  # the largest distance of a member's accuracy from the target
-    mean_gap: float  # mean accuracy of the members less the target
+    half_width: float  # largest distance of a member's accuracy from the target
+    mean_gap: float  # mean accuracy of the members minus the target
 
 
 class Match(NamedTuple):
-    """Agreement of a target with pool members of its accuracy. On the host."""
+    """Agreement of a target with pool members of its accuracy, on the host."""
 
-    accuracy: float  # of the target
+    accuracy: float  # accuracy of the target
     window: Window
-    accuracies: np.ndarray  # f64[m'], of the members of the window
-    agreements: np.ndarray  # f64[m'], of each with the target
+    accuracies: np.ndarray  # f64[m'], accuracies of the members of the window
+    agreements: np.ndarray  # f64[m'], agreement of each with the target
     estimate: Estimate  # agreement at the accuracy of the target
 
 
 class Difference(NamedTuple):
-    """How far two independent estimates are apart: the first less the second."""
+    """Difference of two independent estimates, first minus second."""
 
     value: Array  # f32[...]
     standard_error: Array  # f32[...]
-    low: Array  # f32[...], lower end of the 95% interval of the normal distribution
-    high: Array  # f32[...], upper end
-    cohen_d: Array  # f32[...], in pooled standard deviations; NaN without values
+    low: Array  # f32[...], lower bound of the normal 95 % interval
+    high: Array  # f32[...], upper bound
+    cohen_d: Array  # f32[...], difference in pooled standard deviations; NaN without values
 
 
 def nearest(
@@ -161,18 +161,17 @@ def nearest(
     least: int = 10,
     tolerance: float = 0.02,
 ) -> Window:
-    """The smallest window about an accuracy that holds `least` members of a pool.
+    """Returns the smallest window around an accuracy with `least` members of a pool.
 
     Args:
-      accuracies: f[m], of the pool.
+      accuracies: f[m], accuracies of the pool.
       target: the accuracy to match.
-      least: members wanted; more where several are as far away as the last. A pool with
-        fewer gives all it has.
-      tolerance: how near at least one member must come. The window may be wider; its half
-        width says so.
+      least: minimum number of members; ties can add more. A smaller pool gives all members.
+      tolerance: maximum distance of the nearest member. The window may be wider, see
+        `Window.half_width`.
 
     Raises:
-      InputError: no member within the tolerance; another shape; an accuracy that is not
+      InputError: no member within the tolerance; a wrong shape; an accuracy that is not
         finite.
     """
     accuracies = np.asarray(accuracies, np.float64)
@@ -203,29 +202,29 @@ def at_accuracy(
     groups: Array | np.ndarray | None = None,
     of: str = "value",
 ) -> Estimate:
-    """What a quantity is at one accuracy: a weighted straight line, read off there.
+    """Estimates a quantity at one accuracy by local linear regression.
 
     The line minimises sum_i w_i (v_i - c - s (a_i - target))^2 and c is the estimate; w is
-    the tricube kernel (1 - |u|^3)^3 of u = (a_i - target) / h (Cleveland 1979), h a little
-    more than the largest distance. Where all accuracies are the same it is the mean. Where
-    none lies beyond the target the line is extended; the standard error grows with it.
+    the tricube kernel (1 - |u|^3)^3 of u = (a_i - target) / h (Cleveland 1979), h slightly
+    more than the largest distance. If all accuracies are equal it is the mean. If all lie
+    on one side of the target the line is extrapolated, with a larger standard error.
 
     The standard error is that of the jackknife over groups, sqrt((g - 1) / g sum_i (c_-i -
-    mean c_-i)^2), c_-i without group i: members of one group may depend on each other in
-    any way, groups may not. It does not cover the choice of the test images.
+    mean c_-i)^2), c_-i without group i: members of one group may be dependent, groups must
+    be independent. It does not cover the choice of the test images.
 
     Args:
       accuracies: f[m], such as those of a window.
       values: f[m].
-      target: where to read the line.
-      groups: i[m], the training run each member comes from; None if each has its own.
-      of: what the values are, for the record.
+      target: accuracy at which to evaluate the line.
+      groups: i[m], the training run of each member; None if all are different.
+      of: name of the quantity.
 
     Returns:
       The estimate, whose probes are the m members; standard error NaN for one group.
 
     Raises:
-      InputError: shapes that do not fit, values that are not finite.
+      InputError: incompatible shapes, values that are not finite.
     """
     x = np.asarray(accuracies, np.float64) - target
     y = np.asarray(values, np.float64)
@@ -260,14 +259,14 @@ def at_accuracy(
 
 
 def _at_zero(moments: np.ndarray) -> np.ndarray:
-    """The least-squares line at u = 0 from sums of w, w u, w u^2, w y, w u y; f64[5, ...].
+    """Evaluates the least-squares line at u = 0 from its moments, f64[5, ...].
 
-    The mean where u does not vary.
+    The moments are sums of w, w u, w u^2, w y, w u y. The mean if u is constant.
     """
     w, wu, wuu, wy, wuy = moments
     mean_u, mean_y = wu / w, wy / w
     spread = wuu / w - mean_u**2
-    level = spread <= 1e-9  # of u, which lies in -1..1
+    level = spread <= 1e-9  # u lies in [-1, 1]
     slope = (wuy / w - mean_u * mean_y) / np.where(level, 1.0, spread)
     return mean_y - np.where(level, 0.0, slope) * mean_u
 
@@ -281,14 +280,14 @@ def matched(
     tolerance: float = 0.02,
     groups: Array | np.ndarray | None = None,
 ) -> Match:
-    """Agreement of one network with those of a pool that have its accuracy.
+    """Returns the agreement of a network with pool members of the same accuracy.
 
-    `nearest` chooses the members, `at_accuracy` corrects for what gap is left. Yang et al.
+    `nearest` selects the members, `at_accuracy` corrects for the remaining gap. Yang et al.
     2024 (arXiv 2406.04284, section 4.1) compare a network trained on a distilled set with
     networks trained on subsets and with networks stopped early.
 
-    Departures: they match to one or two points of accuracy and choose the iterations to
-    stop at by hand.
+    Departures: they match to one or two points of accuracy and choose the stopping
+    iterations by hand.
 
     Args:
       pool: i[m, n], predicted classes.
@@ -299,7 +298,7 @@ def matched(
       groups: i[m], the training run of each member of the pool, see `at_accuracy`.
 
     Raises:
-      InputError: shapes that do not fit; no member of that accuracy.
+      InputError: incompatible shapes; no member of that accuracy.
     """
     pool, labels, target = np.asarray(pool), np.asarray(labels), np.asarray(target)
     if pool.ndim != 2 or not pool.shape[1:] == labels.shape == target.shape:
@@ -332,14 +331,14 @@ def difference(
     second: Estimate,
     values: tuple[Array | np.ndarray, Array | np.ndarray] | None = None,
 ) -> Difference:
-    """The difference of two independent estimates, with its uncertainty.
+    """Returns the difference of two independent estimates, with its uncertainty.
 
-    Two pools compared with one target are independent as far as that target is given.
+    Two pools compared with one target are independent conditional on that target.
 
     Args:
       first: an estimate.
       second: another, of the same shape.
-      values: what each was found from, f[m, ...] and f[m', ...], for Cohen's d: the
+      values: samples of each estimate, f[m, ...] and f[m', ...], for Cohen's d: the
         difference over s, s^2 = ((m - 1) s1^2 + (m' - 1) s2^2) / (m + m' - 2).
 
     Raises:

@@ -1,11 +1,11 @@
-"""Coresets: real images chosen to stand for their class, the baseline of distilled ones.
+"""Coresets: representative real images of each class, a baseline for distilled sets.
 
-A chooser, `(features f32[m, d], num) -> i32[num]`, is greedy and deterministic: what it
-chooses for a smaller `num` is the beginning of what it chooses for a larger one. Scores
-that are equal go to the lower position. Memory is O(m d), time O(num m d).
+A selection rule, `(features f32[m, d], num) -> i32[num]`, is greedy and deterministic: the
+selection for a smaller `num` is a prefix of that for a larger one. Ties go to the lower
+position. Memory is O(m d), time O(num m d).
 
-Choosers that watch a network train, such as forgetting (Toneva et al. 2019, arXiv
-1812.05159), are absent: each needs training runs on the whole set.
+Rules based on the training of a network, such as forgetting (Toneva et al. 2019, arXiv
+1812.05159), are not included: each needs training runs on the whole set.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from distilljax.types import Array, InputError, RealSet
 
 Chooser = Callable[[Array, int], Array]
 
-_CHUNK = 500  # images whose features are computed at once
+_CHUNK = 500  # images whose features are computed at a time
 
 
 def _centred(features: Array, num: int) -> tuple[Array, Array]:
-    """Features less their mean, and the squared norms of these: f32[m, d], f32[m]."""
+    """Returns centred features and their squared norms, f32[m, d] and f32[m]."""
     if features.ndim != 2:
         raise InputError(f"features must be [m, d], got {list(features.shape)}")
     if not 1 <= num <= features.shape[0]:
@@ -35,29 +35,29 @@ def _products(features: Array, vector: Array) -> Array:
 
 
 def herding(features: Array, num: int) -> Array:
-    """Points whose mean stays as near as can be to the mean of all.
+    """Selects points whose mean is close to the mean of all points (herding).
 
-    p_t = argmin over x not chosen of || mu - (x + sum_{s<t} p_s) / t ||, Welling 2009 in
+    p_t = argmin over x not selected of || mu - (x + sum_{s<t} p_s) / t ||, Welling 2009 in
     the form of iCaRL (Rebuffi et al. 2017, arXiv 1611.07725, algorithm 4).
 
-    Departures: iCaRL scales features to unit norm first, here they are taken as given;
-    Welling's herding may choose a point twice, this one may not.
+    Departures: iCaRL first scales features to unit norm, here they are used as given;
+    Welling's herding may select a point twice, here points are distinct.
 
     Args:
       features: f32[m, d].
-      num: how many to choose, 1..m; static.
+      num: number of points to select, 1..m; static.
 
     Returns:
-      i32[num], positions in the order of choice.
+      i32[num], positions in order of selection.
 
     Raises:
-      InputError: features of another shape, or not as many points as `num`.
+      InputError: features of the wrong shape, or fewer points than `num`.
     """
     centred, norms = _centred(features, num)
 
     def pick(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         total, free = carry
-        # || total + x ||^2 less || total ||^2, which is the same for every x.
+        # || total + x ||^2 - || total ||^2; the last term is the same for every x.
         gaps = norms + 2 * _products(centred, total)
         best = jnp.argmin(jnp.where(free, gaps, jnp.inf)).astype(jnp.int32)
         return (total + centred[best], free.at[best].set(False)), best
@@ -67,28 +67,28 @@ def herding(features: Array, num: int) -> Array:
 
 
 def k_centre(features: Array, num: int) -> Array:
-    """Points that leave no other far from all of them: greedy farthest-first.
+    """Selects points that cover all others: greedy farthest-first (k-centre).
 
     p_t = argmax over x of min_{s<t} || x - p_s ||, at most twice the best possible
     covering radius (Sener & Savarese 2018, arXiv 1708.00489, algorithm 1).
 
-    Departures: the paper starts from points that are labelled already; here p_1 is the
-    point nearest to the mean.
+    Departures: the paper starts from the labelled points; here p_1 is the point nearest to
+    the mean.
 
     Args:
       features: f32[m, d].
-      num: how many to choose, 1..m; static.
+      num: number of points to select, 1..m; static.
 
     Returns:
-      i32[num], positions in the order of choice.
+      i32[num], positions in order of selection.
 
     Raises:
-      InputError: features of another shape, or not as many points as `num`.
+      InputError: features of the wrong shape, or fewer points than `num`.
     """
     centred, norms = _centred(features, num)
 
     def cover(nearest: Array, latest: Array) -> Array:
-        """Squared distances to the nearest chosen point; -1 where it was chosen."""
+        """Updates squared distances to the nearest selected point; -1 if selected."""
         gaps = norms + norms[latest] - 2 * _products(centred, centred[latest])
         return jnp.minimum(nearest, jnp.maximum(gaps, 0)).at[latest].set(-1)
 
@@ -105,7 +105,7 @@ CORESETS: dict[str, Chooser] = {"herding": herding, "k_centre": k_centre}
 
 
 def pixels(images: Array) -> Array:
-    """The preprocessed pixels themselves, f32[b, h, w, c] -> f32[b, h * w * c]."""
+    """Returns the preprocessed pixels as features, f32[b, h, w, c] -> f32[b, h * w * c]."""
     return images.reshape(images.shape[0], -1)
 
 
@@ -115,23 +115,23 @@ def select(
     num_per_class: int,
     features: Callable[[Array], Array] = pixels,
 ) -> Array:
-    """Chooses within each class, one class on the device at a time.
+    """Selects images of each class, one class on the device at a time.
 
     Not for use inside jit: classes differ in size.
 
     Args:
-      choose: `herding`, `k_centre`, or another such function.
-      real: what to choose from.
-      num_per_class: images chosen of each class.
-      features: f32[b, h, w, c], preprocessed -> f32[b, d], the space to choose in. The
-        papers use a network trained on the whole set; pixels need none.
+      choose: selection rule, such as `herding` or `k_centre`.
+      real: the set to select from.
+      num_per_class: number of images selected per class.
+      features: preprocessed f32[b, h, w, c] -> f32[b, d], the feature space. The papers use
+        a network trained on the whole set.
 
     Returns:
-      i32[k * num_per_class], positions in `real`: class-ordered, in the order of choice
+      i32[k * num_per_class], positions in `real`: class-ordered, in order of selection
       within a class; `sampling.take` gives the images.
 
     Raises:
-      InputError: a class with fewer images; features of another shape, or not finite.
+      InputError: a class with fewer images; features of the wrong shape or not finite.
     """
     sizes = real.class_sizes.tolist()
     smallest = min(sizes)

@@ -1,9 +1,9 @@
-"""Leave-one-out training: what each image of a small set does to a network's test losses.
+"""Leave-one-out training: the effect of each training image on the test losses.
 
-One compiled program serves every network: the image left out has weight zero in a mean
-loss, so that all networks have the shapes of the whole set. `leave_one_out` trains all
-of them in one dispatch; `pairs`, `retrain` and `arrange` are its parts, for a caller who
-saves progress in between.
+One compiled program serves all networks: the image left out has weight zero in a mean loss,
+so that all shapes are those of the whole set. `leave_one_out` trains all networks in one
+dispatch; `pairs`, `retrain` and `arrange` are its steps, for callers that save progress in
+between.
 """
 
 from typing import NamedTuple
@@ -19,30 +19,30 @@ from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Par
 
 
 class Retrained(NamedTuple):
-    """Networks on the test set."""
+    """Results of trained networks on the test set."""
 
-    losses: Array  # f32[..., t], the cross-entropy of each test image
-    predictions: Array  # i32[..., t], the class predicted for each test image
-    accuracy: Array  # f32[...], in 0..1
+    losses: Array  # f32[..., t], cross-entropy of each test image
+    predictions: Array  # i32[..., t], predicted class of each test image
+    accuracy: Array  # f32[...], in [0, 1]
 
 
 class LeaveOneOut(NamedTuple):
-    """Networks from s initialisations, trained on n images and on all but one of them."""
+    """Results for s initialisations, trained on n images and on all but one of them."""
 
     without: Retrained  # [s, n, ...], [i, j]: seed i, image j left out
-    whole: Retrained  # [s, ...], nothing left out
+    whole: Retrained  # [s, ...], trained on all images
 
 
 def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
-    """All networks of a leave-one-out study, seed by seed, as `arrange` expects them.
+    """Lists the networks of a leave-one-out study, seed by seed.
 
     Args:
-      keys: key[s], one a seed.
-      num_images: images in the set, n.
+      keys: key[s], one per seed.
+      num_images: number of images in the set, n.
 
     Returns:
-      key[s * (n + 1)], and i32[s * (n + 1)], the image left out: of each seed first -1,
-      which leaves nothing out, then 0..n-1.
+      key[s * (n + 1)], and i32[s * (n + 1)], the image left out: for each seed -1, which
+      leaves nothing out, then 0..n-1.
     """
     num_seeds = keys.shape[0]
     left_out = jnp.tile(jnp.arange(-1, num_images, dtype=jnp.int32), num_seeds)
@@ -50,7 +50,7 @@ def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
 
 
 def arrange(retrained: Retrained, num_seeds: int) -> LeaveOneOut:
-    """Networks in the order of `pairs`, leading axis s * (n + 1), by seed and image.
+    """Arranges results of `pairs`, leading axis s * (n + 1), by seed and image.
 
     Raises:
       InputError: a number of networks that is not s * (n + 1) for any n.
@@ -80,29 +80,29 @@ def retrain(
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a left-out image.
 
-    It minimises sum_i w_i l_i / sum_i w_i over the whole set in every step, w_i = 0 for
-    the image left out and 1 for the others. That is training without the image, as long
-    as the network treats images one by one, as all of `distilljax.models` do. With
-    nothing left out it is `evaluate.train` with the same key.
+    Every step minimises sum_i w_i l_i / sum_i w_i over the whole set, w_i = 0 for the image
+    left out and 1 for the others. This equals training without the image if the network
+    processes images independently, as all of `distilljax.models` do. With nothing left out
+    it equals `evaluation.train` with the same key.
 
     Args:
       keys: key[m]; equal keys start from equal weights.
-      left_out: i32[m], positions in the set; -1 leaves nothing out, and so does any other
-        number that is no position. Calls with equal m share a compiled program.
+      left_out: i32[m], positions in the set; -1, or any other number outside the set,
+        leaves nothing out. Calls with equal m share a compiled program.
       model: the network.
       batch: the training set, n images.
-      test: what to test on, t images.
-      protocol: how to train; every step on the whole set, without augmentation.
-      learning_rate: the rate where the protocol leaves it to the set.
-      together: how many networks train side by side; the others wait their turn. It
-        changes results by rounding at most.
+      test: the test set, t images.
+      protocol: training protocol, with full batches and without augmentation.
+      learning_rate: learning rate if the protocol leaves it to the set.
+      together: networks vmapped at a time (`batch_size` of `jax.lax.map`). Results differ
+        by rounding at most.
 
     Returns:
       Leading axis m.
 
     Raises:
-      InputError: a protocol with minibatches or augmentation, whose random choices leaving
-        an image out would change; shapes that do not fit; fewer than two images.
+      InputError: a protocol with minibatches or augmentation, whose randomness would change
+        with the image left out; incompatible shapes; fewer than two images.
     """
     num = batch.labels.shape[0]
     if keys.ndim != 1 or keys.shape != left_out.shape:
@@ -137,7 +137,7 @@ def retrain(
         key, absent = given
         present = (jnp.arange(num) != absent).astype(batch.labels.dtype)
         weights = present / present.mean()
-        init_key, _, _ = jax.random.split(key, 3)  # as in `evaluate.train`
+        init_key, _, _ = jax.random.split(key, 3)  # as in `evaluation.train`
         state, _ = inner.unroll(
             loss_fn,
             rule,
@@ -166,22 +166,22 @@ def leave_one_out(
     learning_rate: Array | float = 0.01,
     together: int = 1,
 ) -> LeaveOneOut:
-    """From every initialisation a network without each image, and one on all of them.
+    """Trains networks without each image and with all images from every initialisation.
 
-    `retrain` has the details. Yang et al. 2024 (arXiv 2406.04284, section 5.2) have one
-    initialisation; several tell influence from chance, see `reliability`.
+    See `retrain` for details. Yang et al. 2024 (arXiv 2406.04284, section 5.2) use one
+    initialisation; several separate influence from chance, see `reliability`.
 
     Args:
-      keys: key[s], one an initialisation.
+      keys: key[s], one per initialisation.
       model: the network.
       batch: the training set, n images.
-      test: what to test on, t images.
-      protocol: how to train.
+      test: the test set, t images.
+      protocol: training protocol.
       learning_rate: see `retrain`.
       together: see `retrain`.
 
     Returns:
-      About 8 s (n + 1) t bytes.
+      The results, about 8 s (n + 1) t bytes.
 
     Raises:
       InputError: see `retrain`.
@@ -200,19 +200,19 @@ def leave_one_out(
 
 
 def influence(without: Array, whole: Array) -> Array:
-    """Test loss without a training image less that with it; positive where it helped.
+    """Returns test loss without a training image minus test loss with it.
 
-    Yang et al. 2024 (arXiv 2406.04284), section 5.2.
+    Positive where the image helped (Yang et al. 2024, arXiv 2406.04284, section 5.2).
 
     Args:
-      without: f32[..., n, t], losses of the networks that lack one image.
-      whole: f32[..., t], losses of the networks that lack none.
+      without: f32[..., n, t], losses of the networks trained without one image.
+      whole: f32[..., t], losses of the networks trained on all images.
 
     Returns:
       f32[..., n, t].
 
     Raises:
-      InputError: shapes that do not fit.
+      InputError: incompatible shapes.
     """
     if without.ndim < 2 or (*without.shape[:-2], without.shape[-1]) != whole.shape:
         raise InputError(
@@ -223,24 +223,24 @@ def influence(without: Array, whole: Array) -> Array:
 
 
 def mean_influence(influences: Array) -> Estimate:
-    """The mean over initialisations, leading axis s; its probes are the s seeds."""
+    """Returns the mean over initialisations, leading axis s; its probes are the seeds."""
     num = influences.shape[0]
     error = jnp.std(influences, axis=0, ddof=1) / jnp.sqrt(num)
     return Estimate(influences.mean(axis=0), error, jnp.int32(num), "influence")
 
 
 def noise_floor(whole: Array) -> Array:
-    """How far another initialisation alone moves each test loss.
+    """Returns how much each test loss varies with the initialisation alone.
 
     Args:
       whole: f32[s, t], losses of networks trained on the same set from s seeds.
 
     Returns:
-      f32[t], the standard deviation over seeds. An influence below it is smaller than what
-      the choice of the initial weights does.
+      f32[t], the standard deviation over seeds. A smaller influence is below the effect of
+      the initial weights.
 
     Raises:
-      InputError: fewer than two seeds, or another shape.
+      InputError: fewer than two seeds, or a wrong shape.
     """
     if whole.ndim != 2 or whole.shape[0] < 2:
         raise InputError(
@@ -251,7 +251,7 @@ def noise_floor(whole: Array) -> Array:
 
 
 def _rank_scores(x: Array) -> Array:
-    """Ranks along the last axis, centred and of unit norm; NaN where all are equal."""
+    """Returns ranks along the last axis, centred, with unit norm; NaN if all are equal."""
     rows = x.reshape(-1, x.shape[-1])
     ranks = jax.vmap(jax.scipy.stats.rankdata)(rows).reshape(x.shape)
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
@@ -259,18 +259,19 @@ def _rank_scores(x: Array) -> Array:
 
 
 def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
-    """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean rank.
+    """Returns Spearman's rank correlation; ties have their mean rank.
 
     Args:
       a: f32[...].
       b: f32[...], of the same shape.
-      axis: what is ranked.
+      axis: axis of the values to rank.
 
     Returns:
-      The shape without `axis`; -1..1, NaN where either is constant or has a NaN.
+      f32 of the shape without `axis`, in [-1, 1]; NaN where either is constant or has a
+      NaN.
 
     Raises:
-      InputError: shapes that differ, or no values to rank.
+      InputError: different shapes, or no values to rank.
     """
     if a.shape != b.shape or a.ndim == 0:
         raise InputError(
@@ -281,26 +282,26 @@ def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
 
 
 class Reliability(NamedTuple):
-    """How well influences from one initialisation foretell those from another."""
+    """Rank correlations of influences between initialisations."""
 
-    correlations: Array  # f32[p, n], of each of the p = s (s - 1) / 2 pairs of seeds
+    correlations: Array  # f32[p, n], for each of p = s (s - 1) / 2 pairs of seeds
     per_image: Estimate  # f32[n], mean over pairs
     overall: Estimate  # f32[], mean over pairs and images
 
 
 def reliability(influences: Array) -> Reliability:
-    """Rank correlation, over test images, of influences from different initialisations.
+    """Returns rank correlations, over test images, of influences between initialisations.
 
-    Pairs share seeds, so they are no independent sample: the standard errors are those
-    of the jackknife over seeds, NaN for two seeds, and the probes are the seeds. A training
-    image whose influence is the same on all test images has no ranks: its correlation is
-    NaN, and so is the overall mean.
+    Pairs share seeds and are not independent: the standard errors are those of the
+    jackknife over seeds, NaN for two seeds, and the probes are the seeds. A training image
+    with equal influence on all test images has no ranks: its correlation is NaN, and so is
+    the overall mean.
 
     Args:
       influences: f32[s, n, t].
 
     Raises:
-      InputError: fewer than two seeds, or another shape.
+      InputError: fewer than two seeds, or a wrong shape.
     """
     if influences.ndim != 3 or influences.shape[0] < 2:
         raise InputError(

@@ -1,9 +1,8 @@
-"""Pools of networks trained on real data, to compare others with: many in one program.
+"""Pools of reference networks trained on real data, many in one program.
 
 Yang et al. 2024 (arXiv 2406.04284, section 4.1) compare networks trained on a distilled set
 with networks trained on random subsets of the real data, and with networks stopped early on
-all of it. Of each network of a pool, what it predicts of the test images is kept, to be
-compared by `agreement.matched`.
+all of it. A pool holds the test predictions of its networks, for `agreement.matched`.
 """
 
 import math
@@ -25,35 +24,36 @@ from distilljax.types import Array, InputError, Key, Model, Params, RealSet
 
 
 class Subsets(NamedTuple):
-    """Random subsets of a labelled set, padded to the largest. On the host."""
+    """Random subsets of a labelled set, padded to the largest, on the host."""
 
-    positions: np.ndarray  # i32[s, m], each row's first are the subset, the rest zeros
-    sizes: np.ndarray  # i32[s], of the subsets; m is the largest
-    fractions: np.ndarray  # f64[s], of each class
+    positions: np.ndarray  # i32[s, m], each row the subset, padded with zeros
+    sizes: np.ndarray  # i32[s], sizes of the subsets; m is the largest
+    fractions: np.ndarray  # f64[s], fraction of each class
 
 
 class Predicted(NamedTuple):
-    """What networks predict of the test images."""
+    """Predictions of networks for the test images."""
 
-    classes: Array  # u8[..., n], or i32 from 257 classes on
-    finite: Array  # bool[...], whether all of a network's logits were finite
+    classes: Array  # u8[..., n], or i32 for more than 256 classes
+    finite: Array  # bool[...], whether all logits of a network are finite
 
 
 def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) -> Subsets:
-    """Random subsets that hold the same share of every class.
+    """Samples random subsets with the same fraction of every class.
 
-    The share is uniform in low..high. A class gives the nearest whole number of images, at
-    least one, without replacement. A subset depends on its number and the seed alone.
+    The fraction is uniform in [low, high]. Each class contributes the nearest whole number
+    of images, at least one, without replacement. A subset depends on its index and the seed
+    alone.
 
     Args:
       labels: i[n], with every class of 0..k-1.
-      num: s, how many subsets.
-      low: the smallest share, above 0.
-      high: the largest, at most 1.
-      seed: settles all of them.
+      num: number of subsets, s.
+      low: minimum fraction, above 0.
+      high: maximum fraction, at most 1.
+      seed: random seed.
 
     Raises:
-      InputError: shares that are none, or no subset.
+      InputError: invalid fractions, or no subset.
     """
     if not (0 < low <= high <= 1 and num > 0):
         raise InputError(
@@ -81,16 +81,16 @@ def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) ->
 
 
 def order(key: Key, epoch: Array | int, positions: Array, size: Array | int) -> Array:
-    """The order in which `train_on_subset` with this key sees a subset in an epoch.
+    """Returns the order in which `train_on_subset` visits a subset in an epoch.
 
     Args:
-      key: of the network.
-      epoch: i32[], from 0 on.
-      positions: i32[m], those of the subset, then any others that are there.
-      size: i32[], images of the subset.
+      key: key of the network.
+      epoch: i32[], from 0.
+      positions: i32[m], positions of the subset, then padding.
+      size: i32[], size of the subset.
 
     Returns:
-      i32[m], whose first `size` are a permutation of the subset.
+      i32[m], whose first `size` entries are a permutation of the subset.
     """
     _, order_key = jax.random.split(key)
     most = positions.shape[0]
@@ -110,22 +110,22 @@ def train_on_subset(
     optimizer: optax.GradientTransformation,
     chunk: int | None = None,
 ) -> Params:
-    """A fresh network, trained on some images of a real set.
+    """Trains a new network on a subset of a real set.
 
-    The size may be traced: one program serves subsets of all sizes, and each costs what it
-    has. An epoch has ceil(size / batch) steps on a new permutation of the subset, divided
-    into batches as even as can be, so that no image is left out. A step costs its images,
-    rounded up to whole chunks.
+    The size may be traced: one program serves subsets of all sizes, at a cost proportional
+    to the size. An epoch has ceil(size / batch) steps on a new permutation of the subset,
+    divided into batches of sizes as equal as possible, so that no image is left out. A step
+    costs its number of images rounded up to whole chunks.
 
     Args:
-      key: for the initial weights and the order of the images.
-      model: the network; it treats images one by one.
-      real: where the images are.
-      positions: i32[m], those of the subset, then any others that are there.
-      size: i32[], images of the subset, at most m; the network is not trained at 0.
-      epochs: passes over the subset.
-      batch: most images of a step.
-      optimizer: how to step.
+      key: PRNG key of the initial weights and the order of the images.
+      model: the network; it must process images independently.
+      real: the real set.
+      positions: i32[m], positions of the subset, then padding.
+      size: i32[], size of the subset, at most m; 0 for no training.
+      epochs: number of epochs.
+      batch: maximum batch size.
+      optimizer: optax optimizer.
       chunk: images whose gradient is computed at a time; None for a whole batch.
     """
     most = positions.shape[0]
@@ -134,7 +134,7 @@ def train_on_subset(
     init_key, _ = jax.random.split(key)
 
     def gradient(params: Params, seen: Array, first: Array, last: Array) -> Params:
-        """Of the mean loss on seen[first:last]."""
+        """Returns the gradient of the mean loss on seen[first:last]."""
 
         def add(i: Array, total: Params) -> Params:
             places = first + i * chunk + jnp.arange(chunk)
@@ -181,22 +181,22 @@ def subset_trained(
     chunk: int | None = None,
     together: int = 1,
 ) -> Predicted:
-    """Predictions of one fresh network for each subset, see `train_on_subset`.
+    """Returns predictions of one new network for each subset, see `train_on_subset`.
 
-    Networks side by side wait for the largest of their subsets.
+    Networks that are vmapped together take the time of their largest subset.
 
     Args:
-      keys: key[s], one a network.
+      keys: key[s], one per network.
       model: the network.
-      real: where the subsets are from.
+      real: the real set.
       positions: i32[s, m].
       sizes: i32[s].
-      test: what to predict, n images.
-      epochs: passes over each subset.
-      batch: most images of a step.
-      optimizer: how to step.
+      test: the test set, n images.
+      epochs: number of epochs.
+      batch: maximum batch size.
+      optimizer: optax optimizer.
       chunk: see `train_on_subset` and `predicted`.
-      together: how many networks train side by side; the others wait their turn.
+      together: networks vmapped at a time (`batch_size` of `jax.lax.map`).
 
     Returns:
       classes [s, n], finite [s].
@@ -234,29 +234,29 @@ def early_stopped(
     chunk: int | None = None,
     together: int = 1,
 ) -> Predicted:
-    """Predictions of networks in training on all of a real set, each run at many times.
+    """Returns predictions of networks at many iterations of training on a whole real set.
 
-    Batches are those of permutations, split evenly, see `sampling.even_batches`. Looking at
-    the test images changes nothing: the run at iteration i is a run of i iterations.
+    Batches split permutations evenly, see `sampling.even_batches`. Predictions do not
+    affect the training: the run at iteration i equals a run of i iterations.
 
     Args:
-      keys: key[s], one a run.
+      keys: key[s], one per run.
       model: the network.
-      real: what to train on.
-      test: what to predict, n images.
-      iterations: steps of each run; those beyond the last whole `every` are not taken.
+      real: the training set.
+      test: the test set, n images.
+      iterations: steps of each run, rounded down to a multiple of `every`.
       every: steps between predictions.
-      batch: most images of a step.
-      optimizer: how to step.
+      batch: maximum batch size.
+      optimizer: optax optimizer.
       chunk: see `predicted`.
-      together: how many networks train side by side; the others wait their turn.
+      together: networks vmapped at a time (`batch_size` of `jax.lax.map`).
 
     Returns:
       classes [s, t, n] and finite [s, t] after `every`, 2 `every`, ... iterations, t =
       iterations // every.
 
     Raises:
-      InputError: `every` is more than there are iterations.
+      InputError: `every` exceeds `iterations`.
     """
     num_looks = iterations // every
     if not num_looks:
@@ -293,9 +293,9 @@ def early_stopped(
 def predicted(
     model: Model, params: Params, test: RealSet, chunk: int | None = None
 ) -> Predicted:
-    """What one network predicts of the test images, classes [n] and finite [].
+    """Returns the predictions of a network for the test images, classes [n], finite [].
 
-    `chunk` images are computed at a time, see `evaluate.predict`.
+    `chunk` images are computed at a time, see `evaluation.predict`.
     """
     logits = evaluation.predict(model.apply, params, test, chunk=chunk)
     dtype = jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
@@ -303,22 +303,21 @@ def predicted(
 
 
 class MeanError(NamedTuple):
-    """How far another pool would move a mean over networks. On the host."""
+    """Error of a mean over networks due to the choice of the pool, on the host."""
 
-    error: float  # standard error; NaN where a window is of one run
-    num_runs: int  # of the pool, in the windows
+    error: float  # standard error; NaN if a window has one run only
+    num_runs: int  # runs of the pool in the windows
 
 
 def mean_error(matches: Sequence[Match], groups: np.ndarray) -> MeanError:
-    """The error that the choice of a pool leaves in a mean of matched agreements.
+    """Returns the error of a mean of matched agreements due to the choice of the pool.
 
-    The networks that are matched share the pool, so what one run does to all of them adds
-    up. The jackknife over runs: sqrt((g - 1) / g sum_r (mean_-r - mean of these)^2), with
-    mean_-r the mean over networks without the members of run r. Windows stay as they were
-    otherwise.
+    The matched networks share the pool, so their errors are correlated. Jackknife over
+    runs: sqrt((g - 1) / g sum_r (mean_-r - mean of these)^2), with mean_-r the mean over
+    networks without the members of run r. Windows are otherwise unchanged.
 
     Args:
-      matches: of several networks with one pool.
+      matches: matches of several networks with one pool.
       groups: i[m], the training run of each member of the pool.
     """
     runs_of = [groups[match.window.members] for match in matches]

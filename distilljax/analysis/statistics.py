@@ -1,7 +1,6 @@
 """Spreads and confidence intervals of numbers over networks, runs and images.
 
-Each interval is written once, here. They are two-sided and of level 95 % unless they are
-asked for another.
+Intervals are two-sided with level 95 % unless another level is given.
 """
 
 import math
@@ -19,7 +18,7 @@ class Spread(TypedDict):
     """Mean and standard deviation over seeds, with the values themselves."""
 
     mean: float
-    std: float | None  # over seeds, n - 1; None of a single one
+    std: float | None  # over seeds, with n - 1; None for a single seed
     seeds: int
     values: list[float]
 
@@ -31,11 +30,11 @@ class SpreadInterval(Spread):
 
 
 class Interval(NamedTuple):
-    """A confidence interval of level 95 %, and how it grows with its level."""
+    """A confidence interval of level 95 %, convertible to other levels."""
 
     low: float
     high: float
-    freedom: float = math.inf  # degrees; of the normal distribution where infinite
+    freedom: float = math.inf  # degrees of freedom; infinite for the normal distribution
 
     def at(self, centre: float, alpha: float) -> tuple[float, float]:
         """Returns the interval of level 1 - `alpha` about the same number."""
@@ -44,12 +43,12 @@ class Interval(NamedTuple):
 
 
 class Combined(NamedTuple):
-    """Standard error and interval of a value; None where one of its errors is unknown."""
+    """Standard error and interval of a value; None if one of its errors is unknown."""
 
     standard_error: float | None
     low: float | None
     high: float | None
-    freedom: float | None  # degrees of freedom; None too where there is no error
+    freedom: float | None  # degrees of freedom; also None if the error is zero
 
 
 def quantile(alpha: float, freedom: float = math.inf) -> float:
@@ -89,13 +88,13 @@ def student(values: np.ndarray, grain: float = 0.0) -> Interval | None:
 
     Args:
       values: f64[n].
-      grain: the step in which values are counted, 1 / N for a share of N images. Its
-        rounding, grain / sqrt(12), is the least standard deviation assumed.
+      grain: resolution of the values, 1 / N for a fraction of N images. Its rounding error,
+        grain / sqrt(12), is the minimum standard deviation assumed.
     """
     if len(values) < 2:
         return None
     std = max(float(values.std(ddof=1)), grain / math.sqrt(12))
-    # Equal values of different float32 numbers differ by their rounding.
+    # Values that are equal up to float32 rounding.
     if std < 1e-7:
         return None
     half = quantile(ALPHA, len(values) - 1) * std / math.sqrt(len(values))
@@ -104,17 +103,17 @@ def student(values: np.ndarray, grain: float = 0.0) -> Interval | None:
 
 
 def from_error(value: float, error: float, freedom: float) -> Interval:
-    """Returns the interval of a value with a standard error of so many degrees."""
+    """Returns the Student interval of a value from its standard error."""
     half = quantile(ALPHA, freedom) * error
     return Interval(value - half, value + half, freedom)
 
 
 def wilson(share: float, num: int) -> Interval:
-    """Returns Wilson's score interval of a share of `num` independent draws."""
+    """Returns Wilson's score interval of a fraction of `num` independent draws."""
     z = quantile(ALPHA)
     centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
-    # It always holds the share; rounding must not say otherwise.
+    # The interval contains the fraction in spite of rounding.
     return Interval(min(centre - half, share), max(centre + half, share))
 
 

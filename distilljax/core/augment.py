@@ -1,11 +1,11 @@
 """Differentiable siamese augmentation (DSA; Zhao & Bilen 2021, arXiv 2102.08259).
 
-One operation of a strategy is drawn for a batch. In the siamese form all images
-share one draw of its parameters, and the same key gives the same draw whatever the
-batch: augment the real and the distilled batch with one key and their gradients
-can be matched. In the per-image form, for training and evaluation, each image has
-its own parameters. Every operation is differentiable with respect to the images,
-which are the ones networks see (preprocessed, zero = the padding value).
+One operation of a strategy is sampled for each batch. In the siamese mode all images
+share one sample of its parameters, which depends on the key and not on the batch: a real
+and a distilled batch augmented with the same key have comparable gradients. In the
+per-image mode, for training and evaluation, each image has its own parameters. Every
+operation is differentiable with respect to the images, which are preprocessed; the
+padding value is zero.
 """
 
 import functools
@@ -20,17 +20,17 @@ from distilljax.types import Array, InputError, Key
 
 DSA = "color_crop_cutout_flip_scale_rotate"
 
-MAX_SHIFT = 0.125  # of the side
-CUTOUT = 0.5  # of the side
+MAX_SHIFT = 0.125  # fraction of the image side
+CUTOUT = 0.5  # fraction of the image side
 MAX_SCALE = 1.2
 MAX_ANGLE = 15.0  # degrees
 
 
 def color(image: Array, u: Array) -> Array:
-    """Brightness, saturation and contrast, in turn; f32[h, w, c], u f32[3] in [0, 1).
+    """Changes brightness, then saturation, then contrast; f32[h, w, c], u f32[3] in [0, 1).
 
-    x + (u0 - 1/2); 2 u1 times the distance from the mean over channels;
-    (u2 + 1/2) times the distance from the mean of the image.
+    Brightness adds u0 - 1/2; saturation scales the deviation from the mean over channels
+    by 2 u1; contrast scales the deviation from the image mean by u2 + 1/2.
     """
     image = image + (u[0] - 0.5)
     grey = image.mean(axis=-1, keepdims=True)
@@ -40,7 +40,7 @@ def color(image: Array, u: Array) -> Array:
 
 
 def crop(image: Array, u: Array) -> Array:
-    """A shift by whole pixels, at most an eighth of the side, zeros moving in."""
+    """Shifts by whole pixels, at most an eighth of the side; fills with zeros."""
     h, w, _ = image.shape
     most_y, most_x = (int(side * MAX_SHIFT + 0.5) for side in (h, w))
     shift_y = jnp.floor(u[0] * (2 * most_y + 1)).astype(jnp.int32)
@@ -50,7 +50,7 @@ def crop(image: Array, u: Array) -> Array:
 
 
 def cutout(image: Array, u: Array) -> Array:
-    """A square of half the side is set to zero; it may reach over the border."""
+    """Sets a square of half the side to zero; it may extend beyond the border."""
 
     def outside(side: int, u: Array) -> Array:
         size = int(side * CUTOUT + 0.5)
@@ -65,12 +65,12 @@ def cutout(image: Array, u: Array) -> Array:
 
 
 def flip(image: Array, u: Array) -> Array:
-    """Left and right exchanged where u0 < 1/2."""
+    """Flips horizontally if u0 < 1/2."""
     return jnp.where(u[0] < 0.5, image[:, ::-1], image)
 
 
 def _resample(image: Array, matrix: Array, align_corners: bool) -> Array:
-    """Bilinear: the output at p takes the input at matrix @ p, zero outside.
+    """Resamples bilinearly: output(p) = input(matrix @ p), zero outside.
 
     p = (x, y) runs over [-1, 1]^2; with `align_corners` -1 and 1 are the centres of
     the outermost pixels, else their outer edges.
@@ -98,13 +98,13 @@ def _resample(image: Array, matrix: Array, align_corners: bool) -> Array:
 
 
 def scale(image: Array, u: Array, *, align_corners: bool = True) -> Array:
-    """Width and height stretched apart, each by U(1/1.2, 1.2)."""
+    """Scales width and height independently, each by U(1/1.2, 1.2)."""
     factors = u[:2] * (MAX_SCALE - 1 / MAX_SCALE) + 1 / MAX_SCALE
     return _resample(image, jnp.diag(factors), align_corners)
 
 
 def rotate(image: Array, u: Array, *, align_corners: bool = True) -> Array:
-    """A turn about the centre by U(-15, 15) degrees."""
+    """Rotates about the centre by U(-15, 15) degrees."""
     angle = (u[0] * 2 - 1) * (MAX_ANGLE / 180 * math.pi)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
@@ -124,10 +124,10 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def parse(strategy: str) -> tuple[str, ...]:
-    """The operations named in a strategy such as `color_crop_flip`; none for ``.
+    """Returns the operations of a strategy such as `color_crop_flip`; none if empty.
 
     Raises:
-      InputError: a name that is no operation.
+      InputError: an unknown operation.
     """
     names = tuple(strategy.split("_")) if strategy else ()
     if unknown := [name for name in names if name not in OPERATIONS]:
@@ -146,14 +146,14 @@ def augment(
     siamese: bool = False,
     align_corners: bool = True,
 ) -> Array:
-    """One operation of the strategy, drawn for the batch, applied to every image.
+    """Applies one operation of the strategy, sampled for the batch, to every image.
 
     Args:
-      key: what to draw from; in the siamese form it settles everything.
+      key: PRNG key; in the siamese mode the whole augmentation depends on it alone.
       images: f32[b, h, w, c].
-      strategy: operations joined by underscores; empty leaves the images alone.
-      siamese: one draw of parameters for all images, instead of one for each.
-      align_corners: the convention of bilinear sampling, see `torch` `grid_sample`.
+      strategy: operations joined by underscores; empty for no augmentation.
+      siamese: sample one set of parameters for all images instead of one for each image.
+      align_corners: convention of bilinear sampling, as in `torch` `grid_sample`.
 
     Returns:
       f32[b, h, w, c].

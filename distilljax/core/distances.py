@@ -1,4 +1,4 @@
-"""Distances that outer losses descend."""
+"""Distances minimised by outer losses."""
 
 from typing import Any, Literal, get_args
 
@@ -9,11 +9,11 @@ from distilljax.types import Array, InputError
 
 GradientDistance = Literal["rows", "cosine", "mse"]
 
-_EPS = 1e-6  # added to a product of norms
+_EPS = 1e-6  # added to products of norms, against division by zero
 
 
 def class_mean_gap(ours: Array, theirs: Array) -> Array:
-    """sum_j || mean_i ours_ji - mean_i theirs_ji ||^2.
+    """Returns sum_j || mean_i ours_ji - mean_i theirs_ji ||^2.
 
     Args:
       ours: f32[k, m, d].
@@ -26,39 +26,39 @@ def class_mean_gap(ours: Array, theirs: Array) -> Array:
 
 
 def parameter_distance(ours: Array, start: Array, target: Array) -> Array:
-    """|| ours - target ||^2 / || start - target ||^2 of flattened parameters, f32[p].
+    """Returns || ours - target ||^2 / || start - target ||^2 of flat parameters f32[p].
 
-    One where nothing was learned, zero where the target was reached (Cazenavette et al.
-    2022, eq. 2). NaN if start and target are the same.
+    One at the start, zero at the target (Cazenavette et al. 2022, eq. 2). NaN if start and
+    target are equal.
     """
     return jnp.square(ours - target).sum() / jnp.square(start - target).sum()
 
 
 def _norm(x: Array, axis: int) -> Array:
-    """A norm whose derivative at zero is zero, not NaN."""
+    """Euclidean norm with derivative zero, not NaN, at zero."""
     square = jnp.square(x).sum(axis)
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def _cosine_gap(a: Array, b: Array) -> Array:
-    """1 - cosine of the columns of f32[m, d]; f32[d]. One where either is zero."""
+    """Returns 1 - cosine of the columns of f32[m, d], f32[d]; one where either is zero."""
     return 1 - (a * b).sum(0) / (_norm(a, 0) * _norm(b, 0) + _EPS)
 
 
 def gradient_distance(ours: Any, theirs: Any, kind: GradientDistance = "rows") -> Array:
-    """How far two gradients with respect to the same parameters are apart, f32[].
+    """Returns the distance between two gradients of the same parameters, f32[].
 
     Args:
       ours: a pytree of arrays; the last axis of a weight is its output channels.
       theirs: the same structure.
       kind: `rows` sums 1 - cosine over the output channels of every weight; leaves with
-        one axis, biases and the parameters of norms, do not count (Zhao et al. 2021, arXiv
-        2006.05929, eq. 10). `cosine` is 1 - cosine of everything concatenated, `mse` the
-        sum of all squared differences.
+        one axis (biases, parameters of normalisation layers) are excluded (Zhao et al.
+        2021, arXiv 2006.05929, eq. 10). `cosine` is 1 - cosine of the concatenated
+        gradients, `mse` the sum of squared differences.
 
-    A row of zeros, such as that of a unit that is never active, has distance one to any
-    other, and the derivative is finite there too.
+    A row of zeros, as of a unit that is never active, has distance one to any other row,
+    with a finite derivative.
 
     Raises:
       InputError: an unknown kind, or `rows` where no leaf has two axes.

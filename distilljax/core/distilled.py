@@ -1,4 +1,4 @@
-"""Making a distilled set, and reading it as training data."""
+"""Construction of distilled sets, and their use as training data."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from distilljax.types import Array, Batch, DistilledSet, InputError
 
-# softmax of (0, -HARD, ..., -HARD) is one-hot to the last bit of a float32.
+# softmax(0, -HARD, ..., -HARD) is exactly one-hot in float32.
 HARD = 100.0
 
 
@@ -19,20 +19,20 @@ def create(
     learning_rate: float,
     confidence: float = 1.0,
 ) -> DistilledSet:
-    """A distilled set.
+    """Creates a distilled set.
 
     Args:
       images: f32[n, h, w, c], preprocessed.
       labels: i32[n], in 0..num_classes-1.
       num_classes: k.
       learning_rate: inner learning rate, positive.
-      confidence: the share that a label gives its own class, the others share the rest
-        alike. At 1 labels are hard: their logits have no gradient in float32, so labels
-        that are to be learned start lower.
+      confidence: probability of the own class in a label; the remainder is uniform over
+        the other classes. At 1 labels are hard: the gradient of their logits vanishes in
+        float32, so labels that are learned must start lower.
 
     Raises:
-      InputError: shapes that do not fit, a learning rate that is not positive, a
-        confidence that is not more than 1/k or exceeds 1.
+      InputError: incompatible shapes, a learning rate that is not positive, or a confidence
+        outside (1/k, 1].
     """
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise InputError(
@@ -56,10 +56,10 @@ def create(
 
 
 def as_batch(distilled: DistilledSet) -> Batch:
-    """The whole set as one batch, labels = softmax(label_logits)."""
+    """Returns the whole set as one batch with labels softmax(label_logits)."""
     return Batch(distilled.images, jax.nn.softmax(distilled.label_logits))
 
 
 def hard_labels(distilled: DistilledSet) -> Array:
-    """i32[n], the most likely class of each image."""
+    """Returns the most likely class of each image, i32[n]."""
     return jnp.argmax(distilled.label_logits, axis=-1).astype(jnp.int32)

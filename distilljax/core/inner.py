@@ -1,10 +1,10 @@
-"""The inner loop: training a network, written so that it can be differentiated.
+"""The inner loop: differentiable training of a network.
 
-A `loss_fn(params, batch)` and an optax optimizer are all it knows; the parameters
-may be any pytree and the batches any pytree.
+It takes a `loss_fn(params, batch)` and an optax optimizer; parameters and batches may be
+any pytrees.
 
-On a CPU a network is memory traffic more than arithmetic: the gradient of a batch is
-quicker in pieces that the cache holds, see `cache_chunk`, and needs as much less memory.
+On a CPU memory traffic, not arithmetic, limits speed: the gradient of a batch is faster in
+chunks that fit the cache, see `cache_chunk`, and needs proportionally less memory.
 """
 
 from collections.abc import Callable
@@ -18,28 +18,29 @@ from jax.ad_checkpoint import checkpoint_name
 from distilljax.core.scan import GRADIENT, Remat, pieces, scan
 from distilljax.types import Array, InputError, Params
 
-SampleBatch = Callable[[Any], Any]  # what one step is given -> its batch
+SampleBatch = Callable[[Any], Any]  # inputs of a step -> its batch
 
 
 class InnerState(NamedTuple):
-    """A network in training."""
+    """Parameters and optimizer state of a network in training."""
 
     params: Params
     opt_state: optax.OptState
 
 
 def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     return InnerState(params, optimizer.init(params))
 
 
-CACHED = 20  # examples whose gradient the cache of a CPU holds; benchmarks.meta_gradient
+CACHED = 20  # examples per gradient that fit a CPU cache; see benchmarks.meta_gradient
 
 
 def cache_chunk(num: int) -> int | None:
-    """The `chunk` with which this machine is quickest on a batch of `num` examples.
+    """Returns the chunk size that is fastest here for a batch of `num` examples.
 
-    On a CPU the largest divisor of `num` up to 20, unless all are below 8; else None.
+    On a CPU the largest divisor of `num` up to 20, if it is at least 8; otherwise None, the
+    whole batch.
     """
     if jax.default_backend() != "cpu" or num <= CACHED:
         return None
@@ -48,9 +49,9 @@ def cache_chunk(num: int) -> int | None:
 
 
 def cache_groups(num: int, size: int) -> int:
-    """Of `num` groups of `size` examples, how many this machine is quickest on at a time.
+    """Returns how many of `num` groups of `size` examples to process at once.
 
-    A divisor of `num`: on a CPU the largest that makes at most 20 examples, elsewhere all.
+    On a CPU the largest divisor of `num` with at most 20 examples in all, otherwise `num`.
     """
     if jax.default_backend() != "cpu":
         return num
@@ -64,17 +65,17 @@ def value_and_grad(
     batch: Any,
     chunk: int | None = None,
 ) -> tuple[Array, Params]:
-    """The loss and its gradient, `chunk` examples of the batch at a time.
+    """Returns the loss and its gradient, computed `chunk` examples at a time.
 
-    Pieces do not change them but for rounding, if `loss_fn` is a mean over the leading
-    axis of all leaves of `batch`. A derivative of the result computes each piece again
-    instead of keeping what it held.
+    The result is independent of `chunk` up to rounding if `loss_fn` is a mean over the
+    leading axis of all leaves of `batch`. Differentiating the result recomputes each chunk
+    instead of storing its intermediate values.
 
     Args:
       loss_fn: (params, batch) -> f32[].
-      params: where.
+      params: point at which to evaluate.
       batch: a pytree; its leaves have a leading axis b if `chunk` is given.
-      chunk: examples in a piece, a divisor of b; None for all at once.
+      chunk: examples at a time, a divisor of b; None for all at once.
 
     Raises:
       InputError: `chunk` does not divide b.
@@ -104,9 +105,9 @@ def step(
     *,
     chunk: int | None = None,
 ) -> tuple[InnerState, Array]:
-    """One inner step; returns the new state and the loss before it, f32[].
+    """Takes one inner step; returns the new state and the loss before it, f32[].
 
-    `chunk` is that of `value_and_grad`.
+    See `value_and_grad` for `chunk`.
     """
     loss, grads = value_and_grad(loss_fn, state.params, batch, chunk)
     grads = checkpoint_name(grads, GRADIENT)
@@ -124,18 +125,18 @@ def unroll(
     remat: Remat = "step",
     chunk: int | None = None,
 ) -> tuple[InnerState, Array]:
-    """T inner steps, differentiable with respect to all they depend on.
+    """Takes T inner steps, differentiable with respect to all inputs.
 
     Step t computes w_{t+1} = w_t - optimizer(grad loss_fn(w_t, sample_batch(inputs[t]))).
 
     Args:
       loss_fn: (params, batch) -> f32[].
       optimizer: an optax transformation; its learning rate may be a traced value.
-      sample_batch: inputs[t] -> batch t. It may close over what is learned.
-      state: the network at the start.
-      inputs: a pytree of arrays with leading axis T; keys, or indices of minibatches.
-      remat: what the reverse pass keeps, see `distilljax.core.scan`.
-      chunk: examples of a batch whose gradient is computed at a time, `value_and_grad`.
+      sample_batch: inputs[t] -> batch t. It may close over learned values.
+      state: initial state.
+      inputs: a pytree of arrays with leading axis T, such as keys or minibatch indices.
+      remat: rematerialisation policy, see `distilljax.core.scan`.
+      chunk: see `value_and_grad`.
 
     Returns:
       The state after T steps, and f32[T], the loss before each step.
@@ -159,11 +160,11 @@ def truncated_unroll(
     remat: Remat = "step",
     chunk: int | None = None,
 ) -> tuple[InnerState, Array]:
-    """`start` plain steps, then `window` differentiable ones.
+    """Takes `start` plain steps, then `window` differentiable ones.
 
-    The derivative is that of the window alone, with the state at `start` taken as a
-    constant: truncated back-propagation. With `start` drawn at random for every
-    meta-gradient it is RaT-BPTT (Feng et al. 2023, arXiv 2310.04295).
+    Only the window is differentiated, with the state at `start` a constant: truncated
+    back-propagation through time. With `start` sampled for every meta-gradient it is
+    RaT-BPTT (Feng et al. 2023, arXiv 2310.04295).
 
     Args:
       loss_fn: as in `unroll`.
@@ -171,9 +172,9 @@ def truncated_unroll(
       sample_batch: as in `unroll`.
       state: the network at step 0.
       inputs: a pytree of arrays with leading axis T >= start + window.
-      start: i32[], the number of burn-in steps; may be traced, so one compiled
-        program serves every start. A traced start beyond T - window is clamped to it.
-      window: the number of differentiable steps.
+      start: i32[], number of burn-in steps; may be traced, so that one compiled program
+        serves every start. A traced start beyond T - window is clamped to it.
+      window: number of differentiable steps.
       remat: as in `unroll`.
       chunk: as in `unroll`.
 
@@ -182,7 +183,7 @@ def truncated_unroll(
       step of the window.
 
     Raises:
-      InputError: the window does not fit.
+      InputError: the window exceeds the unroll.
     """
     num_steps = jax.tree.leaves(inputs)[0].shape[0]
     latest = num_steps - window

@@ -9,7 +9,7 @@ from distilljax.types import Array, Batch, LossFn, Params
 
 
 def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
-    """The mean of -sum_j labels_j log softmax(logits)_j over a batch."""
+    """Returns the mean of -sum_j labels_j log softmax(logits)_j over a batch."""
 
     def loss_fn(params: Params, batch: Batch) -> Array:
         logits = apply(params, batch.images)
@@ -19,13 +19,13 @@ def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
-    """The share of rows whose largest logit is that of the label.
+    """Returns the fraction of rows whose largest logit is that of the label.
 
     Args:
       logits: f32[..., n, k].
       labels: i32[n].
 
     Returns:
-      f32[...], in 0..1.
+      f32[...], in [0, 1].
     """
     return (jnp.argmax(logits, axis=-1) == labels).mean(axis=-1)

@@ -13,19 +13,19 @@ from distilljax.types import Array, DistilledSet, Key
 
 
 class OuterState(NamedTuple):
-    """What the next outer step needs."""
+    """State carried between outer steps."""
 
-    distilled: DistilledSet  # as it is learned: see `Method.decode`
+    distilled: DistilledSet  # encoded, see `Method.decode`
     opt_state: optax.OptState
-    aux: Any  # what a method carries along, such as an ageing network
-    step: Array  # i32[], outer steps taken
+    aux: Any  # method state, such as the network of gradient matching
+    step: Array  # i32[], number of outer steps taken
 
 
 class StepInfo(NamedTuple):
-    """What a person reads."""
+    """Scalars logged for each outer step."""
 
     loss: Array  # f32[], outer loss before the step
-    grad_norm: Array  # f32[], norm of the meta-gradient over all that is learned
+    grad_norm: Array  # f32[], norm of the meta-gradient over all learned fields
     learning_rate: Array  # f32[], inner learning rate before the step
 
 
@@ -35,20 +35,20 @@ After = Callable[[DistilledSet, Key, Any, Source], Any]
 
 
 class Method(NamedTuple):
-    """A dataset-distillation method; `jit` belongs to the caller."""
+    """A dataset-distillation method as pure functions; the caller applies `jit`."""
 
     init: Callable[[Key, DistilledSet], OuterState]
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
-    # What is learned -> what networks are trained on; see `parametrisations`.
+    # Encoded set -> the set that networks are trained on; see `parametrisations`.
     decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
 
 
 def descent(
     rule: Literal["sgd", "adam"], learning_rate: float, momentum: float = 0.0
 ) -> optax.GradientTransformation | None:
-    """The outer rule of a field, for `per_field`; the momentum is that of SGD.
+    """Returns the outer optimizer of a field for `per_field`; `momentum` applies to SGD.
 
-    None where the rate is 0: the field is not learned.
+    None if the rate is 0: the field is not learned.
     """
     if not learning_rate:
         return None
@@ -60,16 +60,16 @@ def descent(
 class RunningNorm(NamedTuple):
     """State of `clip_by_running_norm`."""
 
-    mean: Array  # f32[], of the norms so far
+    mean: Array  # f32[], mean of the norms so far
     num_steps: Array  # i32[]
 
 
 def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
-    """Scales a gradient down to `multiple` times the mean norm of those before it.
+    """Clips a gradient to `multiple` times the mean norm of the previous gradients.
 
-    RaT-BPTT clips so, with a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The
-    mean is that of the clipped norms, so that one wild gradient does not open the way
-    for the next; the first gradient that is not zero passes.
+    RaT-BPTT uses a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The mean is over
+    clipped norms, so that one outlier does not raise the limit for the next; the first
+    non-zero gradient is not clipped.
     """
 
     def init(params: Any) -> RunningNorm:
@@ -88,7 +88,7 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
 
 
 class FieldRules(NamedTuple):
-    """An optax transformation of `DistilledSet`s, and the fields that it learns."""
+    """An optax transformation of `DistilledSet`s and the names of the learned fields."""
 
     init: Callable[[Any], optax.OptState]
     update: Callable[..., tuple[Any, optax.OptState]]
@@ -102,16 +102,17 @@ def per_field(
     *,
     clip: float | optax.GradientTransformation | None = None,
 ) -> FieldRules:
-    """An optimizer with its own rule for each field of a `DistilledSet`.
+    """Returns an optimizer with a separate rule for each field of a `DistilledSet`.
 
-    A field without a rule is not learned: its gradient is neither taken nor counted.
+    A field without a rule is not learned: its gradient is not computed and does not count
+    in the norm.
 
     Args:
-      images: the rule of the images.
-      label_logits: the rule of the label logits.
-      log_lr: the rule of the log of the inner learning rate.
-      clip: largest norm of the gradient over all that is learned, or what limits it,
-        such as `clip_by_running_norm`; None for no limit.
+      images: rule for the images.
+      label_logits: rule for the label logits.
+      log_lr: rule for the log of the inner learning rate.
+      clip: maximum norm of the gradient over all learned fields, or a clipping
+        transformation such as `clip_by_running_norm`; None for no clipping.
     """
     given = dict(zip(DistilledSet._fields, (images, label_logits, log_lr), strict=True))
     fields: Any = DistilledSet._fields
@@ -135,24 +136,24 @@ def from_outer_loss(
     lr_range: tuple[float, float] | None = None,
     parametrisation: Parametrisation = DIRECT,
 ) -> Method:
-    """A method that descends an outer loss with respect to the distilled set.
+    """Returns a method that minimises an outer loss with respect to the distilled set.
 
     Args:
-      outer_loss: (distilled, key, aux, source) -> (f32[], aux); the loss is
-        differentiated with respect to what is learned, and the new aux is carried on.
-      optimizer: `per_field` rules, or an optax transformation that learns everything.
+      outer_loss: (distilled, key, aux, source) -> (f32[], aux); the loss is differentiated
+        with respect to the learned fields.
+      optimizer: `per_field` rules, or an optax transformation that learns all fields.
       init_aux: key -> aux before the first step.
-      after: (distilled, key, aux, source) -> aux, called with the set that the step
-        made and the aux of the outer loss; such as training a network on the new set.
-      skip_above: a step whose outer loss is above this leaves set and optimizer as they
-        were; a NaN is not skipped. None for no such limit.
-      lr_range: least and greatest inner learning rate; an update that leads out of it
-        ends at its border. None for no limit.
-      parametrisation: how the set is stored; its code is what is learned.
+      after: (distilled, key, aux, source) -> aux, called with the updated set and the aux
+        of the outer loss, for example to train a network on the new set.
+      skip_above: a step with a larger outer loss leaves set and optimizer unchanged; NaN is
+        not skipped. None for no limit.
+      lr_range: minimum and maximum inner learning rate; updates are projected onto it.
+        None for no limit.
+      parametrisation: how the set is stored; its code is learned.
 
     Returns:
-      A `Method` whose step needs no host input but a key, so one `jit` serves a Python
-      loop, a `lax.scan` over many outer steps and a `vmap` over many sets.
+      A `Method` whose step takes no host input but a key, so that it works in a Python
+      loop, in a `lax.scan` over outer steps and under a `vmap` over sets.
     """
     learned = getattr(optimizer, "learned", DistilledSet._fields)
 
@@ -199,6 +200,6 @@ def from_outer_loss(
 
 
 def _strong(x: Any) -> Array:
-    """A weakly typed leaf would change type after one step and compile it twice."""
+    """Makes weakly typed leaves strong: otherwise the second step would recompile."""
     x = jnp.asarray(x)
     return jax.lax.convert_element_type(x, x.dtype)

@@ -1,4 +1,4 @@
-"""Batches of real data, drawn inside jit from a key."""
+"""Batches of real data, sampled from a key inside jit."""
 
 import math
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from distilljax.types import Array, Batch, InputError, Key, RealSet
 
 
 def take(real: RealSet, positions: Array) -> Batch:
-    """The images at `positions`, i32[b], transformed, with one-hot labels."""
+    """Returns the transformed images at `positions`, i32[b], with one-hot labels."""
     labels = jax.nn.one_hot(real.labels[positions], real.class_sizes.shape[0])
     return Batch(real.transform(real.images[positions]), labels)
 
 
 def batch(key: Key, real: RealSet, size: int) -> Batch:
-    """`size` different images, uniformly at random.
+    """Samples `size` images uniformly without replacement.
 
     Raises:
-      InputError: `size` is more than there are.
+      InputError: `size` exceeds the number of images.
     """
     num = real.labels.shape[0]
     if size > num:
@@ -29,10 +29,10 @@ def batch(key: Key, real: RealSet, size: int) -> Batch:
 
 
 def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
-    """`per_class` images of every class, transformed: f32[k, per_class, h, w, c].
+    """Samples `per_class` transformed images of every class, f32[k, per_class, h, w, c].
 
-    No image comes twice as long as its class has enough of them; a smaller class
-    is repeated in a random order.
+    Sampling is without replacement where the class is large enough; a smaller class is
+    repeated in random order.
     """
     k, width = real.class_index.shape
     columns = jnp.arange(width)
@@ -48,11 +48,11 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
 
 
 def even_batches(num: int, most: int | None) -> tuple[int, int]:
-    """How `num` images are split evenly into batches of at most `most`.
+    """Returns the sizes of an even split of `num` images into batches of at most `most`.
 
     Returns:
-      Images in a batch, and batches in an epoch: 250 and 2 for 500 images and 256. What
-      does not divide is left over in each epoch. `most` None: one batch of all.
+      Batch size and batches per epoch: 250 and 2 for 500 images and 256. The remainder of
+      the division is dropped in each epoch. `most` None: one batch of all images.
     """
     per_epoch = math.ceil(num / min(most or num, num))
     return num // per_epoch, per_epoch
@@ -61,21 +61,21 @@ def even_batches(num: int, most: int | None) -> tuple[int, int]:
 def epochs(
     key: Key, num: int, size: int, num_steps: int, per_epoch: int | None = None
 ) -> Array:
-    """Positions of minibatches: permutations of 0..num-1, each used up in turn.
+    """Returns the positions of minibatches from successive permutations of 0..num-1.
 
     Args:
-      key: settles the permutations.
+      key: PRNG key of the permutations.
       num: number of images.
-      size: images in a batch.
+      size: batch size.
       num_steps: number of batches.
-      per_epoch: batches taken from a permutation; num // size if None. What is left of
-        the permutation is dropped.
+      per_epoch: batches per permutation; num // size if None. The rest of the permutation
+        is dropped.
 
     Returns:
       i32[num_steps, size].
 
     Raises:
-      InputError: a permutation is too short for that.
+      InputError: a permutation has too few images.
     """
     per_epoch = per_epoch or max(1, num // size)
     if per_epoch * size > num:
@@ -93,17 +93,17 @@ def epochs(
 def minibatches(
     key: Key, data: Batch, most: int | None, num_steps: int
 ) -> tuple[Array, Callable[[Array], Batch]]:
-    """The minibatches of an inner loop on a small set.
+    """Returns the minibatches of an inner loop on a small set.
 
     Args:
-      key: settles their order.
+      key: PRNG key of their order.
       data: the set.
-      most: images in a batch, split evenly, see `even_batches`; None for all of them, in
-        their own order.
+      most: maximum batch size, split evenly, see `even_batches`; None for full batches in
+        the order of the set.
       num_steps: number of batches.
 
     Returns:
-      Positions, i32[num_steps, size], and the function that reads one row of them.
+      Positions, i32[num_steps, size], and the function from a row of them to a batch.
     """
     num = data.labels.shape[0]
     size, per_epoch = even_batches(num, most)

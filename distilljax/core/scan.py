@@ -1,8 +1,8 @@
-"""`lax.scan` with a rematerialisation policy; the one file that mentions it.
+"""`lax.scan` with a rematerialisation policy.
 
-Reverse mode through a scan stores what each step computed. Rematerialising a step
-stores its carry alone and computes the step again on the way back, so that the
-memory of an unroll grows by one carry a step (Chen et al. 2016, arXiv 1604.06174).
+Reverse mode through a scan stores the intermediate values of each step. Rematerialisation
+stores the carry alone and recomputes the step in the reverse pass, so that memory grows by
+one carry per step (Chen et al. 2016, arXiv 1604.06174).
 """
 
 import functools
@@ -27,20 +27,20 @@ def scan(
     *,
     remat: Remat = "step",
 ) -> tuple[Any, Any]:
-    """`jax.lax.scan(body, carry, xs)` whose reverse pass is told what to keep.
+    """Runs `jax.lax.scan(body, carry, xs)` with a rematerialisation policy.
 
-    Values and derivatives of every order do not depend on the policy. What `body` gives
-    the name `GRADIENT` (`jax.ad_checkpoint.checkpoint_name`) is stored beside the carry,
-    if the reverse pass needs it: the derivative by a learning rate is a product with the
-    gradient of the step, which would have to be computed once more.
+    Values and derivatives of every order are independent of the policy. Values that `body`
+    names `GRADIENT` (`jax.ad_checkpoint.checkpoint_name`) are stored with the carry if the
+    reverse pass needs them: the derivative with respect to a learning rate is a product
+    with the gradient of the step, which would otherwise be recomputed.
 
     Args:
       body: (carry, x) -> (carry, y).
       carry: a pytree.
       xs: a pytree of arrays with one leading axis, T.
-      remat: `none` keeps all intermediate values of all T steps; `step` keeps the
-        T carries and computes every step twice; `nested` keeps about 2 sqrt(T)
-        carries and computes every step three times.
+      remat: `none` stores all intermediate values of all T steps; `step` stores the T
+        carries and computes every step twice; `nested` stores about 2 sqrt(T) carries and
+        computes every step three times.
 
     Raises:
       InputError: an unknown policy.
@@ -49,7 +49,7 @@ def scan(
         raise InputError(f"remat={remat!r}: expected one of {', '.join(get_args(Remat))}")
     if remat == "none":
         return jax.lax.scan(body, carry, xs)
-    # Inside a scan no common subexpression spans two iterations.
+    # prevent_cse=False: inside a scan no common subexpression spans two iterations.
     checkpoint = functools.partial(jax.checkpoint, prevent_cse=False)
     kept = jax.checkpoint_policies.save_only_these_names(GRADIENT)
     step = checkpoint(body, policy=kept)
@@ -73,20 +73,20 @@ def scan(
 
 
 def pieces(tree: Any, size: int | None) -> Any:
-    """Leaves [n, ...] -> [n / size, size, ...]; `size` divides n, None is n."""
+    """Reshapes leaves [n, ...] to [n / size, size, ...]; `size` divides n, None for n."""
     return jax.tree.map(lambda x: x.reshape(-1, size or len(x), *x.shape[1:]), tree)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def summed(function: Callable[[Any, Any], Array], shared: Any, xs: Any) -> Array:
-    """sum_i function(shared, xs[i]), which is differentiated term by term.
+    """Returns sum_i function(shared, xs[i]), differentiated term by term.
 
-    A derivative computes the gradient of each term together with it, before the next
-    term: what a term held is used while the cache still has it, and gradients alone are
-    kept. In either mode, and of every order.
+    Differentiation computes the gradient of each term together with its value, before the
+    next term, while the intermediate values are still in the cache; only gradients are
+    stored. Works in forward and reverse mode and for every order.
 
     Args:
-      function: (shared, x) -> f32[]. It closes over nothing that is differentiated.
+      function: (shared, x) -> f32[]. It must not close over differentiated values.
       shared: a pytree.
       xs: a pytree of arrays with one leading axis.
     """
@@ -126,7 +126,7 @@ summed.defjvp(_summed_with_gradient, symbolic_zeros=True)
 
 
 def _both(moving: Any, resting: Any) -> Any:
-    """A tree, of its leaves that are differentiated and those that are not."""
+    """Merges differentiated and constant leaves."""
     return jax.tree.map(
         lambda a, b: b if a is None else a, moving, resting, is_leaf=lambda x: x is None
     )

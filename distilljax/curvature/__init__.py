@@ -1,4 +1,4 @@
-"""Second-order views of training: Hessian, Gauss-Newton, NTK, influence. Pure functions."""
+"""Hessian, Gauss-Newton matrix, NTK and influence functions, as pure functions."""
 
 from distilljax import lazy
 

@@ -1,14 +1,13 @@
-"""Estimators of a symmetric matrix A that is known only by its products.
+"""Matrix-free estimators for a symmetric matrix A.
 
-A `matvec` maps a pytree of float arrays to one like it, linearly; nothing else is known
-of it, so that the same functions serve Hessians, Gauss-Newton matrices and kernels.
-Random figures are `Estimate`s: the mean over independent probes, its standard error,
-and their number. The same key gives the same probes: figures along a training run that
-share a key (common random numbers) differ by what changed, not by the probes.
+A `matvec` is a linear map of a pytree of float arrays to a pytree of the same structure, so
+that the same functions serve Hessians, Gauss-Newton matrices and kernels. Random quantities
+are `Estimate`s: the mean over independent probes, its standard error and the number of
+probes. The same key gives the same probes, so that estimates along a training run with a
+common key (common random numbers) vary with A only.
 
-The standard error of a trace by one Rademacher probe is sqrt(2 sum_{i != j} A_ij^2), by
-a Gaussian one sqrt(2) |A|_F; Rademacher is never the larger (Hutchinson 1990; Avron &
-Toledo 2011).
+The standard error of a trace from one Rademacher probe is sqrt(2 sum_{i != j} A_ij^2), from
+a Gaussian one sqrt(2) |A|_F, which is never smaller (Hutchinson 1990; Avron & Toledo 2011).
 """
 
 from collections.abc import Callable
@@ -26,26 +25,26 @@ Kind = Literal["rademacher", "gaussian"]
 
 
 class Eigenpairs(NamedTuple):
-    """Some eigenvalues of a symmetric matrix, the largest first."""
+    """Eigenpairs of a symmetric matrix in descending order."""
 
     values: Array  # f32[r]
-    residuals: Array  # f32[r], |A v - value v|: an eigenvalue lies this near, or nearer
-    vectors: Vector  # leaves f32[r, ...], of length one
+    residuals: Array  # f32[r], |A v - value v|, a bound on the distance to an eigenvalue
+    vectors: Vector  # leaves f32[r, ...], of unit norm
 
 
 class SpectralDensity(NamedTuple):
-    """The distribution of eigenvalues, a quadrature rule for each probe.
+    """The distribution of eigenvalues as a quadrature rule for each probe.
 
     The mean of f(eigenvalue) is estimated by sum_j weights[i, j] f(nodes[i, j]), which
-    for a polynomial f of degree up to 2m - 1 is what Hutchinson's estimate gives.
+    equals Hutchinson's estimate for a polynomial f of degree up to 2m - 1.
     """
 
-    nodes: Array  # f32[probes, m], where: eigenvalues of Lanczos's matrices
-    weights: Array  # f32[probes, m], how much; rows sum to one
+    nodes: Array  # f32[probes, m], eigenvalues of the Lanczos matrices
+    weights: Array  # f32[probes, m]; rows sum to one
 
 
 def check_probes(num_probes: int, kind: str = "rademacher") -> None:
-    """Refuses what no estimate can be made of.
+    """Validates the number and kind of probes.
 
     Raises:
       InputError: fewer than one probe, or an unknown kind.
@@ -58,7 +57,7 @@ def check_probes(num_probes: int, kind: str = "rademacher") -> None:
 
 
 def dot(x: Vector, y: Vector) -> Array:
-    """The inner product over all leaves, f32[]."""
+    """Returns the inner product over all leaves, f32[]."""
     return sum(
         (
             jnp.vdot(a, b)
@@ -69,18 +68,18 @@ def dot(x: Vector, y: Vector) -> Array:
 
 
 def probe(key: Key, like: Vector, kind: Kind = "rademacher") -> Vector:
-    """A random vector shaped like `like` with E[v v^T] = I."""
+    """Returns a random vector of the structure of `like` with E[v v^T] = I."""
     flat, unravel = ravel_pytree(like)
     draw = jax.random.rademacher if kind == "rademacher" else jax.random.normal
     return unravel(draw(key, flat.shape, flat.dtype))
 
 
 def summarise(values: Array, of: str) -> Estimate:
-    """The mean over the leading axis, with its standard error.
+    """Returns the mean over the leading axis with its standard error.
 
     Args:
-      values: f32[m, ...], independent and of the same mean.
-      of: what that mean is, in words.
+      values: f32[m, ...], independent samples with the same mean.
+      of: name of the estimated quantity.
 
     Raises:
       InputError: outside jit, a mean that is not finite, see `require_finite`.
@@ -98,7 +97,7 @@ def _checked(estimate: Estimate) -> Estimate:
 
 
 def require_finite(estimate: Estimate) -> None:
-    """Refuses an estimate that is not finite; for callers of jitted functions.
+    """Checks that an estimate is finite; for callers of jitted functions.
 
     Raises:
       InputError: a value is NaN or infinite.
@@ -112,7 +111,7 @@ def require_finite(estimate: Estimate) -> None:
 
 
 def quadratic_form(matvec: MatVec) -> Callable[[Vector], Array]:
-    """The function v -> v^T A v, f32[]."""
+    """Returns the function v -> v^T A v, f32[]."""
     return lambda v: dot(v, matvec(v))
 
 
@@ -124,14 +123,14 @@ def sampled_mean(
     together: int = 1,
     of: str,
 ) -> Estimate:
-    """The mean of sample(key_i) over independent keys.
+    """Estimates the mean of sample(key_i) over independent keys.
 
     Args:
-      sample: key -> f32[...]; one probe's unbiased figure.
-      key: settles the keys; more probes keep those that fewer would have used.
-      num_probes: how many.
-      together: how many are computed side by side.
-      of: what is estimated, in words.
+      sample: key -> f32[...], an unbiased estimate from one probe.
+      key: PRNG key; the probes of a smaller number are a prefix of those of a larger one.
+      num_probes: number of probes.
+      together: probes vmapped at a time (`batch_size` of `jax.lax.map`).
+      of: name of the estimated quantity.
 
     Raises:
       InputError: fewer than one probe; outside jit, a mean that is not finite.
@@ -154,23 +153,23 @@ def sampled_mean_to(
     max_probes: int = 10_000,
     of: str,
 ) -> Estimate:
-    """As `sampled_mean`, to a standard error that is asked for, in two stages (Stein 1945).
+    """Estimates a mean to a given standard error in two stages (Stein 1945).
 
-    A pilot of a few probes tells their spread; from it follows, once, how many are
-    needed in all. A rule that stops when the running mean stands still favours some
-    means over others; this one looks at the spread and at the size of the pilot's mean.
+    A pilot of a few probes gives their variance, from which the total number of probes is
+    computed once. A rule that stops when the running mean converges would bias the mean;
+    this one uses only the variance and the magnitude of the pilot's mean.
 
     Args:
-      sample: key -> f32[]; one probe's unbiased figure.
-      key: settles the keys, the same as those of `sampled_mean`.
-      relative_error: the standard error wanted, as a share of the pilot's mean.
-      pilot: probes of the first stage, at least two.
-      max_probes: no more than these in all; the standard error tells what was reached.
-      of: what is estimated, in words.
+      sample: key -> f32[], an unbiased estimate from one probe.
+      key: PRNG key; the probes are those of `sampled_mean`.
+      relative_error: target standard error, relative to the pilot's mean.
+      pilot: number of probes of the first stage, at least two.
+      max_probes: maximum total number of probes; the standard error shows what was reached.
+      of: name of the estimated quantity.
 
     Raises:
-      InputError: a pilot of one, no room after it, or an error of zero or less; outside
-        jit, a mean that is not finite.
+      InputError: a pilot below two or above `max_probes`, or an error that is not positive;
+        outside jit, a mean that is not finite.
     """
     if pilot < 2 or max_probes < pilot or relative_error <= 0:
         raise InputError(
@@ -208,18 +207,18 @@ def hutchinson_trace(
     together: int = 1,
     of: str = "trace",
 ) -> Estimate:
-    """The trace of A as the mean of v^T A v over random v (Hutchinson 1990).
+    """Estimates the trace of A as the mean of v^T A v over random v (Hutchinson 1990).
 
-    Unbiased for every square matrix, indefinite ones too.
+    Unbiased for every square matrix, including indefinite ones.
 
     Args:
-      matvec: the products of A.
-      key: settles the probes; more probes keep those that fewer would have used.
-      like: a vector of A's space; its values do not matter.
-      num_probes: how many.
-      kind: of probes.
-      together: how many products are computed side by side.
-      of: what is estimated, in words.
+      matvec: v -> A v.
+      key: PRNG key; the probes of a smaller number are a prefix of those of a larger one.
+      like: a vector of A's space; its values are not used.
+      num_probes: number of probes.
+      kind: distribution of the probes.
+      together: products vmapped at a time (`batch_size` of `jax.lax.map`).
+      of: name of the estimated quantity.
 
     Raises:
       InputError: fewer than one probe, or an unknown kind; outside jit, a trace that is
@@ -245,26 +244,26 @@ def deflated_trace(
     kind: Kind = "rademacher",
     of: str = "trace",
 ) -> Estimate:
-    """The trace by Hutch++ (Meyer, Musco, Musco & Woodruff 2021, arXiv 2010.09649).
+    """Estimates the trace by Hutch++ (Meyer et al. 2021, arXiv 2010.09649).
 
-    A third of the products finds where A is large (the range Q of A on random vectors), a
-    third gives the trace on Q exactly, a third estimates the rest by Hutchinson. Unbiased
-    for every symmetric matrix, indefinite ones too, since Q does not depend on the last
-    probes; better than Hutchinson where a few eigenvalues stand out, as in a Hessian.
+    A third of the products finds the range Q of A on random vectors, a third gives the
+    trace on Q exactly, a third estimates the remainder by Hutchinson. Unbiased for every
+    symmetric matrix, including indefinite ones, since Q is independent of the last probes;
+    better than Hutchinson if a few eigenvalues dominate, as in a Hessian.
 
     Args:
-      matvec: the products of A.
-      key: settles the probes.
+      matvec: v -> A v.
+      key: PRNG key of the probes.
       like: a vector of A's space.
-      num_products: matrix-vector products in all, a multiple of three.
-      kind: of probes.
-      of: what is estimated, in words.
+      num_products: total number of matrix-vector products, a multiple of three.
+      kind: distribution of the probes.
+      of: name of the estimated quantity.
 
     Returns:
-      The estimate; `num_probes` counts the last third, whose spread is the error.
+      The estimate; `num_probes` counts the last third, whose variance gives the error.
 
     Raises:
-      InputError: a number of products that is not a multiple of three, or under six.
+      InputError: a number of products that is not a multiple of three, or below six.
     """
     if num_products < 6 or num_products % 3:
         raise InputError(
@@ -294,22 +293,22 @@ def deflated_trace(
 
 
 def _reject(v: Array, basis: Array) -> Array:
-    """What of v lies outside the span of the orthonormal rows of `basis`."""
+    """Returns the component of v orthogonal to the orthonormal rows of `basis`."""
     return v - (basis @ v) @ basis
 
 
 def block_traces(
     matvec: MatVec, key: Key, like: Vector, *, num_probes: int
 ) -> dict[str, Estimate]:
-    """The trace of each diagonal block of A, one for each leaf; they add up to its trace.
+    """Estimates the trace of each diagonal block of A, one block per leaf.
 
     All blocks share their products: v restricted to a block times (A v) restricted to it.
 
     Args:
-      matvec: the products of A.
-      key: settles the Rademacher probes.
+      matvec: v -> A v.
+      key: PRNG key of the Rademacher probes.
       like: a vector of A's space.
-      num_probes: how many.
+      num_probes: number of probes.
 
     Returns:
       Path of the leaf, such as backbone/Conv_0/kernel -> estimate.
@@ -337,12 +336,12 @@ def block_traces(
 
 
 def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Estimate:
-    """The diagonal of A as the mean of v * (A v) over Rademacher v (Bekas et al. 2007).
+    """Estimates the diagonal of A as the mean of v * (A v) over Rademacher v.
 
-    Memory does not grow with the number of probes.
+    See Bekas et al. 2007. Memory is independent of the number of probes.
 
     Returns:
-      An estimate whose value and standard error are vectors like `like`.
+      An estimate whose value and standard error have the structure of `like`.
 
     Raises:
       InputError: fewer than one probe.
@@ -373,22 +372,22 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
 
 
 class Tridiagonal(NamedTuple):
-    """What Lanczos finds: Q^T A Q = T, with Q's rows orthonormal."""
+    """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q."""
 
     diag: Array  # f32[m]
-    offdiag: Array  # f32[m]; the last one leads out of the space that was seen
+    offdiag: Array  # f32[m]; the last entry couples to the next, unused vector
     basis: Array  # f32[m, p], in the order of `jax.flatten_util.ravel_pytree`
 
 
 def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
-    """Lanczos's iteration with full reorthogonalisation (Lanczos 1950; Parlett 1980).
+    """Runs Lanczos with full reorthogonalisation (Lanczos 1950; Parlett 1980).
 
-    Memory is `num_iters` vectors. If the space closes early (an invariant subspace), the
-    iteration goes on in a random direction outside it, with an off-diagonal of zero.
+    Memory is `num_iters` vectors. On reaching an invariant subspace, the iteration
+    continues in a random direction orthogonal to it, with an off-diagonal of zero.
 
     Args:
-      matvec: the products of A, symmetric.
-      start: the first direction, not zero.
+      matvec: v -> A v, symmetric.
+      start: start vector, not zero.
       num_iters: m, at most the dimension of the space.
 
     Raises:
@@ -427,7 +426,7 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
 
 
 def _decompose(t: Tridiagonal) -> tuple[Array, Array]:
-    """Eigenvalues, ascending, and eigenvectors (columns) of the tridiagonal matrix."""
+    """Returns ascending eigenvalues and eigenvectors (columns) of a tridiagonal matrix."""
     dense = jnp.diag(t.diag) + jnp.diag(t.offdiag[:-1], 1) + jnp.diag(t.offdiag[:-1], -1)
     return jnp.linalg.eigh(dense)
 
@@ -435,20 +434,18 @@ def _decompose(t: Tridiagonal) -> tuple[Array, Array]:
 def extreme_eigenpairs(
     matvec: MatVec, key: Key, like: Vector, *, top: int = 1, bottom: int = 0, num_iters: int
 ) -> Eigenpairs:
-    """The largest and the smallest eigenvalues by Lanczos.
+    """Returns the largest and the smallest eigenpairs by Lanczos.
 
     Args:
-      matvec: the products of A.
-      key: settles the first direction.
+      matvec: v -> A v.
+      key: PRNG key of the start vector.
       like: a vector of A's space.
-      top: how many of the largest (of the signed values).
-      bottom: how many of the smallest.
-      num_iters: products used; a few times top + bottom, more where the residuals are
-        large.
+      top: number of largest eigenvalues (signed).
+      bottom: number of smallest eigenvalues.
+      num_iters: number of products; a few times top + bottom, more if residuals are large.
 
     Returns:
-      The pairs, the largest value first, with residuals; an eigenvalue with two equal
-      eigenvectors is found once.
+      The pairs in descending order, with residuals; a degenerate eigenvalue is found once.
 
     Raises:
       InputError: more pairs than iterations.
@@ -474,14 +471,16 @@ def extreme_eigenpairs(
 def spectral_density(
     matvec: MatVec, key: Key, like: Vector, *, num_probes: int, num_iters: int
 ) -> SpectralDensity:
-    """Stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017; Ghorbani et al. 2019).
+    """Estimates the spectral density by stochastic Lanczos quadrature.
+
+    See Ubaru, Chen & Saad 2017; Ghorbani et al. 2019.
 
     Args:
-      matvec: the products of A.
-      key: settles the first directions, one a probe.
+      matvec: v -> A v.
+      key: PRNG key of the start vectors, one per probe.
       like: a vector of A's space.
-      num_probes: independent quadratures; their spread is the error.
-      num_iters: nodes of each, and products it costs.
+      num_probes: number of independent quadratures, whose variance gives the error.
+      num_iters: number of nodes of each quadrature, and of products.
 
     Raises:
       InputError: fewer than one probe, or more iterations than dimensions.
@@ -499,23 +498,23 @@ def spectral_density(
 def mean_over_spectrum(
     density: SpectralDensity, function: Callable[[Array], Array], of: str
 ) -> Estimate:
-    """The mean of function(eigenvalue), such as a moment: the trace of f(A) / dimension."""
+    """Estimates the mean of function(eigenvalue), that is tr(f(A)) / dimension."""
     return summarise((density.weights * function(density.nodes)).sum(axis=1), of)
 
 
 def smoothed_density(
     density: SpectralDensity, grid: Array, width: Array | float
 ) -> Estimate:
-    """The density of eigenvalues at the points of `grid`, blurred by a Gaussian.
+    """Returns the density of eigenvalues on a grid, smoothed by a Gaussian.
 
     Args:
       density: from `spectral_density`.
       grid: f32[g].
-      width: standard deviation of the blur, in units of eigenvalues.
+      width: standard deviation of the Gaussian, in units of eigenvalues.
 
     Returns:
       Value and standard error f32[g], per unit of eigenvalue; the error is that of the
-      probes, not of the blur.
+      probes, not of the smoothing.
     """
     gaps = (grid - density.nodes[..., None]) / width
     bells = jnp.exp(-0.5 * jnp.square(gaps)) / (width * jnp.sqrt(2 * jnp.pi))

@@ -1,34 +1,35 @@
-"""Influence functions: the effect of leaving an image out, without training again.
+"""Influence functions: the effect of leaving an image out, without retraining.
 
 The loss without image j is L_-j = (n L - l_j) / (n - 1), for L the mean of the losses l_i
-of n images. So at any weights, trained to the end or not,
+of n images. So at any weights, converged or not,
 
     grad L_-j = grad L - (g_j - g) / (n - 1),    g_j = grad l_j, g = mean_i g_i,
 
-and the same holds where both sides also have a weight decay. A curvature C that is kept
-as it is turns this change of the gradient into a change of the weights,
+also if both losses include weight decay. A fixed curvature C maps this change of the
+gradient to a change of the weights,
 
     delta_j = (C + damping I)^-1 (g_j - g) / (n - 1),
 
-the difference between the end of a Newton step on L_-j and that of one on L, damped by
+the difference between a Newton step on L_-j and one on L, damped by
 damping/2 || step ||^2. The test loss of x then changes by grad l_x . delta_j.
 
-How that stands to training again:
+Relation to retraining:
 
-- At a minimum of L (with its weight decay, if any), C its Hessian, no damping: the first
-  order of the effect in 1/n, and to that order delta_j = -(1/n) I_up,params(z_j) of Koh &
+- At a minimum of L (with weight decay, if any), with C its Hessian and no damping: the
+  effect to first order in 1/n, and to that order delta_j = -(1/n) I_up,params(z_j) of Koh &
   Liang 2017 (arXiv 1703.04730, section 2.1).
-- With the curvature of L_-j itself in place of C (`without`): a full Newton step on L_-j,
-  exact where the losses are quadratic. The two differ most in small sets, where an image
-  is much of the curvature along its own gradient.
-- Elsewhere the change of the gradient is exact, but the step that is left to take on L is
-  held to be the same on L_-j, though C, g_j and g would change on the way. Damping keeps
-  both steps short. It resembles early stopping: after time T, learning rate * steps /
-  (1 - momentum), a quadratic answers a steady change of its gradient along an eigenvalue c
-  with (1 - exp(-c T)) / c in place of 1 / c; damping by 1 / T, with 1 / (c + 1 / T).
+- With the curvature of L_-j in place of C (`without`): a full Newton step on L_-j, exact
+  for quadratic losses. The two differ most for small sets, where an image contributes much
+  of the curvature along its own gradient.
+- Away from a minimum the change of the gradient is exact, but the remaining step on L is
+  assumed to be the same on L_-j, although C, g_j and g would change along it. Damping keeps
+  both steps short. It resembles early stopping: after time T = learning rate * steps /
+  (1 - momentum), the response of a quadratic to a constant change of its gradient along an
+  eigenvalue c is (1 - exp(-c T)) / c instead of 1 / c; with damping 1 / T it is
+  1 / (c + 1 / T).
 
-Departures: Koh & Liang weight the losses that are left by 1/n, here they are a mean and
-have 1 / (n - 1); they assume a minimum, with any weight decay a part of each l_i.
+Departures: Koh & Liang weight the remaining losses by 1/n, here the weights are
+1 / (n - 1); they assume a minimum, with weight decay included in each l_i.
 """
 
 from collections.abc import Callable
@@ -44,14 +45,14 @@ from distilljax.types import Array, InputError, Params
 
 Losses = Callable[[Params, Any], Array]  # parameters, data of b examples -> f32[b]
 
-# x, residual, direction, squared residual, iterations, whether A curves upwards.
+# x, residual, direction, squared residual, iterations, whether the curvature is positive.
 _State = tuple[Vector, Vector, Vector, Array, Array, Array]
 
 
 class Solve(NamedTuple):
-    """How well a linear system was solved."""
+    """Convergence of a linear solve."""
 
-    residual: Array  # f32[...], || rhs - A x || / || rhs ||, computed anew at the end
+    residual: Array  # f32[...], || rhs - A x || / || rhs ||, recomputed at the end
     num_iters: Array  # i32[...]
     converged: Array  # bool[...], whether the residual is within the tolerance
 
@@ -59,7 +60,7 @@ class Solve(NamedTuple):
 class Influence(NamedTuple):
     """Estimated effects of leaving images out."""
 
-    changes: Array  # f32[m, t], of test losses; positive where the image helped
+    changes: Array  # f32[m, t], change of test losses; positive where the image helped
     solve: Solve  # [m]
 
 
@@ -68,21 +69,21 @@ def conjugate_gradients(
 ) -> tuple[Vector, Solve]:
     """Solves A x = rhs for a symmetric positive definite A, from x = 0.
 
-    It ends within the tolerance, after `max_iters`, at a direction along which A does not
-    curve upwards, or at a value that is not finite; only the first has converged.
+    It stops within the tolerance, after `max_iters`, at a direction of non-positive
+    curvature, or at a value that is not finite; only the first is convergence.
 
-    Departures: the residual that the iteration keeps drifts from the true one by
-    rounding, so it is taken to half the tolerance. jax.scipy's solver would do but for
-    saying how it ended.
+    Departures: the residual of the recursion drifts from the true one by rounding, so the
+    iteration runs to half the tolerance. The solver of jax.scipy does not report how it
+    ended.
 
     Args:
       matvec: v -> A v.
       rhs: a pytree.
-      tolerance: of || rhs - A x || / || rhs ||.
-      max_iters: products with A, at most; one more checks the residual.
+      tolerance: maximum || rhs - A x || / || rhs ||.
+      max_iters: maximum number of products with A; one more checks the residual.
 
     Returns:
-      x, and how well it solves the system.
+      x, and the convergence.
     """
     size = optax.tree.norm(rhs)
     size = jnp.where(size > 0, size, 1.0)
@@ -129,37 +130,37 @@ def influence_function(
     chunk: int = 500,
     together: int = 1,
 ) -> Influence:
-    """Estimates each test loss without a training image less that with it.
+    """Estimates each test loss without a training image minus that with it.
 
-    grad l_x . (C + damping I)^-1 (g_j - g) / (n - 1), see the head of this file; one
-    linear system and one forward-mode pass over the test set for each image j.
+    grad l_x . (C + damping I)^-1 (g_j - g) / (n - 1), see the module docstring; one linear
+    solve and one forward-mode pass over the test set for each image j.
 
     Args:
       matvec: v -> C v, the Hessian or Gauss-Newton matrix of the mean loss of all training
-        images at `params`, with that of its weight decay if it has one.
-      losses: the loss of each training example, without weight decay. An example's loss
-        must not depend on the others.
+        images at `params`, including weight decay, if any.
+      losses: the loss of each training example, without weight decay; it must not depend
+        on other examples.
       params: the trained weights.
-      train: a pytree of arrays with leading axis n; differentiated in one go.
-      test_losses: the loss of each test example; it may preprocess them first.
+      train: a pytree of arrays with leading axis n; differentiated in one pass.
+      test_losses: the loss of each test example; it may include preprocessing.
       test: a pytree of arrays with leading axis t.
-      damping: added to the curvature, in its units (loss per squared weight), not relative
-        to it. The Hessian of a network has negative eigenvalues; damping that does not
-        outweigh them may leave the system unsolved.
-      positions: i32[m], the training examples to leave out, one at a time; None for all.
+      damping: added to the curvature, in absolute units (loss per squared weight). The
+        Hessian of a network has negative eigenvalues; with smaller damping than their
+        magnitude the solve may fail.
+      positions: i32[m], training examples to leave out, one at a time; None for all.
       without: j -> (v -> C_-j v), the curvature of the mean loss without example j; used
         in place of `matvec` for a full Newton step.
       tolerance: see `conjugate_gradients`.
       max_iters: see `conjugate_gradients`.
-      chunk: test examples computed at once.
-      together: how many training examples side by side.
+      chunk: test examples computed at a time.
+      together: training examples vmapped at a time (`batch_size` of `jax.lax.map`).
 
     Returns:
-      The changes, and for each example whether its system was solved: where it was not,
+      The changes, and for each example the convergence of its solve: without convergence
       the changes are those of the last iterate.
 
     Raises:
-      InputError: leading axes that differ, fewer than two training examples, a negative
+      InputError: different leading axes, fewer than two training examples, a negative
         damping.
     """
     num, num_test = num_examples(train), num_examples(test)
@@ -167,7 +168,7 @@ def influence_function(
         raise InputError("train has 1 example: leaving it out would leave none; give more")
     if isinstance(damping, float | int) and damping < 0:
         raise InputError(f"damping={damping}: must not be negative")
-    train, test = jax.tree.map(jnp.asarray, (train, test))  # traced positions index them
+    train, test = jax.tree.map(jnp.asarray, (train, test))  # indexed by traced positions
     chunk = min(chunk, num_test)
     num_chunks = -(-num_test // chunk)
 

@@ -1,8 +1,8 @@
-"""Measures on kernel matrices, and what kernel regression makes of them. No network.
+"""Measures of kernel matrices, and kernel regression.
 
-A kernel is an array: f32[n1, n2], the same for every output, or f32[n1, n2, k, k], between
-outputs as well (the forms `trace` and `full` of `distilljax.curvature.ntk`). A kernel that
-is zero has no direction: its distances and alignments are NaN.
+A kernel is an array: f32[n1, n2], shared by all outputs, or f32[n1, n2, k, k], between
+outputs as well (the forms `trace` and `full` of `distilljax.curvature.ntk`). Distances and
+alignments of a zero kernel are NaN.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ _PRECISE = jax.lax.Precision.HIGHEST
 
 
 class Dynamics(NamedTuple):
-    """Outputs along training, one entry a time."""
+    """Outputs along training, one entry per time."""
 
     train: Array  # f32[s, n, k]
     test: Array | None  # f32[s, t, k]
 
 
 def inner(k1: Array, k2: Array) -> Array:
-    """The Frobenius product <K1, K2>, f32[]."""
+    """Returns the Frobenius inner product <K1, K2>, f32[]."""
     _check_alike(k1, k2)
     return jnp.vdot(k1, k2, precision=_PRECISE)
 
@@ -33,31 +33,31 @@ def _unit(kernel: Array) -> Array:
 
 
 def kernel_distance(k1: Array, k2: Array) -> Array:
-    """1 - <K1, K2> / (|K1| |K2|), f32[] (Fort et al. 2020, arXiv 2010.15110).
+    """Returns 1 - <K1, K2> / (|K1| |K2|), f32[] (Fort et al. 2020, arXiv 2010.15110).
 
-    Zero for kernels that differ by a factor, at most one for positive semidefinite ones. It
-    is computed as half the squared distance of the kernels scaled to length one, which is
-    the same but does not lose small distances to rounding.
+    Zero for proportional kernels, at most one for positive semidefinite ones. It is
+    computed as half the squared distance of the normalised kernels, which is equal but
+    accurate for small distances.
 
     Raises:
-      InputError: shapes that differ.
+      InputError: different shapes.
     """
     _check_alike(k1, k2)
     return jnp.square(_unit(k1) - _unit(k2)).sum() / 2
 
 
 def kernel_velocity(k1: Array, k2: Array, time: Array | float) -> Array:
-    """How fast a kernel turns: the distance over the time elapsed, f32[].
+    """Returns the kernel distance divided by the elapsed time, f32[].
 
-    Fort et al. 2020, arXiv 2010.15110, for two moments of one training run.
+    Fort et al. 2020, arXiv 2010.15110, for two points of one training run.
 
     Args:
       k1: the kernel at the start.
       k2: the kernel at the end, of the same shape.
-      time: between the two, in any unit: iterations, epochs.
+      time: elapsed time in any unit, such as iterations or epochs.
 
     Raises:
-      InputError: shapes that differ, or a time of zero or less.
+      InputError: different shapes, or a time that is not positive.
     """
     if isinstance(time, float | int) and time <= 0:
         raise InputError(f"time={time}: a velocity needs time that has elapsed")
@@ -65,16 +65,16 @@ def kernel_velocity(k1: Array, k2: Array, time: Array | float) -> Array:
 
 
 def centre(kernel: Array) -> Array:
-    """Less the means of its rows and columns: the kernel of features less their mean.
+    """Centres a kernel: returns the kernel of the centred features.
 
-    For a kernel between two sets, the features of each are centred by themselves (Cortes,
+    For a kernel between two sets, the features of each set are centred separately (Cortes,
     Mohri & Rostamizadeh 2012, section 2).
 
     Args:
       kernel: f32[n1, n2].
 
     Raises:
-      InputError: another shape.
+      InputError: a wrong shape.
     """
     _check_plain(kernel)
     rows = kernel - kernel.mean(axis=1, keepdims=True)
@@ -82,18 +82,18 @@ def centre(kernel: Array) -> Array:
 
 
 def alignment(k1: Array, k2: Array, *, centred: bool = False) -> Array:
-    """<K1, K2> / (|K1| |K2|), f32[], in -1..1; 0..1 for positive semidefinite kernels.
+    """Returns <K1, K2> / (|K1| |K2|), f32[], in [-1, 1]; >= 0 for semidefinite kernels.
 
     Cristianini, Shawe-Taylor, Elisseeff & Kandola 2002; centred, Cortes, Mohri &
     Rostamizadeh 2012 (arXiv 1203.0550), section 2.
 
     Args:
       k1: a kernel.
-      k2: a kernel of the same shape; the images need not be the same ones.
-      centred: whether `centre` is applied first; for kernels f32[n1, n2].
+      k2: a kernel of the same shape, possibly of other images.
+      centred: whether to apply `centre` first; for kernels f32[n1, n2].
 
     Raises:
-      InputError: shapes that differ, or that cannot be centred.
+      InputError: different shapes, or shapes that cannot be centred.
     """
     _check_alike(k1, k2)
     if centred:
@@ -102,7 +102,7 @@ def alignment(k1: Array, k2: Array, *, centred: bool = False) -> Array:
 
 
 def label_kernel(labels1: Array, labels2: Array | None = None) -> Array:
-    """Y1 Y2^T: for one-hot labels, one where two images are of the same class.
+    """Returns Y1 Y2^T; for one-hot labels, one where two images have the same class.
 
     Args:
       labels1: f32[n1, k].
@@ -112,7 +112,7 @@ def label_kernel(labels1: Array, labels2: Array | None = None) -> Array:
       f32[n1, n2].
 
     Raises:
-      InputError: labels of other shapes.
+      InputError: labels of wrong shapes.
     """
     labels2 = labels1 if labels2 is None else labels2
     if labels1.ndim != 2 or labels2.ndim != 2 or labels1.shape[1] != labels2.shape[1]:
@@ -126,39 +126,39 @@ def label_kernel(labels1: Array, labels2: Array | None = None) -> Array:
 def label_alignment(
     kernel: Array, labels1: Array, labels2: Array | None = None, *, centred: bool = False
 ) -> Array:
-    """`alignment` of a kernel with that of the labels, f32[].
+    """Returns the `alignment` of a kernel with that of the labels, f32[].
 
     Args:
       kernel: f32[n1, n2].
       labels1: f32[n1, k].
       labels2: f32[n2, k]; None for labels1.
-      centred: see `alignment`; uncentred, images all of one class count as alignment.
+      centred: see `alignment`; uncentred, images of a single class have alignment.
 
     Raises:
-      InputError: labels that do not fit the kernel.
+      InputError: labels incompatible with the kernel.
     """
     _check_labels(kernel, labels1, labels2)
     return alignment(kernel, label_kernel(labels1, labels2), centred=centred)
 
 
 def class_means(kernel: Array, labels1: Array, labels2: Array | None = None) -> Array:
-    """The mean of a kernel over the pairs of images of every two classes.
+    """Returns the mean of a kernel over the images of each pair of classes.
 
-    It is the kernel between class means of features, so that two data sets with the
-    same classes and different numbers of images can be compared:
+    This is the kernel between class means of features, so that data sets with the same
+    classes and different numbers of images can be compared:
 
         alignment(class_means(k_s, labels_s), class_means(k_r, labels_r), centred=True)
 
     Args:
       kernel: f32[n1, n2].
-      labels1: f32[n1, k]; a label that is a distribution divides its image over classes.
+      labels1: f32[n1, k]; a soft label distributes its image over classes.
       labels2: f32[n2, k]; None for labels1.
 
     Returns:
       f32[k, k]; NaN where a class has no images.
 
     Raises:
-      InputError: labels that do not fit the kernel.
+      InputError: labels incompatible with the kernel.
     """
     _check_labels(kernel, labels1, labels2)
     labels2 = labels1 if labels2 is None else labels2
@@ -167,12 +167,12 @@ def class_means(kernel: Array, labels1: Array, labels2: Array | None = None) -> 
 
 
 def as_matrix(kernel: Array) -> Array:
-    """A kernel between outputs as one matrix, f32[n1, n2, k, k] -> f32[n1 k, n2 k].
+    """Reshapes a kernel between outputs, f32[n1, n2, k, k], to a matrix f32[n1 k, n2 k].
 
     Row i k + a is output a of image i.
 
     Raises:
-      InputError: another shape.
+      InputError: a wrong shape.
     """
     if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
         raise InputError(f"a kernel {list(kernel.shape)}: expected [n1, n2, k, k]")
@@ -181,12 +181,13 @@ def as_matrix(kernel: Array) -> Array:
 
 
 def spectrum(kernel: Array) -> Array:
-    """Eigenvalues of a symmetric kernel f32[n, n], the largest first: f32[n].
+    """Returns the eigenvalues of a symmetric kernel f32[n, n] in descending order, f32[n].
 
-    Those below the largest times machine epsilon times n are rounding, of either sign.
+    Values below the largest times machine epsilon times n are rounding errors of either
+    sign.
 
     Raises:
-      InputError: a kernel that is not square; `as_matrix` makes one of f32[n, n, k, k].
+      InputError: a kernel that is not square; see `as_matrix` for f32[n, n, k, k].
     """
     _check_plain(kernel)
     if kernel.shape[0] != kernel.shape[1]:
@@ -195,10 +196,10 @@ def spectrum(kernel: Array) -> Array:
 
 
 def effective_rank(eigenvalues: Array) -> Array:
-    """The exponential of the entropy of the eigenvalues (Roy & Vetterli 2007).
+    """Returns the exponential of the entropy of the eigenvalues (Roy & Vetterli 2007).
 
-    The entropy is that of their shares of the sum: f32[..., n] -> f32[...], 1..n.
-    Eigenvalues below zero, rounding, count as zero.
+    The entropy is that of the eigenvalues divided by their sum: f32[..., n] -> f32[...], in
+    [1, n]. Negative eigenvalues, due to rounding, count as zero.
     """
     positive = jnp.maximum(eigenvalues, 0)
     shares = positive / positive.sum(axis=-1, keepdims=True)
@@ -206,41 +207,42 @@ def effective_rank(eigenvalues: Array) -> Array:
 
 
 def participation_ratio(eigenvalues: Array) -> Array:
-    """(sum)^2 / sum of squares of the eigenvalues: f32[..., n] -> f32[...], 1..n.
+    """Returns (sum)^2 / sum of squares of eigenvalues, f32[..., n] -> f32[...], in [1, n].
 
-    The number of eigenvalues if they are equal; never above `effective_rank`.
+    It is n for equal eigenvalues, and at most `effective_rank`.
     """
     total = eigenvalues.sum(axis=-1, keepdims=True)
     return 1 / jnp.square(eigenvalues / total).sum(axis=-1)
 
 
 def condition_number(eigenvalues: Array) -> Array:
-    """The largest over the smallest absolute eigenvalue: f32[..., n] -> f32[...].
+    """Returns the largest over the smallest absolute eigenvalue, f32[..., n] -> f32[...].
 
-    Infinite for a singular matrix. What exceeds 1 / machine epsilon says just that.
+    Infinite for a singular matrix; values above 1 / machine epsilon mean numerically
+    singular.
     """
     sizes = jnp.abs(eigenvalues)
     return sizes.max(axis=-1) / sizes.min(axis=-1)
 
 
 def kernel_ridge(k_ss: Array, y: Array, *, ridge: Array | float) -> Array:
-    """Coefficients of kernel ridge regression, (K_ss + ridge d I)^-1 y.
+    """Returns the coefficients of kernel ridge regression, (K_ss + ridge d I)^-1 y.
 
     d is the mean of the diagonal of K_ss: the ridge is relative to the kernel, and the
-    predictions do not depend on the kernel's scale. For a ridge of r in the units of the
-    kernel give r / d. By Cholesky: NaN if the matrix is not positive definite, which in
-    single precision a ridge below about 1e-6 may leave.
+    predictions are independent of the kernel's scale. For an absolute ridge r pass r / d.
+    Solved by Cholesky: NaN if the matrix is not positive definite, which can happen in
+    single precision for a ridge below about 1e-6.
 
     Args:
-      k_ss: f32[n, n], one kernel for every output, or f32[n, n, k, k]; symmetric.
-      y: f32[n, k], targets; for a linearised network, less its outputs before training.
+      k_ss: f32[n, n], one kernel for all outputs, or f32[n, n, k, k]; symmetric.
+      y: f32[n, k], targets; for a linearised network, minus its initial outputs.
       ridge: relative to d, at least zero.
 
     Returns:
       f32[n, k], for `predict`.
 
     Raises:
-      InputError: shapes that do not fit, or a negative ridge.
+      InputError: incompatible shapes, or a negative ridge.
     """
     _check_targets(k_ss, y)
     factor = jax.scipy.linalg.cho_factor(_regularised(k_ss, ridge), lower=True)
@@ -248,14 +250,14 @@ def kernel_ridge(k_ss: Array, y: Array, *, ridge: Array | float) -> Array:
 
 
 def predict(k_ts: Array, coefficients: Array) -> Array:
-    """Outputs at t points, sum_i K(x, x_i) c_i: f32[t, k].
+    """Returns predictions at t points, sum_i K(x, x_i) c_i, f32[t, k].
 
     Args:
       k_ts: f32[t, n] or f32[t, n, k, k].
       coefficients: f32[n, k], from `kernel_ridge`.
 
     Raises:
-      InputError: shapes that do not fit.
+      InputError: incompatible shapes.
     """
     _check_cross(k_ts, coefficients)
     product = _matmul(_matrix(k_ts), _columns(k_ts, coefficients))
@@ -265,26 +267,26 @@ def predict(k_ts: Array, coefficients: Array) -> Array:
 def predict_linearised(
     k_ss: Array, k_ts: Array, y: Array, f0: Array, f0_test: Array, *, ridge: Array | float
 ) -> Array:
-    """What the linearised network predicts once trained with weight decay to the end.
+    """Returns the predictions of a linearised network trained to convergence.
 
-    f0_test + K_ts (K_ss + ridge d I)^-1 (y - f0), which for a ridge towards zero is where
-    gradient descent on the squared error goes (Lee et al. 2019, arXiv 1902.06720, section
-    2.2). With a ridge, and the kernel f32[n, n, k, k], it minimises the sum of
+    f0_test + K_ts (K_ss + ridge d I)^-1 (y - f0), which for ridge -> 0 is the limit of
+    gradient descent on the squared error (Lee et al. 2019, arXiv 1902.06720, section 2.2).
+    With a ridge, and the kernel f32[n, n, k, k], it minimises the sum of
     |f(params, x) - y|^2 over the training set plus ridge d |params - params0|^2.
 
     Args:
       k_ss: f32[n, n] or f32[n, n, k, k], the empirical NTK of the training set.
       k_ts: f32[t, n] or f32[t, n, k, k], between test and training set.
       y: f32[n, k], targets.
-      f0: f32[n, k], outputs of the network where it is linearised.
-      f0_test: f32[t, k], the same on the test set.
+      f0: f32[n, k], outputs of the network at the linearisation point.
+      f0_test: f32[t, k], likewise on the test set.
       ridge: see `kernel_ridge`.
 
     Returns:
       f32[t, k].
 
     Raises:
-      InputError: shapes that do not fit, or a negative ridge.
+      InputError: incompatible shapes, or a negative ridge.
     """
     _check_outputs(y, f0, k_ts, f0_test)
     _check_cross(k_ts, y, k_ss)
@@ -292,28 +294,28 @@ def predict_linearised(
 
 
 def leave_one_out(k_ss: Array, k_ts: Array, y: Array, ridge: Array | float) -> Array:
-    """Predictions at t points of kernel ridge regression without training point j.
+    """Returns predictions of kernel ridge regression without each training point j.
 
     With B = (K_ss + ridge d I)^-1 and c = B y, leaving out j changes the coefficients by
     -B_:j B_jj^-1 c_j (block inverse), which makes the j-th zero: one inverse serves all j.
-    The ridge stays what it is for the whole set: d is not computed anew.
+    The ridge is that of the whole set: d is not recomputed.
 
     Args:
       k_ss: f32[n, n] or f32[n, n, k, k], symmetric.
       k_ts: f32[t, n] or f32[t, n, k, k].
-      y: f32[n, k], targets; for a linearised network give y - f0 and add f0_test.
+      y: f32[n, k], targets; for a linearised network pass y - f0 and add f0_test.
       ridge: see `kernel_ridge`.
 
     Returns:
-      f32[n, t, k]; entry j is without training point j.
+      f32[n, t, k]; entry j without training point j.
 
     Raises:
-      InputError: shapes that do not fit, or a negative ridge.
+      InputError: incompatible shapes, or a negative ridge.
     """
     _check_targets(k_ss, y)
     _check_cross(k_ts, y, k_ss)
     (n, k), t = y.shape, k_ts.shape[0]
-    size = 1 if k_ss.ndim == 2 else k  # rows of the matrix that are one point's
+    size = 1 if k_ss.ndim == 2 else k  # matrix rows per point
     factor = jax.scipy.linalg.cho_factor(_regularised(k_ss, ridge), lower=True)
     inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(n * size, dtype=k_ss.dtype))
     coefficients = jax.scipy.linalg.cho_solve(factor, _columns(k_ss, y))
@@ -337,9 +339,9 @@ def gradient_flow(
     k_ts: Array | None = None,
     f0_test: Array | None = None,
 ) -> Dynamics:
-    """Outputs of a linearised network while gradient descent trains it, in closed form.
+    """Returns outputs of a linearised network under gradient flow, in closed form.
 
-    Small steps on the loss 1/(2n) sum_i |f(x_i) - y_i|^2 follow df/dt = -K_ss (f - y) / n,
+    Gradient flow on the loss 1/(2n) sum_i |f(x_i) - y_i|^2 is df/dt = -K_ss (f - y) / n,
 
         f(t) = y + exp(-K_ss t / n) (f0 - y),
         f_test(t) = f0_test + K_ts K_ss^-1 (I - exp(-K_ss t / n)) (y - f0),
@@ -347,17 +349,17 @@ def gradient_flow(
     Lee et al. 2019, arXiv 1902.06720, section 2.2, for the mean over images, not the sum.
 
     Args:
-      k_ss: f32[n, n, k, k], the empirical NTK; or f32[n, n], one kernel for every output:
-        the mean over outputs, that is the form `trace` divided by k, is the nearest such.
+      k_ss: f32[n, n, k, k], the empirical NTK; or f32[n, n], one kernel for all outputs,
+        best approximated by the mean over outputs, the form `trace` divided by k.
       y: f32[n, k], targets.
-      f0: f32[n, k], outputs at the start.
+      f0: f32[n, k], initial outputs.
       times: f32[s], in units of learning rate times steps (with momentum, divided by one
         minus it).
-      k_ts: f32[t, n, k, k] or f32[t, n], between test and training set, if wanted.
-      f0_test: f32[t, k], outputs at the start on the test set.
+      k_ts: f32[t, n, k, k] or f32[t, n], between test and training set; optional.
+      f0_test: f32[t, k], initial outputs on the test set.
 
     Raises:
-      InputError: shapes that do not fit, or one of k_ts and f0_test without the other.
+      InputError: incompatible shapes, or one of k_ts and f0_test without the other.
     """
     _check_targets(k_ss, y)
     _check_outputs(y, f0)
@@ -376,7 +378,7 @@ def gradient_flow(
     exponents = values * scaled_times
 
     def combine(matrix: Array, weights: Array) -> Array:
-        """The matrix times weights * gap, for each time: f32[s, m, k]."""
+        """Returns the matrix times weights * gap for each time, f32[s, m, k]."""
         products = _matmul(matrix, weights[:, :, None] * gap)
         return products.reshape(times.size, -1, k)
 
@@ -395,12 +397,12 @@ def _matmul(a: Array, b: Array) -> Array:
 
 
 def _matrix(kernel: Array) -> Array:
-    """[n1, n2] as it is, [n1, n2, k, k] as [n1 k, n2 k]."""
+    """Returns [n1, n2] unchanged and [n1, n2, k, k] as [n1 k, n2 k]."""
     return kernel if kernel.ndim == 2 else as_matrix(kernel)
 
 
 def _columns(kernel: Array, y: Array) -> Array:
-    """Targets f32[n, k] as what the kernel's matrix multiplies: [n, k] or [n k, 1]."""
+    """Reshapes targets f32[n, k] for the kernel matrix: [n, k] or [n k, 1]."""
     return y if kernel.ndim == 2 else y.reshape(-1, 1)
 
 

@@ -1,16 +1,16 @@
 """The empirical neural tangent kernel K(x, x') = J(x) J(x')^T of a network.
 
-J(x) are the derivatives of the k outputs with respect to all p parameters (Jacot, Gabriel
-& Hongler 2018, arXiv 1806.07572). `apply(params, x) -> f32[n, k]` is any function of any
+J(x) is the Jacobian of the k outputs with respect to all p parameters (Jacot, Gabriel &
+Hongler 2018, arXiv 1806.07572). `apply(params, x) -> f32[n, k]` is any function of any
 pytree of float parameters whose outputs for an image depend on that image alone. Four
-ways, by what they cost for n images, in passes of one image through the network:
+representations, with their cost for n images in passes of one image through the network:
 
-    empirical_ntk   exact; n^2 k / (2 block) reverse passes, and the products of Jacobians
+    empirical_ntk   exact; n^2 k / (2 block) reverse passes, and products of Jacobians
     ntk_vp          exact; n reverse and n forward passes for each product with a vector
-    sketch          random; n m forward passes for m directions, no Jacobian at all
-    linearised      the network that has this kernel; twice the cost of the network
+    sketch          random; n m forward passes for m directions, without Jacobians
+    linearised      the network with this kernel; twice the cost of the network
 
-All are pure functions that can be jitted, mapped and differentiated.
+All are pure functions that work under jit, vmap and differentiation.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from distilljax.types import Array, Estimate, InputError, Key, Params
 Apply = Callable[[Params, Array], Array]
 Form = Literal["full", "trace", "classes"]
 
-_BUDGET = 2**28  # bytes that Jacobians take unless a block is given
+_BUDGET = 2**28  # bytes of Jacobians if no block is given
 _PRECISE = jax.lax.Precision.HIGHEST
 _OF = {
     "full": "empirical NTK",
@@ -43,34 +43,33 @@ def empirical_ntk(
     form: Form = "full",
     block: int | None = None,
 ) -> Array:
-    """The kernel between all images of two sets, by contraction of Jacobians.
+    """Returns the kernel between all images of two sets, by contraction of Jacobians.
 
-    Jacobians are held for one block of images of each set: 2 block p s bytes for p
-    parameters of s bytes, times k for the form `full`; the other forms walk the outputs
-    one at a time. To that add the activations of a block and the kernel twice. Every image
-    of x1 has its Jacobian computed once (for each output), every image of x2 once for each
-    block of x1: n1 + n2 ceil(n1 / block) in all, about half of it without x2; so larger
-    blocks are faster. The contraction is 2 n1 n2 k p operations, half of it without x2,
-    times k for `full`. Differentiated in reverse, it keeps the Jacobians of all blocks.
+    Memory holds the Jacobians of one block of images of each set: 2 block p s bytes for p
+    parameters of s bytes, times k for the form `full`; the other forms process one output
+    at a time. Activations of a block and twice the kernel add to this. The Jacobian of an
+    image of x1 is computed once (for each output), that of an image of x2 once for each
+    block of x1, n1 + n2 ceil(n1 / block) in all, about half of it without x2; larger blocks
+    are faster. The contraction takes 2 n1 n2 k p operations, half of it without x2, times k
+    for `full`. Reverse-mode differentiation stores the Jacobians of all blocks.
 
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
       x1: f32[n1, ...].
-      x2: f32[n2, ...]; None for x1 itself, and then the matrix is symmetric to the bit.
+      x2: f32[n2, ...]; None for x1, with an exactly symmetric result.
       form: `full` has K[i, j, a, b] = J_a(x1_i) . J_b(x2_j) for outputs a and b; `trace`
         sums K[i, j, a, a] over a (divided by k it is the mean kernel of an output);
-        `classes` gives the k kernels K[i, j, a, a], output by output.
-      block: images of a set whose Jacobians are held at once, at most; None for as many
-        as keep them within 256 MiB, but at least one.
+        `classes` gives the k kernels K[i, j, a, a], one per output.
+      block: maximum number of images of a set whose Jacobians are in memory at a time; None
+        for as many as fit 256 MiB, but at least one.
 
     Returns:
       f32[n1, n2, k, k], f32[n1, n2] or f32[k, n1, n2].
 
     Raises:
-      InputError: parameters that are not floating point, outputs that are not [n, k],
-        sets whose images differ in shape or that are empty, an unknown form, a block
-        below one.
+      InputError: parameters that are not floating point, outputs that are not [n, k], empty
+        sets or sets with different image shapes, an unknown form, a block below one.
     """
     _check_form(form)
     _check_block(block)
@@ -104,7 +103,7 @@ def ntk_vp(
     *,
     block: int | None = None,
 ) -> Callable[[Array], Array]:
-    """Products with the kernel as a matrix [n1 k, n2 k], which is never formed.
+    """Returns the matrix-free product with the kernel as a matrix [n1 k, n2 k].
 
     u_i = J(x1_i) sum_j J(x2_j)^T v_j: one reverse pass over x2, one forward pass over x1.
 
@@ -112,14 +111,14 @@ def ntk_vp(
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
       x1: f32[n1, ...].
-      x2: f32[n2, ...]; None for x1 itself.
-      block: images in one pass, at most; None for all. Memory is that of a pass.
+      x2: f32[n2, ...]; None for x1.
+      block: maximum number of images in one pass, which sets the memory; None for all.
 
     Returns:
       v f32[n2, k] -> u f32[n1, k].
 
     Raises:
-      InputError: see `empirical_ntk`; when called, a vector of another shape.
+      InputError: see `empirical_ntk`; when called, a vector of the wrong shape.
     """
     if x2 is None:
         x2 = x1
@@ -148,32 +147,32 @@ def sketch(
     together: int = 1,
     block: int | None = None,
 ) -> Array:
-    """Random features whose products have the kernel as their mean.
+    """Returns random features whose inner products are unbiased estimates of the kernel.
 
     Phi[i, a, r] = J_a(x_i) . u_r / sqrt(m) for m random directions u_r with E u u^T = I, so
     that E sum_r Phi[i, a, r] Phi[j, b, r] = K[i, j, a, b]. With Gaussian directions the
-    variance of that is (K[i, i, a, a] K[j, j, b, b] + K[i, j, a, b]^2) / m; with Rademacher
-    ones it is less by 2 / m sum_q J_qa(x_i)^2 J_qb(x_j)^2 over parameters q. Each direction
-    is one forward-mode pass over the images, which stores nothing on the way: memory is
-    that of `together` passes, and n k m numbers. `sketched_ntk` gives the kernel.
+    variance is (K[i, i, a, a] K[j, j, b, b] + K[i, j, a, b]^2) / m; with Rademacher
+    directions it is smaller by 2 / m sum_q J_qa(x_i)^2 J_qb(x_j)^2 over parameters q. Each
+    direction is one forward-mode pass over the images without stored activations: memory is
+    that of `together` passes and of n k m floats. `sketched_ntk` gives the kernel.
 
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
       x: f32[n, ...].
-      key: settles the directions. The same key gives the same ones for every set, as the
-        kernel between two sets needs; more directions keep those that fewer would have
-        used, up to the factor 1 / sqrt(m).
-      num_directions: m.
-      kind: of directions.
-      together: directions computed side by side.
-      block: images in one pass, at most; None for all.
+      key: PRNG key of the directions. The same key gives the same directions for every set,
+        as needed for the kernel between two sets; the directions of a smaller number are a
+        prefix of those of a larger one, up to the factor 1 / sqrt(m).
+      num_directions: number of directions, m.
+      kind: distribution of the directions.
+      together: directions vmapped at a time (`batch_size` of `jax.lax.map`).
+      block: maximum number of images in one pass; None for all.
 
     Returns:
       f32[n, k, m].
 
     Raises:
-      InputError: see `empirical_ntk`; fewer than one direction, or one at a time; an
+      InputError: see `empirical_ntk`; fewer than one direction in all or at a time; an
         unknown kind.
     """
     if num_directions < 1 or together < 1:
@@ -198,21 +197,21 @@ def sketch(
 def sketched_ntk(
     phi1: Array, phi2: Array | None = None, *, form: Form = "full"
 ) -> Estimate:
-    """The kernel from the features of `sketch`: the mean over directions.
+    """Estimates the kernel from the features of `sketch`: the mean over directions.
 
-    Entries share their directions, so their errors are not independent.
+    Entries share their directions, so their errors are dependent.
 
     Args:
       phi1: f32[n1, k, m].
-      phi2: f32[n2, k, m], made with the same key; None for phi1 itself, and then the
-        matrix is symmetric to the bit.
+      phi2: f32[n2, k, m], from the same key; None for phi1, with an exactly symmetric
+        result.
       form: see `empirical_ntk`.
 
     Returns:
-      An estimate in the shape of the form; the error is from the spread over directions.
+      An estimate of the shape of the form; the error is from the variance over directions.
 
     Raises:
-      InputError: features that do not fit, or an unknown form.
+      InputError: incompatible features, or an unknown form.
     """
     _check_form(form)
     other = phi1 if phi2 is None else phi2
@@ -243,17 +242,17 @@ def sketched_ntk(
 
 
 def linearised(apply: Apply, params0: Params) -> Apply:
-    """The first-order Taylor expansion of a network in its parameters.
+    """Returns the first-order Taylor expansion of a network in its parameters.
 
     f_lin(params, x) = f(params0, x) + J(params0, x) (params - params0), by one forward-mode
     pass (Lee et al. 2019, arXiv 1902.06720, section 2.2). It has the signature of `apply`,
-    so what trains the network trains its linearisation, from any parameters; its kernel is
-    that of the network at params0, wherever it has got to.
+    so it can be trained like the network, from any parameters; at all parameters its kernel
+    is that of the network at params0.
 
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
-      params0: where to linearise, a pytree of float arrays; a constant of any program
-        that is compiled around the result.
+      params0: linearisation point, a pytree of float arrays; a constant in programs
+        compiled with the result.
 
     Raises:
       InputError: parameters that are not floating point.
@@ -281,7 +280,7 @@ def _check_params(params: Params) -> None:
 
 
 def _check(apply: Apply, params: Params, *sets: Array) -> int:
-    """Refuses what has no kernel; returns the number of outputs."""
+    """Validates network, parameters and sets; returns the number of outputs."""
     _check_params(params)
     first = sets[0]
     if any(x.ndim == 0 or x.shape[0] == 0 or x.shape[1:] != first.shape[1:] for x in sets):
@@ -314,7 +313,7 @@ def _check_block(block: int | None) -> None:
 
 
 def _blocks(x: Array, block: int | None, mode: str = "edge") -> Array:
-    """Blocks of equal size, at most `block`, the last one padded: [m, b, ...]."""
+    """Splits into equal blocks of at most `block`, the last one padded, [m, b, ...]."""
     num = x.shape[0]
     num_blocks = -(-num // min(block or num, num))
     size = -(-num // num_blocks)
@@ -327,7 +326,7 @@ def _kernel_dtype(params: Params) -> Any:
 
 
 def _jacobian(apply: Apply, params: Params, images: Array, outputs: Array) -> Params:
-    """Derivatives of r of the outputs; leaves f32[b, r, ...]."""
+    """Returns the Jacobian of r of the outputs; leaves f32[b, r, ...]."""
 
     def one(image: Array) -> Params:
         found, pull = jax.vjp(lambda p: apply(p, image[None])[0], params)
@@ -338,7 +337,7 @@ def _jacobian(apply: Apply, params: Params, images: Array, outputs: Array) -> Pa
 
 
 def _contract(ours: Params, theirs: Params, dtype: Any) -> Array:
-    """Inner products of Jacobians, leaf by leaf: f32[b1, b2, r, r]."""
+    """Returns inner products of Jacobians, summed over leaves, f32[b1, b2, r, r]."""
     total = jnp.zeros((), dtype)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         total = total + jnp.einsum(
@@ -359,7 +358,7 @@ def _kernel(
     outputs: Array,
     block: int,
 ) -> Array:
-    """The kernel of r of the outputs, f32[n1, n2, r, r]."""
+    """Returns the kernel of r of the outputs, f32[n1, n2, r, r]."""
     dtype, r = _kernel_dtype(params), outputs.size
     rows = _blocks(x1, block)
     columns = rows if x2 is None else _blocks(x2, block)
@@ -382,10 +381,10 @@ def _kernel(
         return jax.lax.scan(fill, kernel, jnp.arange(num_columns))
 
     def within(kernel: Array, i: Array) -> tuple[Array, None]:
-        """Row i against itself and half of the others, those that follow on a circle.
+        """Fills tiles of row i: with itself and cyclically with the next half of the rows.
 
-        So every pair of blocks is met, and each row has as many, but for the pairs that
-        face each other where the number of rows is even: the first row of a pair has it.
+        Every pair of blocks is computed once, and the work per row is equal; for an even
+        number of rows the first row of an opposite pair computes it.
         """
         ours = jacobian(rows[i])
         tile = _contract(ours, ours, dtype)
@@ -413,7 +412,7 @@ def _kernel(
 def _push(
     apply: Apply, params: Params, x: Array, direction: Params, block: int | None
 ) -> Array:
-    """J(x_i) . direction for all images, f32[n, k]."""
+    """Returns J(x_i) . direction for all images, f32[n, k]."""
 
     def one(images: Array) -> Array:
         return jax.jvp(lambda p: apply(p, images), (params,), (direction,))[1]
@@ -425,7 +424,7 @@ def _push(
 
 
 def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -> Params:
-    """sum_i J(x_i)^T v_i, shaped as the parameters."""
+    """Returns sum_i J(x_i)^T v_i, of the structure of the parameters."""
 
     def one(images: Array, weights: Array) -> Params:
         outputs, pull = jax.vjp(lambda p: apply(p, images), params)

@@ -1,7 +1,7 @@
-"""Image classification sets that TensorFlow Datasets has prepared, without TensorFlow.
+"""Image classification sets prepared by TensorFlow Datasets, read without TensorFlow.
 
-Reading decodes every PNG or JPEG record, which takes seconds to minutes, so the arrays
-are kept beside the prepared data, where that folder can be written.
+Reading decodes every PNG or JPEG record, which takes seconds to minutes, so the arrays are
+cached in the folder of the prepared data, if it is writable.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Arrays(NamedTuple):
-    """Both splits, as read; not yet validated."""
+    """Both splits as read, not validated."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -49,22 +49,22 @@ def read(name: str, data_dir: str | None) -> tuple[Arrays, tuple[str, ...], str]
     """Reads the train and test splits of a TFDS image classification set.
 
     A set that is not prepared is downloaded and prepared if TensorFlow can be imported.
-    Records are put into the order of their `id` feature where that ends in a number;
-    otherwise they keep the order of the prepared files.
+    Records are sorted by their `id` feature if it ends in a number; otherwise they keep the
+    order of the prepared files.
 
     Args:
       name: a name that TFDS knows or `data_dir` holds: 'cifar10', 'emnist/letters',
         'cifar10:3.0.2'.
-      data_dir: the folder given to TFDS when preparing; its default one if None.
+      data_dir: folder of prepared TFDS sets; None for the TFDS default.
 
     Returns:
       The arrays (images u8[n, h, w, c], labels i32[n]), the class names, and the source,
       such as 'tfds cifar10/3.0.2'.
 
     Raises:
-      InputError: unknown name; not prepared, and cannot be; prepared in a format without
-        random access; not image classification; images of varying shape; no train or test
-        split; unreadable files.
+      InputError: unknown name; preparation impossible; prepared in a format without random
+        access; not image classification; images of varying shape; no train or test split;
+        unreadable files.
     """
     builder = _builder(name, data_dir)
     image_key, label_key = _keys(name, builder.info)
@@ -79,8 +79,8 @@ def read(name: str, data_dir: str | None) -> tuple[Arrays, tuple[str, ...], str]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what TFDS logs, warns and prints off the terminal; exceptions pass."""
-    # Imported first: it creates the "absl" logger, of a class of its own.
+    """Suppresses log messages, warnings and output of TFDS; exceptions propagate."""
+    # Imported first: it creates the "absl" logger with its own class.
     import tensorflow_datasets  # noqa: F401
 
     logger = logging.getLogger("absl")
@@ -135,10 +135,10 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> Any:
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
-    """The names of the image and the label feature: the supervised ones, or the only ones.
+    """Returns the names of the image and label features: the supervised or the only ones.
 
     Raises:
-      InputError: there are none, or several; images not uint8 or of varying shape.
+      InputError: none or several candidates; images not uint8 or of varying shape.
     """
     import tensorflow_datasets as tfds
 
@@ -196,7 +196,7 @@ def _has_tensorflow() -> bool:
 
 @_quiet()
 def _prepare(name: str, data_dir: str | None, builder: Any) -> Any:
-    """Downloads and prepares; returns a builder that reads the outcome."""
+    """Downloads and prepares a set; returns the builder that reads it."""
 
     def failed(why: str) -> InputError:
         return InputError(
@@ -206,7 +206,7 @@ def _prepare(name: str, data_dir: str | None, builder: Any) -> Any:
 
     if not _has_tensorflow():
         raise failed("preparing it needs TensorFlow, which is not installed")
-    # TFDS would retry ten times, with growing waits and no time limit.
+    # Checked first: TFDS would retry ten times with increasing waits and no timeout.
     if trouble := _unreachable(builder.url_infos or {}):
         raise failed(trouble)
     builder = _builder(name, data_dir, file_format="array_record")
@@ -218,7 +218,7 @@ def _prepare(name: str, data_dir: str | None, builder: Any) -> Any:
 
 
 def _unreachable(urls: Iterable[str]) -> str | None:
-    """What is wrong with the first host that does not answer; None if all do."""
+    """Returns why the first unreachable host fails; None if all hosts respond."""
     by_host = {urllib.parse.urlsplit(url).netloc: url for url in urls}
     for host, url in by_host.items():
         if not url.startswith(("http://", "https://")):
@@ -299,7 +299,7 @@ def _read_split(
 
 
 def _source_order(ids: list[Any]) -> list[int] | None:
-    """Positions in order of ids such as b'train_00012'; None if ids are not like that."""
+    """Returns positions sorted by ids like b'train_00012'; None for other ids."""
     keys = []
     for one in ids:
         match = _NUMBERED.fullmatch(one) if isinstance(one, bytes) else None
@@ -310,7 +310,7 @@ def _source_order(ids: list[Any]) -> list[int] | None:
 
 
 def _cache_key(info: Any, folder: pathlib.Path, image_key: str, label_key: str) -> str:
-    """Changes when the set is prepared anew, or when the cache is laid out otherwise."""
+    """Returns a key that changes with the prepared set and with the cache format."""
     digest = hashlib.sha256()
     for file in ("dataset_info.json", "features.json"):
         digest.update((folder / file).read_bytes())
@@ -320,7 +320,7 @@ def _cache_key(info: Any, folder: pathlib.Path, image_key: str, label_key: str) 
 def _read_cache(
     path: pathlib.Path, key: str, shapes: list[tuple[int, ...]]
 ) -> Arrays | None:
-    """The arrays, or None where the cache is absent, corrupt or of other data."""
+    """Returns the arrays; None if the cache is missing, corrupt or of other data."""
     try:
         with np.load(path, allow_pickle=False) as held:
             if str(held["key"]) != key:
@@ -332,7 +332,7 @@ def _read_cache(
 
 
 def _write_cache(path: pathlib.Path, key: str, arrays: Arrays) -> None:
-    """Replaces the cache in one step; nothing is written where that is not allowed."""
+    """Replaces the cache atomically; does nothing in a read-only folder."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         try:

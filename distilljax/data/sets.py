@@ -1,4 +1,4 @@
-"""Data sets as arrays: where they come from, what they must satisfy, how to divide them."""
+"""Data sets as arrays: loading, validation and splitting."""
 
 import hashlib
 import importlib.resources
@@ -21,7 +21,7 @@ _MIN_SIDE = 8
 
 
 class Split(NamedTuple):
-    """Images with their classes."""
+    """Images with their labels."""
 
     images: np.ndarray  # u8[n, h, w, c]
     labels: np.ndarray  # i32[n], 0..k-1
@@ -34,19 +34,19 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    source: str  # 'embedded', 'npz', or such as 'tfds cifar10/3.0.2'
+    source: str  # 'embedded', 'npz', or e.g. 'tfds cifar10/3.0.2'
     fingerprint: str  # SHA-256 of the arrays, hex; see `fingerprint`
-    mean: tuple[float, ...]  # of the channels of the train images, in 0..1
-    std: tuple[float, ...]  # the same; population standard deviation
+    mean: tuple[float, ...]  # of each channel over the training images, in [0, 1]
+    std: tuple[float, ...]  # likewise; population standard deviation
 
     @property
     def num_classes(self) -> int:
-        """How many classes, k."""
+        """Number of classes, k."""
         return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of one image: (h, w, c)."""
+        """Shape of one image, (h, w, c)."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
@@ -60,12 +60,12 @@ def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
         'cifar10:3.0.2'. An .npz file holds uint8 `train_images` and `test_images`,
         [n, h, w, c] with c = 1 or 3, or [n, h, w]; integer `train_labels` and
         `test_labels`, [n], 0..k-1; and may hold `class_names`, [k] strings.
-      data_dir: the folder of prepared TFDS sets; TFDS's default if None. Used for TFDS
-        names only.
+      data_dir: folder of prepared TFDS sets, used for TFDS names only; None for the TFDS
+        default.
 
     Raises:
-      InputError: the data cannot be found or read, or are not a valid image
-        classification set.
+      InputError: the data cannot be found or read, or are not a valid image classification
+        set.
     """
     if name == "embedded":
         return _load_embedded()
@@ -104,7 +104,7 @@ def _load_npz(name: str) -> Dataset:
 def _read_npz(
     file: IO[bytes], where: str
 ) -> tuple[prepared.Arrays, tuple[str, ...] | None]:
-    """The arrays of an .npz file and its class names, if it has any."""
+    """Returns the arrays of an .npz file, and its class names or None."""
     try:
         with np.load(file, allow_pickle=False) as held:
             if absent := [key for key in _NPZ_KEYS if key not in held.files]:
@@ -149,7 +149,7 @@ def _dataset(
     arrays: prepared.Arrays,
     class_names: tuple[str, ...] | None,
 ) -> Dataset:
-    """Validates; `where` is how messages call the data."""
+    """Validates arrays and returns a `Dataset`; `where` names the data in messages."""
     train_images = _valid_images(arrays.train_images, f"{where}: train_images")
     test_images = _valid_images(arrays.test_images, f"{where}: test_images")
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -208,7 +208,7 @@ def _dataset(
 
 
 def _valid_images(images: np.ndarray, what: str) -> np.ndarray:
-    """u8[n, h, w, c], C-ordered."""
+    """Validates images and returns them as u8[n, h, w, c], C-contiguous."""
     if images.dtype != np.uint8:
         advice = "convert them to uint8 values in 0..255"
         if images.dtype.kind == "f" and images.size:
@@ -265,9 +265,9 @@ def _check_labels(labels: np.ndarray, num_images: int, what: str) -> None:
 
 
 def fingerprint(train: Split, test: Split) -> str:
-    """SHA-256, hex, of train then test: shape, pixel bytes, labels as little-endian i32.
+    """Returns the hex SHA-256 of train, then test: shape, pixels, little-endian i32 labels.
 
-    It depends on the contents and their order alone, not on where they came from.
+    It depends on the contents and their order alone, not on their source.
     """
     digest = hashlib.sha256()
     for images, labels in (train, test):
@@ -278,10 +278,10 @@ def fingerprint(train: Split, test: Split) -> str:
 
 
 def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.ndarray]:
-    """Positions of `num_per_class` random images of each class, `leave` more existing.
+    """Samples positions of `num_per_class` images per class, leaving at least `leave`.
 
-    A class's draw depends on the seed, the class and its images only, and a smaller draw
-    is the beginning of a larger one.
+    The sample of a class depends on the seed, the class and its images only; a smaller
+    sample is a prefix of a larger one.
     """
     if num_per_class < 1:
         raise InputError(f"num_per_class={num_per_class}: must be at least 1")
@@ -304,14 +304,14 @@ def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.nd
 
 
 def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]:
-    """Divides a split at random, with as many images of each class held out.
+    """Holds out random images, the same number per class.
 
     Returns:
-      (rest, held out); both keep the order of `split`.
+      (rest, held out), both in the order of `split`.
 
     Raises:
-      InputError: a class has not more than `num_per_class` images; a number below 1; a
-        negative seed.
+      InputError: a class with at most `num_per_class` images; a number below 1; a negative
+        seed.
     """
     held = np.zeros(len(split.labels), bool)
     held[np.concatenate(_draw(split, num_per_class, seed, leave=1))] = True
@@ -322,7 +322,7 @@ def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]
 
 
 def subset(split: Split, num_per_class: int, seed: int) -> Split:
-    """Random images of each class, class-ordered, without repetition.
+    """Samples images of each class without replacement, in class order.
 
     Raises:
       InputError: a class has fewer than `num_per_class` images; a number below 1; a
@@ -333,7 +333,7 @@ def subset(split: Split, num_per_class: int, seed: int) -> Split:
 
 
 def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
-    """Puts a split on the default device, with what is needed to draw by class.
+    """Puts a split on the default device, with an index for sampling by class.
 
     Raises:
       InputError: a class without an image, or a label outside 0..num_classes-1.

@@ -1,4 +1,4 @@
-"""Checkpoints of a pytree, by Orbax: asynchronous, complete or absent, a few kept."""
+"""Asynchronous, atomic, checksummed checkpoints of a pytree, by Orbax."""
 
 import hashlib
 import pathlib
@@ -20,7 +20,7 @@ def _unwrap(x: Any) -> Any:
 
 
 def _digest(state: Any) -> np.ndarray:
-    """SHA-256 of types, shapes and bytes, u8[32]: Orbax keeps no checksum of arrays."""
+    """Returns the SHA-256 of dtypes, shapes and bytes, u8[32]; Orbax has no checksum."""
     digest = hashlib.sha256()
     for leaf in map(np.asarray, jax.tree.leaves(state)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
@@ -30,9 +30,9 @@ def _digest(state: Any) -> np.ndarray:
 class Checkpoints:
     """The checkpoints of one run.
 
-    Saving copies the state and returns; a background thread writes it under a
-    temporary name and renames it when complete, so that a process killed at any time
-    leaves only whole checkpoints behind.
+    Saving copies the state and returns; a background thread writes it under a temporary
+    name and renames it when complete, so that a process killed at any time leaves only
+    complete checkpoints.
     """
 
     def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
@@ -48,20 +48,20 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint, or None."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing `state`; waits only for the device and an earlier save."""
+        """Starts writing `state`; waits only for the device and a previous save."""
         packed = jax.tree.map(_unwrap, state)
         held = {"state": packed, "digest": _digest(packed)}
         self._manager.save(step, args=self._args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state saved at `step`, with the structure and types of `like`.
+        """Restores the state saved at `step`, with the structure and dtypes of `like`.
 
         Raises:
-          InputError: the checkpoint cannot be read, or holds something else.
+          InputError: the checkpoint cannot be read, or has another structure or checksum.
         """
         packed = jax.tree.map(_unwrap, like)
         held = {"state": packed, "digest": _digest(packed)}
@@ -74,7 +74,7 @@ class Checkpoints:
         try:
             held = self._manager.restore(step, args=self._args.StandardRestore(abstract))
             if not np.array_equal(held["digest"], _digest(held["state"])):
-                raise ValueError("its checksum does not fit")
+                raise ValueError("checksum mismatch")
         except Exception as error:
             raise InputError(
                 f"checkpoint {self._directory / str(step)} cannot be restored "
@@ -92,6 +92,6 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Waits for pending writes and closes the manager."""
         self._manager.wait_until_finished()
         self._manager.close()

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a killed process leaves the old one or the new one."""
+"""Atomic file writes: after a kill a file holds the old content or the new, complete."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Flat records in a JSON-lines file: append as they come, cut back on resume."""
+"""Flat records in a JSON-lines file: appended during a run, truncated on resume."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def _line(record: Record) -> str:
 
 
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
-    """Adds one line a record; a number that is not finite becomes null."""
+    """Appends one line per record; a number that is not finite becomes null."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(map(_line, records))
 

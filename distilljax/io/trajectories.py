@@ -1,4 +1,4 @@
-"""The store of expert trajectories: a directory that grows while experts are trained.
+"""The store of expert trajectories: a directory that is filled while experts are trained.
 
 `trajectories.npy` is an array [experts, epochs + 1, parameters], of which only the rows
 that are asked for are read; bfloat16 is kept as uint16 bits, since .npy has no name for
@@ -35,33 +35,33 @@ DTYPES: Mapping[str, Any] = {
 
 
 class Description(NamedTuple):
-    """What the experts of a store are; JSON can hold every field."""
+    """Description of the experts of a store; all fields are JSON-serialisable."""
 
     num_experts: int
-    num_epochs: int  # rows of an expert but for the first, its initialisation
+    num_epochs: int  # rows of an expert without the first, its initialisation
     num_params: int
     dataset: Mapping[str, Any]  # name, source, fingerprint
     preprocess: Mapping[str, Any]  # see `describe_transform`
-    held_out: int  # training images of each class that the experts never saw
-    split_seed: int  # settles which
+    held_out: int  # training images per class held out from the experts
+    split_seed: int  # seed of the held-out split
     model: Mapping[str, Any]  # name, config
-    recipe: Mapping[str, Any]  # how they were trained
-    seed: int  # of the key
+    recipe: Mapping[str, Any]  # training recipe
+    seed: int  # seed of the PRNG key
 
 
 def describe_transform(
     transform: Transform, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """A preprocessing in a few words, to be compared by `Store.check`.
+    """Returns a description of a preprocessing for comparison by `Store.check`.
 
     Args:
-      transform: what images go through.
-      image_shape: of one image, (h, w, c).
+      transform: the preprocessing.
+      image_shape: shape of one image, (h, w, c).
 
     Returns:
-      `kind`; `sha256` of its arrays; and `probe`, eight sums of what it makes of a fixed
-      image of noise. The probe decides where the digests differ: ZCA fitted on the same
-      images by two machines differs in its last bits.
+      `kind`; `sha256` of its arrays; and `probe`, eight sums of its output for a fixed
+      noise image. The probe is compared if the digests differ: ZCA fitted to the same
+      images on two machines differs in its last bits.
     """
     kind, arrays = preprocess.to_arrays(transform)
     digest = hashlib.sha256(kind.encode())
@@ -78,22 +78,22 @@ def describe_transform(
 def size_estimate(
     num_experts: int, num_epochs: int, num_params: int, dtype: str = "float32"
 ) -> int:
-    """Bytes on disk."""
+    """Returns the number of bytes on disk."""
     return num_experts * (num_epochs + 1) * num_params * np.dtype(DTYPES[dtype]).itemsize
 
 
 def create(
     path: pathlib.Path | str, description: Description, dtype: str = "float32"
 ) -> "Store":
-    """An empty store in the directory `path`, which is made if need be.
+    """Creates an empty store in the directory `path`, which is created if needed.
 
     Args:
       path: the directory; it may hold other files.
-      description: what the experts will be.
-      dtype: how parameters are kept: float32, float16 or bfloat16.
+      description: description of the experts.
+      dtype: storage type of parameters: float32, float16 or bfloat16.
 
     Raises:
-      InputError: there is a store already, it cannot be written, or an unknown dtype.
+      InputError: a store exists already, it cannot be written, or an unknown dtype.
     """
     path = pathlib.Path(path)
     if dtype not in DTYPES:
@@ -127,10 +127,10 @@ def create(
 
 
 def open(path: pathlib.Path | str) -> "Store":
-    """The store in the directory `path`.
+    """Opens the store in the directory `path`.
 
     Raises:
-      InputError: there is none; it is damaged or truncated; or of a newer format.
+      InputError: it is missing, damaged, truncated or of a newer format.
     """
     path = pathlib.Path(path)
     described = path / DESCRIBED
@@ -189,14 +189,14 @@ def open(path: pathlib.Path | str) -> "Store":
 
 
 class Store:
-    """Trajectories on disk; made by `create` or `open`.
+    """Trajectories on disk; returned by `create` and `open`.
 
     Attributes:
       path: the directory.
-      description: what the experts are.
-      dtype: how parameters are kept.
-      shape: experts, rows of an expert (epochs + 1), parameters.
-      rows_done: i64[experts], successive rows of each expert, from epoch 0 on, on disk.
+      description: description of the experts.
+      dtype: storage type of parameters.
+      shape: number of experts, of rows per expert (epochs + 1), of parameters.
+      rows_done: i64[experts], number of rows of each expert on disk, from epoch 0.
     """
 
     def __init__(
@@ -218,24 +218,24 @@ class Store:
 
     @property
     def complete(self) -> np.ndarray:
-        """The numbers of the experts that were trained to their end, i64[...]."""
+        """Indices of the experts whose training is complete, i64[...]."""
         return np.flatnonzero(self.rows_done == self.shape[1])
 
     def write(self, first_expert: int, epoch: int, params: Array | np.ndarray) -> None:
-        """Keeps the parameters of successive experts after `epoch`.
+        """Writes the parameters of consecutive experts after `epoch`.
 
-        The epochs of an expert come in order; one written again, by a run that resumes,
-        takes those after it back.
+        The epochs of an expert must be written in order; rewriting an epoch, as a resumed
+        run does, discards the later ones.
 
         Args:
-          first_expert: the number of the first of them.
+          first_expert: index of the first expert.
           epoch: 0 for the initialisations.
           params: f32[m, p].
 
         Raises:
-          ValueError: not such rows, or an epoch that leaves a gap.
-          InputError: parameters that are not finite, or beyond what float16 holds; or the
-            disk is full.
+          ValueError: rows of the wrong shape or outside the store, or a skipped epoch.
+          InputError: parameters that are not finite or exceed the range of the dtype; or
+            the disk is full.
         """
         values = np.asarray(params, np.float32)
         num, num_rows, size = self.shape
@@ -279,15 +279,15 @@ class Store:
     def read(
         self, experts: int | slice, first_epoch: int = 0, last_epoch: int | None = None
     ) -> Trajectories:
-        """Parameters of complete experts from `first_epoch` to `last_epoch`, both included.
+        """Reads parameters of complete experts, `first_epoch` to `last_epoch` inclusive.
 
-        Only these rows are read. They keep the dtype of the store.
+        Only these rows are read, in the dtype of the store.
 
         Args:
-          experts: how many, the first ones that are complete; or a slice of expert
-            numbers, all of which must be.
+          experts: number of experts, the first complete ones; or a slice of expert indices,
+            all of which must be complete.
           first_epoch: 0 is the initialisation.
-          last_epoch: the last epoch of the store if None.
+          last_epoch: None for the last epoch of the store.
 
         Raises:
           InputError: too few complete experts, epochs that the store does not have, or a
@@ -327,14 +327,14 @@ class Store:
         return Trajectories(params, jnp.asarray(first_epoch, jnp.int32))
 
     def check(self, wanted: Mapping[str, Any]) -> None:
-        """Refuses experts that are not what is wanted.
+        """Checks that the experts match a description.
 
         Args:
-          wanted: fields of `Description`; a nested mapping names only what matters, such
-            as `{"model": {"name": "convnet"}}`.
+          wanted: expected fields of `Description`; a nested mapping may be partial, such as
+            `{"model": {"name": "convnet"}}`.
 
         Raises:
-          InputError: names every mismatch.
+          InputError: a mismatch; the message names all of them.
         """
         there = self.description._asdict()
         wrong = [
@@ -410,7 +410,7 @@ def _on_disk(dtype: str) -> np.dtype:
 def _mismatches(
     there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted name, what is there, what is wanted."""
+    """Yields the dotted name, actual and expected value of each mismatch."""
     for name, ours in wanted.items():
         theirs = there.get(name)
         if prefix + name == "preprocess":

@@ -1,9 +1,9 @@
 """Distillation methods.
 
-Each entry of `METHODS` is one module: a docstring with the equation and where we
-depart from it, `Config`, `make(config, model, parametrisation) -> Method`, `SOURCE`, what
-its step reads (`real`, a `RealSet`, or `experts`, `Trajectories`), and `LOWER`, the
-settings to lower when the outer loss explodes.
+Each entry of `METHODS` is one module: a docstring with the equation and the departures
+from it, `Config`, `make(config, model, parametrisation) -> Method`, `SOURCE`, the data of
+its step (`real`, a `RealSet`, or `experts`, `Trajectories`), and `LOWER`, the settings to
+lower when the outer loss diverges.
 """
 
 from distilljax.methods import bptt, dm, gm, tm

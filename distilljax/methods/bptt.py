@@ -11,10 +11,10 @@ only; a window that ends at a random step is RaT-BPTT (Feng et al. 2023, arXiv
 2310.04295, algorithm 1).
 
 Departures: the inner learning rate can be learned, through its logarithm. Batches of
-real data are drawn over all classes together, not a fixed number of each. The last
-minibatch of a permutation of the distilled set is as large as the others. Inner Adam
-divides by sqrt(v + 1e-16) + 1e-8: the derivative of sqrt(v) is infinite where a weight
-has never had a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
+real data are sampled over all classes, not a fixed number per class. The last minibatch
+of a permutation of the distilled set is as large as the others. Inner Adam divides by
+sqrt(v + 1e-16) + 1e-8: the derivative of sqrt(v) is infinite for a weight that never had
+a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 SOURCE = "real"
 ADAM_EPS_ROOT = 1e-16
 
-# What a person should lower when the outer loss explodes, in this order.
+# Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")
 
 
@@ -51,20 +51,20 @@ LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")
 class Config(Base):
     """Settings of `bptt`."""
 
-    unroll: int = option(15, "Inner steps T.", low=1)
+    unroll: int = option(15, "Number of inner steps.", low=1)
     window: int | None = option(
-        None, "Differentiated steps W at the end of the unroll; none: all of it.", low=1
+        None, "Differentiated steps at the end of the unroll; none: all.", low=1
     )
     random_window: bool = option(
-        False, "Let the window end at a random step between W and T (RaT-BPTT)."
+        False, "End the window at a random step from window to unroll (RaT-BPTT)."
     )
     inner_batch: int | None = option(
-        None, "Distilled images in an inner step; none: all of them.", low=1
+        None, "Batch size of an inner step; none: the whole distilled set.", low=1
     )
     inner: Literal["sgd", "momentum", "adam"] = option("momentum", "Inner optimizer.")
-    inner_lr: float = option(0.02, "Inner learning rate, at the start.", above=0)
-    inner_momentum: float = option(0.9, "Of inner=momentum.", low=0, high=1)
-    real_batch: int = option(256, "Real images in the outer loss.", low=1)
+    inner_lr: float = option(0.02, "Initial inner learning rate.", above=0)
+    inner_momentum: float = option(0.9, "Momentum of inner=momentum.", low=0, high=1)
+    real_batch: int = option(256, "Batch size of real images in the outer loss.", low=1)
     augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
     outer: Literal["adam", "sgd"] = option("adam", "Outer optimizer.")
     image_lr: float = option(0.1, "Outer learning rate of the images.", above=0)
@@ -74,12 +74,12 @@ class Config(Base):
     lr_lr: float = option(
         0.0, "Outer learning rate of log inner_lr; 0: not learned.", low=0
     )
-    momentum: float = option(0.5, "Outer momentum of outer=sgd.", low=0, high=1)
-    clip: float = option(2.0, "Largest norm of a meta-gradient.", above=0)
+    momentum: float = option(0.5, "Momentum of outer=sgd.", low=0, high=1)
+    clip: float = option(2.0, "Maximum norm of a meta-gradient.", above=0)
     clip_running: bool = option(
-        False, "Let clip be a multiple of the mean norm so far (RaT-BPTT)."
+        False, "Clip at a multiple of the running mean norm (RaT-BPTT)."
     )
-    remat: Remat = option("step", "What the reverse pass keeps of an inner step.")
+    remat: Remat = option("step", "Rematerialisation policy of the inner loop.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +92,7 @@ class Config(Base):
 
 
 def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTransformation:
-    """The optimizer of the inner loop at a (traced) learning rate."""
+    """Returns the inner optimizer for a learning rate, which may be traced."""
     if config.inner == "adam":
         return optax.adam(learning_rate, eps_root=ADAM_EPS_ROOT)
     momentum = config.inner_momentum if config.inner == "momentum" else None
@@ -100,7 +100,7 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
 
 
 def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """The method; its source is a `RealSet`."""
+    """Returns the method; its source is a `RealSet`."""
     loss_fn = losses.cross_entropy(model.apply)
 
     def outer_loss(

@@ -1,12 +1,12 @@
 """Distribution matching (`dm`; Zhao & Bilen 2023, arXiv 2110.04181).
 
-In the feature space of a fresh random network psi, the class means of distilled and
-real images are brought together (eq. 5), under one siamese augmentation A:
+The class means of distilled and real images are matched in the feature space of a new
+random network psi (eq. 5), under one siamese augmentation A:
 
     min_S  E_psi  sum_j || mean psi(A(real_j)) - mean psi(A(S_j)) ||^2
 
-Departures: none known. Published settings: 256 real images a class, DSA, SGD with
-learning rate 1 (10 above 50 images a class) and momentum 0.5, 20,000 iterations.
+Departures: none known. Published settings: 256 real images per class, DSA, SGD with
+learning rate 1 (10 above 50 images per class) and momentum 0.5, 20,000 iterations.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from distilljax.types import Array, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
 
-# What a person should lower when the outer loss explodes, in this order.
+# Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "image_momentum")
 
 
@@ -33,7 +33,7 @@ LOWER = ("image_lr", "image_momentum")
 class Config(Base):
     """Settings of `dm`."""
 
-    real_batch: int = option(256, "Real images of each class.", low=1)
+    real_batch: int = option(256, "Real images per class.", low=1)
     augment: str = option(DSA, "Siamese augmentation; empty for none.")
     image_lr: float = option(1.0, "Outer SGD learning rate of the images.", above=0)
     image_momentum: float = option(0.5, "Outer momentum.", low=0, high=1)
@@ -44,7 +44,7 @@ class Config(Base):
 
 
 def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """The method; its source is a `RealSet`, its distilled set is class-ordered."""
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
 
     def outer_loss(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet

@@ -1,22 +1,22 @@
 """Gradient matching (`gm`; DC, Zhao et al. 2021, arXiv 2006.05929, algorithm 1).
 
-On a network that ages with the distilled set, the gradients that real and distilled
-images of each class j give are brought together (eq. 9):
+The gradients of real and distilled images of each class j are matched on a network that
+is trained on the distilled set along the way (eq. 9):
 
     min_S  E_{w_0}  sum_t sum_j D( grad L_{real_j}(w_t), grad L_{S_j}(w_t) )
 
-D sums 1 - cosine over the output channels of every weight (eq. 10). After a match the
+D sums 1 - cosine over the output channels of every weight (eq. 10). After each match the
 network is trained on the distilled set for `inner_loop` epochs; after `outer_loop`
-matches a new one is drawn. With one siamese augmentation for the real and the distilled
-images of a class it is DSA (Zhao & Bilen 2021, arXiv 2102.08259); the network is then
-trained under the same strategy, each image with parameters of its own.
+matches it is reinitialised. With one siamese augmentation for the real and the distilled
+images of a class this is DSA (Zhao & Bilen 2021, arXiv 2102.08259); the network is then
+trained with the same strategy, with separate parameters for each image.
 
 An outer step is one match, so `outer_loop` of them are one iteration of the papers, which
 have 1,000. Published settings: (outer, inner) loops (1, 1), (10, 50) and (50, 10) at 1, 10
-and 50 images a class; 256 real images a class; SGD with learning rate 0.1 and momentum 0.5
-on the images, 0.01 on the network in batches of 256. The network's momentum is 0.5 in the
-authors' first code and absent since DSA. DC starts from noise or real images, DSA from
-real ones with `augment=color_crop_cutout_flip_scale_rotate`.
+and 50 images per class; 256 real images per class; SGD with learning rate 0.1 and
+momentum 0.5 for the images, 0.01 for the network in batches of 256. The network's momentum
+is 0.5 in the authors' first code and absent since DSA. DC starts from noise or real images,
+DSA from real images with `augment=color_crop_cutout_flip_scale_rotate`.
 
 Departures: the last minibatch of an epoch of the network is as large as the others.
 """
@@ -42,7 +42,7 @@ from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, Rea
 
 SOURCE = "real"
 
-# What a person should lower when the outer loss explodes, in this order.
+# Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "image_momentum", "network_lr", "label_lr")
 
 
@@ -50,11 +50,11 @@ LOWER = ("image_lr", "image_momentum", "network_lr", "label_lr")
 class Config(Base):
     """Settings of `gm`."""
 
-    distance: GradientDistance = option("rows", "How two gradients are compared.")
-    real_batch: int = option(256, "Real images of each class.", low=1)
+    distance: GradientDistance = option("rows", "Distance between gradients.")
+    real_batch: int = option(256, "Real images per class.", low=1)
     classes_together: int | None = option(
         None,
-        "Classes whose real gradients are taken side by side; none: one on a CPU, all "
+        "Classes whose real gradients are vmapped at a time; none: one on a CPU, all "
         "elsewhere.",
         low=1,
     )
@@ -62,14 +62,14 @@ class Config(Base):
     image_lr: float = option(0.1, "Outer SGD learning rate of the images.", above=0)
     image_momentum: float = option(0.5, "Outer momentum.", low=0, high=1)
     label_lr: float = option(
-        0.0, "Outer SGD rate of the label logits; 0: not learned.", low=0
+        0.0, "Outer SGD learning rate of the label logits; 0: not learned.", low=0
     )
-    outer_loop: int = option(1, "Matches before a new network is drawn.", low=1)
-    inner_loop: int = option(1, "Epochs of the network between two matches.", low=1)
+    outer_loop: int = option(1, "Matches before the network is reinitialised.", low=1)
+    inner_loop: int = option(1, "Epochs of network training between two matches.", low=1)
     network_lr: float = option(0.01, "Learning rate of the network.", above=0)
     network_momentum: float = option(0.5, "Momentum of the network.", low=0, high=1)
     network_batch: int | None = option(
-        256, "Distilled images in a step of the network; none: all of them.", low=1
+        256, "Batch size of network training; none: the whole distilled set.", low=1
     )
 
     def __post_init__(self) -> None:
@@ -84,11 +84,11 @@ class Network(NamedTuple):
     """The network on which gradients are matched."""
 
     state: InnerState
-    age: Array  # i32[], matches since it was drawn
+    age: Array  # i32[], matches since its initialisation
 
 
 def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """The method; its source is a `RealSet`, its distilled set is class-ordered."""
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
     loss_fn = losses.cross_entropy(model.apply)
     rule = optax.sgd(config.network_lr, momentum=config.network_momentum or None)
 
@@ -109,7 +109,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         k = distilled.label_logits.shape[1]
         class_keys = jax.random.split(augment_key, k)
 
-        # Measured on a CPU: one at a time takes half the time and a tenth of the memory.
+        # On a CPU one class at a time takes half the time and a tenth of the memory.
         most = 1 if jax.default_backend() == "cpu" else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         labels = jnp.broadcast_to(jnp.eye(k)[:, None], (*drawn.shape[:2], k))
@@ -135,7 +135,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         return summed(gaps, params, groups), network
 
     def train(key: Key, state: InnerState, distilled: DistilledSet) -> InnerState:
-        """`inner_loop` epochs on the distilled set."""
+        """Trains for `inner_loop` epochs on the distilled set."""
         order_key, augment_key = jax.random.split(key)
         data = distilled_set.as_batch(distilled)
         _, per_epoch = sampling.even_batches(data.labels.shape[0], config.network_batch)
@@ -169,7 +169,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         if config.outer_loop == 1:
             return fresh(renew_key)
         age = network.age + 1
-        # The training before a renewal would be thrown away.
+        # Skips the training when the network is about to be reinitialised.
         return jax.lax.cond(
             age < config.outer_loop,
             lambda: Network(train(train_key, network.state, distilled), age),
@@ -186,5 +186,5 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
 
 def _keys(key: Key) -> Key:
-    """Of a step's real images, augmentation, training and renewal, key[4]."""
+    """Splits a step key into batch, augmentation, training and renewal keys, key[4]."""
     return jax.random.split(key, 4)

@@ -1,26 +1,25 @@
 """Trajectory matching (`tm`; MTT, Cazenavette et al. 2022, arXiv 2203.11932).
 
-A student starts from a network that an expert passed through on its way on real data,
-takes N steps on the distilled set, and is compared with the expert M epochs on (eq. 2):
+A student starts from a checkpoint of an expert trained on real data, takes N steps on the
+distilled set, and is compared with the expert M epochs later (eq. 2):
 
     min_S  || w_N - w*_{t+M} ||^2 / || w*_t - w*_{t+M} ||^2,
     w_0 = w*_t,  w_{i+1} = w_i - eta grad L_{A(batch_i of S)}(w_i)
 
-with the augmentation A and the inner learning rate eta learned along. The gradient is
-exact; remat=step keeps one set of parameters for each student step. (TESLA, Cui et al.
-2023, arXiv 2211.10586, has constant memory by another formula, which is not exact as its
-authors published it.)
+with augmentation A and a learned inner learning rate eta. The gradient is exact;
+remat=step stores one set of parameters for each student step. (TESLA, Cui et al. 2023,
+arXiv 2211.10586, has constant memory by another formula, which is not exact as published.)
 
-Variants: `segments` > 1 averages over several expert segments a step. A window of start
-epochs that widens, soft labels that begin as the experts' logits, and a loss above which
-a step is skipped make DATM (Guo et al. 2024, arXiv 2310.05773, section 3.3). Flat-minimum
-experts (FTD) are an option of the experts' training.
+Variants: `segments` > 1 averages over several expert segments in each outer step. A
+widening window of start epochs, soft labels initialised to the experts' logits, and a loss
+above which a step is skipped make DATM (Guo et al. 2024, arXiv 2310.05773, section 3.3).
+Flat-minimum experts (FTD) are an option of expert training.
 
 Departures: eta is learned through its logarithm and kept within `lr_low`..`lr_high`, so
-it can neither turn negative nor run away; a step d log eta = r eta^2 dL/d eta does what
-the published step of rate r on eta does, so `lr_lr` is about r / eta^2. The images can
-be learned by Adam instead of SGD. The last minibatch of a permutation is as large as the
-others.
+that it stays positive and bounded; to first order an SGD step of rate r / eta^2 on log eta
+equals the published step of rate r on eta, so `lr_lr` corresponds to r / eta^2. The images
+can be learned by Adam instead of SGD. The last minibatch of a permutation is as large as
+the others.
 """
 
 import dataclasses
@@ -45,7 +44,7 @@ from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
 
-# What a person should lower when the outer loss explodes, in this order.
+# Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "lr_high", "label_lr")
 
 
@@ -53,39 +52,43 @@ LOWER = ("image_lr", "inner_lr", "lr_lr", "lr_high", "label_lr")
 class Config(Base):
     """Settings of `tm`."""
 
-    student_steps: int = option(20, "Student steps N.", low=1)
-    expert_epochs: int = option(2, "Epochs M between start and target.", low=1)
-    min_start: int = option(0, "First epoch that a student may start from.", low=0)
-    max_start: int = option(5, "Last epoch that a student may start from.", low=0)
+    student_steps: int = option(20, "Number of student steps.", low=1)
+    expert_epochs: int = option(2, "Expert epochs between start and target.", low=1)
+    min_start: int = option(0, "First start epoch.", low=0)
+    max_start: int = option(5, "Last start epoch.", low=0)
     first_max_start: int | None = option(
-        None, "Last start epoch at first; it widens to max_start. none: max_start.", low=0
+        None, "Initial last start epoch, which grows to max_start; none: max_start.", low=0
     )
     widen_steps: int = option(
-        1000, "Outer steps in which the window of start epochs widens.", low=1
+        1000, "Outer steps over which the last start epoch grows.", low=1
     )
     student_batch: int | None = option(
-        None, "Distilled images in a student step; none: all of them.", low=1
+        None, "Batch size of a student step; none: the whole distilled set.", low=1
     )
     segments: int = option(1, "Expert segments averaged in an outer step.", low=1)
     augment: str = option(DSA, "Augmentation of student batches; empty for none.")
-    inner_lr: float = option(0.02, "Student learning rate, at the start.", above=0)
-    lr_lr: float = option(0.1, "Outer SGD rate of log inner_lr; 0: not learned.", low=0)
-    lr_low: float = option(1e-4, "Least student learning rate.", above=0)
-    lr_high: float = option(1.0, "Greatest student learning rate.", above=0)
+    inner_lr: float = option(0.02, "Initial student learning rate.", above=0)
+    lr_lr: float = option(
+        0.1, "Outer SGD learning rate of log inner_lr; 0: not learned.", low=0
+    )
+    lr_low: float = option(1e-4, "Minimum student learning rate.", above=0)
+    lr_high: float = option(1.0, "Maximum student learning rate.", above=0)
     outer: Literal["sgd", "adam"] = option("sgd", "Outer optimizer of the images.")
     image_lr: float = option(100.0, "Outer learning rate of the images.", above=0)
     label_lr: float = option(
-        0.0, "Outer SGD rate of the label logits; 0: not learned.", low=0
+        0.0, "Outer SGD learning rate of the label logits; 0: not learned.", low=0
     )
     label_momentum: float = option(0.9, "Outer momentum of the labels.", low=0, high=1)
-    momentum: float = option(0.5, "Outer momentum of images and rate.", low=0, high=1)
+    momentum: float = option(
+        0.5, "Outer momentum of the images and the inner learning rate.", low=0, high=1
+    )
     clip: float | None = option(
-        None, "Largest norm of a meta-gradient; none: no limit.", above=0
+        None, "Maximum norm of a meta-gradient; none: no limit.", above=0
     )
     skip_above: float | None = option(
         None, "Outer loss above which a step is skipped (DATM).", above=0
     )
-    remat: Remat = option("step", "What the reverse pass keeps of a student step.")
+    remat: Remat = option("step", "Rematerialisation policy of the student steps.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,12 +106,12 @@ class Config(Base):
 
     @property
     def last_epoch(self) -> int:
-        """The last expert epoch that a student is compared with."""
+        """Last expert epoch that is used as a target."""
         return self.max_start + self.expert_epochs
 
 
 def latest_start(config: Config, step: Array) -> Array:
-    """The last start epoch allowed at an outer step, i32[].
+    """Returns the last start epoch at an outer step, i32[].
 
     It grows linearly from `first_max_start` to `max_start` over `widen_steps`, in whole
     epochs (DATM, section 3.3).
@@ -121,10 +124,10 @@ def latest_start(config: Config, step: Array) -> Array:
 
 
 def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """The method; its source is `Trajectories` that reach `config.last_epoch`.
+    """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
 
     Raises:
-      InputError: in a step, if the trajectories are of another model, or too short.
+      InputError: when traced, if the trajectories are of another model or too short.
     """
     loss_fn = losses.cross_entropy(model.apply)
     unflatten = parameters.unflatten(model)
@@ -203,7 +206,7 @@ def _at_least_float32(x: Array) -> Array:
 
 
 def _check(config: Config, model: Model, source: Trajectories) -> None:
-    """Shapes are known when a step is traced."""
+    """Refuses trajectories of another model or too few epochs; shapes are static."""
     size = parameters.num_params(model)
     _, num_epochs, held = source.params.shape
     if held != size:

@@ -1,4 +1,4 @@
-"""The AlexNet for small images on which dataset distillation is tested (DC, DSA, MTT)."""
+"""AlexNet for small images, as used to evaluate dataset distillation (DC, DSA, MTT)."""
 
 import dataclasses
 
@@ -15,17 +15,19 @@ from distilljax.types import Array, Model
 class Config(Base):
     """Five convolutions with ReLU, three of them followed by pooling; one linear layer.
 
-    The convolutions are 5x5, 5x5, 3x3, 3x3, 3x3; 2x2 maxima are taken after the first,
-    the second and the last. There is no norm. Grey images get four zeros on every side
-    in place of two, by which 28x28 becomes 32x32. Width 128 on 32x32x3 images with 10
-    classes is the published network: 3,072 features, 1,872,202 parameters.
+    The convolutions are 5x5, 5x5, 3x3, 3x3, 3x3; 2x2 max pooling follows the first,
+    the second and the last. There is no normalisation. The first convolution pads grey
+    images by four pixels instead of two, so that 28x28 becomes 32x32. Width 128 on 32x32x3
+    images with 10 classes is the published network: 3,072 features, 1,872,202 parameters.
     """
 
     width: int = option(
-        128, "Channels of the first convolution; the others have 1.5 or 2 times it.", low=1
+        128,
+        "Channels of the first convolution; the others have 1.5 or 2 times as many.",
+        low=1,
     )
-    init: Init = option("torch", "Weights at the start: PyTorch's default, or He's.")
-    conv: Formulation = option("auto", "How convolutions are computed.")
+    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    conv: Formulation = option("auto", "Implementation of convolutions.")
 
 
 class AlexNet(nn.Module):
@@ -35,7 +37,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h' w' (3 width // 2)]."""
+        """Maps f32[b, h, w, c] to f32[b, h' w' (3 width // 2)]."""
         narrow, middle, wide = (self.config.width * share // 2 for share in (2, 3, 4))
         layers = (
             (narrow, 5, 4 if images.shape[-1] == 1 else 2, True),
@@ -58,7 +60,7 @@ class AlexNet(nn.Module):
 
 
 def make(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
-    """The network as pure functions for images of `image_shape` (h, w, c).
+    """Returns the network as pure functions for images of `image_shape` (h, w, c).
 
     Raises:
       InputError: when called, if images cannot be halved three times.

@@ -1,12 +1,11 @@
-"""A 3x3-style convolution that is fast forwards, backwards and backwards again.
+"""A convolution that is fast for values, gradients and second derivatives.
 
-XLA's CPU convolution runs its kernel gradient, and everything inside a `scan` body,
-on a slow path; the same sum written as one matrix product over shifted slices does not.
-Memory traffic is then what costs, so the slices are shifted along the rows alone where
-that leaves the product wide enough, and results are taken apart by `split`, whose
-transpose is one concatenation, not by indexing, whose transpose is a sum of padded
-arrays. On accelerators the library convolution is the fast one. This file is the only
-place that chooses; `benchmarks.convolutions` compares.
+XLA's CPU convolution computes its kernel gradient, and everything inside a `scan` body, on
+a slow path; one matrix product over shifted slices avoids it. Memory traffic is then the
+bottleneck, so slices are shifted along the rows alone where the product stays wide enough,
+and results are separated by `split`, whose transpose is one concatenation, not by
+indexing, whose transpose is a sum of padded arrays. On accelerators the library
+convolution is the fastest. `benchmarks.convolutions` compares the implementations.
 """
 
 import functools
@@ -19,7 +18,7 @@ from distilljax.types import Array
 
 Formulation = Literal["auto", "library", "im2col", "rows"]
 
-NARROW = 8  # channels below which the products of `rows` would be too narrow
+NARROW = 8  # number of channels below which the products of `rows` are too narrow
 
 
 def conv2d(
@@ -30,13 +29,13 @@ def conv2d(
     padding: int = 1,
     formulation: Formulation = "auto",
 ) -> Array:
-    """Two-dimensional convolution (cross-correlation, as networks use the word).
+    """Computes a two-dimensional convolution (cross-correlation, as usual for networks).
 
     Args:
       images: f32[b, h, w, c].
       kernel: f32[kh, kw, c, d].
-      strides: step of the window, vertical and horizontal.
-      padding: zeros added on every side.
+      strides: vertical and horizontal stride.
+      padding: number of zeros added on every side.
       formulation: `library` is XLA's convolution; `im2col` one matrix product over all
         kh kw shifts of the image; `rows` one over its kw horizontal shifts, whose kh
         results are shifted vertically and added. `auto` takes the library on accelerators;

@@ -1,4 +1,4 @@
-"""Layers that the architectures share."""
+"""Layers shared by the architectures."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,7 +14,7 @@ Norm = Literal["instance", "group", "layer", "none"]
 Pooling = Literal["avg", "max", "none"]
 Init = Literal["torch", "he"]
 
-GROUPS = 4  # of norm=group
+GROUPS = 4  # number of groups of norm=group
 
 Initializer = Callable[..., Array]
 
@@ -22,12 +22,18 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def kernel_init(init: Init) -> Initializer:
-    """`torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: normal, variance 2/fan_in."""
+    """Returns the initialiser of kernels.
+
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: truncated normal, variance 2/fan_in.
+    """
     return _uniform_fan_in if init == "torch" else nn.initializers.he_normal()
 
 
 def bias_init(init: Init, fan_in: int) -> Initializer:
-    """`torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in of the kernel; `he`: zeros."""
+    """Returns the initialiser of biases, with fan_in of the kernel.
+
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: zeros.
+    """
     if init == "he":
         return nn.initializers.zeros_init()
     bound = fan_in**-0.5
@@ -41,9 +47,9 @@ def bias_init(init: Init, fan_in: int) -> Initializer:
 class Conv(nn.Module):
     """Convolution with bias; weights `kernel` [kh, kw, c, d] and `bias` [d].
 
-    Instance normalisation takes away what is the same at all pixels of a channel. Before
-    it (`then="instance"`) the bias is a weight without effect, as it is in published
-    networks, and time is saved by not adding it: its gradient is zero, not rounding.
+    Instance normalisation subtracts the mean of each channel, so a bias before it
+    (`then="instance"`) has no effect. It remains a parameter, as in published networks, but
+    is not added, which saves time: its gradient is exactly zero, not rounding error.
     """
 
     features: int
@@ -56,7 +62,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h', w', features]."""
+        """Maps f32[b, h, w, c] to f32[b, h', w', features]."""
         size, channels = self.kernel_size, images.shape[-1]
         fan_in = size * size * channels
         kernel = self.param(
@@ -81,7 +87,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, d] -> f32[b, features]."""
+        """Maps f32[b, d] to f32[b, features]."""
         return nn.Dense(
             self.features,
             kernel_init=kernel_init(self.scheme),
@@ -90,17 +96,17 @@ class Dense(nn.Module):
 
 
 class Normalisation(nn.Module):
-    """Instance, group (four groups) or layer norm; none of them keeps statistics.
+    """Instance, group (four groups) or layer norm, without running statistics.
 
     Instance norm is group norm with one group per channel, eps 1e-5, with a learned
-    scale (1 at first) and bias (0 at first) per channel.
+    scale (initially 1) and bias (initially 0) per channel.
     """
 
     kind: Norm
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h, w, c]."""
+        """Maps f32[b, h, w, c] to f32[b, h, w, c]."""
         if self.kind == "none":
             return x
         channels = x.shape[-1]
@@ -120,11 +126,14 @@ class Normalisation(nn.Module):
 
 
 def pool(x: Array, kind: Pooling) -> Array:
-    """2x2 pooling, stride 2; an odd last row or column is dropped.
+    """Pools 2x2 with stride 2; an odd last row or column is dropped.
 
     Args:
       x: f32[b, h, w, c], h and w at least 2 unless `kind` is `none`.
       kind: `avg`, `max` or `none`.
+
+    Raises:
+      InputError: a side below 2.
     """
     if kind == "none":
         return x
@@ -147,11 +156,11 @@ class Classifier(nn.Module):
         self.head = Dense(self.num_classes, self.scheme)
 
     def features(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, d], the input of the linear layer."""
+        """Maps f32[b, h, w, c] to f32[b, d], the input of the linear layer."""
         return self.backbone(images)
 
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, k], logits."""
+        """Maps f32[b, h, w, c] to f32[b, k], logits."""
         return self.head(self.backbone(images))
 
 

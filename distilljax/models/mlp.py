@@ -14,9 +14,9 @@ from distilljax.types import Array, Model
 class Config(Base):
     """Hidden layers of equal width with ReLU, then one linear layer."""
 
-    width: int = option(128, "Units of every hidden layer.", low=1)
+    width: int = option(128, "Units per hidden layer.", low=1)
     depth: int = option(2, "Number of hidden layers.", low=1)
-    init: Init = option("torch", "Weights at the start: PyTorch's default, or He's.")
+    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
 
 
 class MLP(nn.Module):
@@ -26,7 +26,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, width]."""
+        """Maps f32[b, h, w, c] to f32[b, width]."""
         x = images.reshape(images.shape[0], -1)
         for _ in range(self.config.depth):
             x = nn.relu(Dense(self.config.width, self.config.init)(x))
@@ -34,5 +34,5 @@ class MLP(nn.Module):
 
 
 def make(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
-    """The network as pure functions for images of `image_shape` (h, w, c)."""
+    """Returns the network as pure functions for images of `image_shape` (h, w, c)."""
     return as_model(Classifier(MLP(config), num_classes, config.init), image_shape)

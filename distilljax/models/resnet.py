@@ -1,4 +1,4 @@
-"""The ResNets for small images (He et al. 2016), as dataset distillation uses them."""
+"""ResNets for small images (He et al. 2016), as used in dataset distillation."""
 
 import dataclasses
 from typing import Literal
@@ -23,27 +23,31 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # depth -> blocks of each stage
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """A 3x3 stem, four stages of residual blocks, a global mean, then one linear layer.
+    """A 3x3 stem, four stages of residual blocks, global average pooling, one linear layer.
 
-    Each stage after the first doubles the channels and halves the image, an odd side
-    rounded up. Width 64 on 32x32x3 images with 10 classes is the network of the
-    published tables: 512 features, 11,173,962 parameters at depth 18 and 21,282,122 at
-    depth 34. Convolutions have no bias.
+    Each stage after the first doubles the channels and halves the sides, rounded up.
+    Width 64 on 32x32x3 images with 10 classes is the network of the published tables: 512
+    features, 11,173,962 parameters at depth 18 and 21,282,122 at depth 34. Convolutions
+    have no bias.
 
-    Departures: batch norm, which some tables use, is not offered; the global mean is
-    the published 4x4 average pooling for images of 25 to 32 pixels a side, which end as
-    4x4, and also serves others.
+    Departures: batch norm, which some tables use, is not available; global average pooling
+    equals the published 4x4 pooling for sides of 25 to 32 pixels, whose last feature map is
+    4x4, and also works for other sizes.
     """
 
-    depth: Literal[18, 34] = option(18, "Layers, the shortcuts' convolutions left out.")
-    width: int = option(64, "Channels of the first stage; doubled by each other.", low=1)
+    depth: Literal[18, 34] = option(
+        18, "Number of layers, without the convolutions of shortcuts."
+    )
+    width: int = option(
+        64, "Channels of the first stage; each further stage doubles them.", low=1
+    )
     norm: Norm = option("instance", "Normalisation after each convolution.")
-    init: Init = option("torch", "Weights at the start: PyTorch's default, or He's.")
-    conv: Formulation = option("auto", "How convolutions are computed.")
+    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    conv: Formulation = option("auto", "Implementation of convolutions.")
 
 
 class NormedConv(nn.Module):
-    """Convolution without bias, then norm; as many zeros around as keep the size."""
+    """Convolution without bias and with same-size padding, then norm."""
 
     config: Config
     features: int
@@ -52,7 +56,7 @@ class NormedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, ceil(h / strides), ceil(w / strides), features]."""
+        """Maps [b, h, w, c] to [b, ceil(h / strides), ceil(w / strides), features], f32."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1], self.features)
         out = conv2d(
@@ -77,7 +81,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, ceil(h / strides), ceil(w / strides), features]."""
+        """Maps [b, h, w, c] to [b, ceil(h / strides), ceil(w / strides), features], f32."""
         inner = nn.relu(NormedConv(self.config, self.features, 3, self.strides)(x))
         inner = NormedConv(self.config, self.features)(inner)
         if inner.shape != x.shape:
@@ -92,7 +96,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, 8 width]."""
+        """Maps f32[b, h, w, c] to f32[b, 8 width]."""
         config = self.config
         x = nn.relu(NormedConv(config, config.width)(images))
         for stage, num_blocks in enumerate(BLOCKS[config.depth]):
@@ -109,7 +113,7 @@ class ResNet(nn.Module):
 
 
 def make(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
-    """The network as pure functions for images of `image_shape` (h, w, c).
+    """Returns the network as pure functions for images of `image_shape` (h, w, c).
 
     Raises:
       InputError: when called, if the last stage is one pixel under instance norm.

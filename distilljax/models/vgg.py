@@ -1,4 +1,4 @@
-"""VGG-11 for small images (Simonyan & Zisserman 2015), as DC, DSA and MTT test with it."""
+"""VGG-11 for small images (Simonyan & Zisserman 2015), as used by DC, DSA and MTT."""
 
 import dataclasses
 
@@ -18,25 +18,25 @@ from distilljax.models.layers import (
 )
 from distilljax.types import Array, InputError, Model
 
-STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))  # channels of each convolution, in widths
+STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))  # channels of each convolution / width
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """Eight 3x3 convolutions with norm and ReLU, five 2x2 maxima, then one linear layer.
+    """Eight 3x3 convolutions with norm and ReLU, five 2x2 max poolings, one linear layer.
 
-    Grey images get three zeros on every side of the first convolution in place of one,
-    by which 28x28 becomes 32x32: five halvings fit, and the last norm sees 2x2 pixels.
+    The first convolution pads grey images by three pixels instead of one, so that 28x28
+    becomes 32x32: five halvings fit, and the last norm has 2x2 pixels.
     Width 64 on 32x32x3 images with 10 classes is the published network: 512 features,
     9,231,114 parameters.
     """
 
     width: int = option(
-        64, "Channels of the first convolution; the last have 8 times it.", low=1
+        64, "Channels of the first convolution; the last have 8 times as many.", low=1
     )
     norm: Norm = option("instance", "Normalisation after each convolution.")
-    init: Init = option("torch", "Weights at the start: PyTorch's default, or He's.")
-    conv: Formulation = option("auto", "How convolutions are computed.")
+    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    conv: Formulation = option("auto", "Implementation of convolutions.")
 
 
 class VGG(nn.Module):
@@ -46,7 +46,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """f32[b, h, w, c] -> f32[b, h' w' 8 width]."""
+        """Maps f32[b, h, w, c] to f32[b, h' w' 8 width]."""
         config, x = self.config, images
         padding = 3 if images.shape[-1] == 1 else 1
         height, width = images.shape[1:3]
@@ -72,7 +72,7 @@ class VGG(nn.Module):
 
 
 def make(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
-    """The network as pure functions for images of `image_shape` (h, w, c).
+    """Returns the network as pure functions for images of `image_shape` (h, w, c).
 
     Raises:
       InputError: when called, if images are too small to be halved five times.

@@ -1,4 +1,4 @@
-"""Probes: what can be measured along a training run.
+"""Probes: measurements along a training run.
 
 Each entry of `PROBES` is one module: a docstring with what it measures and its source,
 `Config`, and `make(config, model) -> Probe`.

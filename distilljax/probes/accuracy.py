@@ -25,16 +25,16 @@ class Config(Base):
     """Accuracy and loss."""
 
     images: int | None = option(
-        None, "Most images looked at, as many of each class; none: all.", low=1
+        None, "Maximum number of images, class-balanced; none: all.", low=1
     )
-    chunk: int = option(500, "Images in one pass.", low=1)
+    chunk: int = option(500, "Images computed at a time.", low=1)
 
 
 def make(config: Config, model: Model) -> Probe:
-    """The probe; quantities `accuracy`, in 0..1, and `loss`, the mean cross-entropy.
+    """Returns the probe; quantities `accuracy`, in [0, 1], and `loss`, mean cross-entropy.
 
-    A label that is a distribution counts as its largest entry for the accuracy. Both
-    are exact for the images looked at.
+    The class of a soft label is that of its largest entry. Both quantities are exact on the
+    images used.
     """
 
     def measure(key: Key, point: Point, source: Source) -> Quantities:

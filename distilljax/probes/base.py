@@ -1,4 +1,4 @@
-"""What a probe is: a pair of pure functions that look at a network in training."""
+"""The interface of a probe: a pair of pure functions of a network in training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Quantities = dict[str, Estimate]
 
 
 class Point(NamedTuple):
-    """Where a network in training is looked at."""
+    """A point of a training run at which quantities are measured."""
 
     params: Params
     elapsed: Array  # f32[], iterations since the last point; 0 at the first
@@ -22,12 +22,12 @@ class Point(NamedTuple):
 class Probe(NamedTuple):
     """A measurement along a training run.
 
-    The state is what a later point is compared with; it hangs on the first and on the
-    last point alone, so that a run that was cut starts again from those two. The same
-    key at every point gives common random numbers: smooth curves.
+    The state holds what later points are compared with; it depends on the first and the
+    previous point alone, so that an interrupted run can resume from those two. The same key
+    at every point gives common random numbers and hence smooth curves.
     """
 
-    # What the probe looks at of a set, and of real images to compare it with:
+    # Selects examples of a set and of real images to compare it with:
     # (set, reference) -> (source, reference). Outside jit, once for all points.
     select: Callable[[Source, Source], tuple[Source, Source]]
     # (key, point, source, reference) -> state at the first point.
@@ -40,7 +40,7 @@ def stateless(
     function: Callable[[Key, Point, Source], Quantities],
     images: int | None = None,
 ) -> Probe:
-    """A probe that remembers and compares nothing; of at most `images` of a set."""
+    """Returns a probe without state, on at most `images` examples of a set."""
 
     def select(source: Source, reference: Source) -> tuple[Source, Source]:
         chosen = subset(source, images)
@@ -58,7 +58,7 @@ def stateless(
 
 
 def arrays(source: Source) -> tuple[Any, Callable[[Any], Batch]]:
-    """Arrays with one leading axis, and what makes a batch of part of them."""
+    """Returns arrays with one leading axis, and the function from a slice to a batch."""
     if isinstance(source, Batch):
         return source, lambda part: part
 
@@ -71,13 +71,12 @@ def arrays(source: Source) -> tuple[Any, Callable[[Any], Batch]]:
 
 
 def subset(source: Source, num: int | None) -> Source:
-    """About `num` examples, the first of each class, as many of each.
+    """Returns the first examples of each class, about `num` in all, class-balanced.
 
     Args:
-      source: a real set, or a class-ordered batch with as many images of each class, as
-        distilled sets are.
-      num: a multiple of the classes, else rounded down to one, but not below one image of
-        each class. None, or as many as there are: the source itself.
+      source: a real set, or a class-ordered, class-balanced batch such as a distilled set.
+      num: rounded down to a multiple of the number of classes, at least one image per
+        class. None, or at least the size of the source: the source itself.
 
     Returns:
       The source, or a preprocessed batch of that size.
@@ -96,6 +95,6 @@ def subset(source: Source, num: int | None) -> Source:
 
 
 def exact(value: Array, of: str) -> Estimate:
-    """A figure that no probe had a part in."""
+    """Returns an exact value as an estimate without error or probes."""
     value = jnp.asarray(value)
     return Estimate(value, jnp.zeros_like(value), jnp.asarray(0, jnp.int32), of)

@@ -1,8 +1,8 @@
 """The largest and the smallest eigenvalues of the Hessian of the mean loss on a set.
 
-Lanczos with full reorthogonalisation (see `distilljax.curvature.estimators`). What stands
-for the standard error of an eigenvalue is its residual |H v - value v|: an eigenvalue of
-the Hessian lies at most that far away.
+Lanczos with full reorthogonalisation (see `distilljax.curvature.estimators`). The
+residual |H v - value v| is reported as the standard error of an eigenvalue: an eigenvalue
+of the Hessian lies at most that far away.
 """
 
 import dataclasses
@@ -28,13 +28,15 @@ from distilljax.types import Estimate, Key, Model
 class Config(Base):
     """Extreme eigenvalues of the Hessian."""
 
-    top: int = option(3, "How many of the largest.", low=1)
-    bottom: int = option(1, "How many of the smallest.", low=0)
-    num_iters: int = option(20, "Iterations of Lanczos, one product each.", low=2)
-    images: int | None = option(
-        500, "Most images looked at, as many of each class; none: all.", low=1
+    top: int = option(3, "Number of largest eigenvalues.", low=1)
+    bottom: int = option(1, "Number of smallest eigenvalues.", low=0)
+    num_iters: int = option(
+        20, "Lanczos iterations, one Hessian-vector product each.", low=2
     )
-    chunk: int = option(100, "Images in one pass.", low=1)
+    images: int | None = option(
+        500, "Maximum number of images, class-balanced; none: all.", low=1
+    )
+    chunk: int = option(100, "Images computed at a time.", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +46,7 @@ class Config(Base):
 
 
 def make(config: Config, model: Model) -> Probe:
-    """The probe; quantities `top_1`, ... from the largest down, `bottom_1`, ... up."""
+    """Returns the probe; `top_1`, ... from the largest down, `bottom_1`, ... up."""
     loss_fn = cross_entropy(model.apply)
 
     def measure(key: Key, point: Point, source: Source) -> Quantities:

@@ -27,20 +27,22 @@ from distilljax.types import Key, Model
 class Config(Base):
     """Spectral density of the Hessian."""
 
-    num_probes: int = option(4, "Random first directions.", low=1)
-    num_iters: int = option(30, "Iterations of Lanczos, one product each.", low=2)
-    images: int | None = option(
-        500, "Most images looked at, as many of each class; none: all.", low=1
+    num_probes: int = option(4, "Number of random start vectors.", low=1)
+    num_iters: int = option(
+        30, "Lanczos iterations, one Hessian-vector product each.", low=2
     )
-    chunk: int = option(100, "Images in one pass.", low=1)
+    images: int | None = option(
+        500, "Maximum number of images, class-balanced; none: all.", low=1
+    )
+    chunk: int = option(100, "Images computed at a time.", low=1)
 
 
 def make(config: Config, model: Model) -> Probe:
-    """The probe.
+    """Returns the probe.
 
     Quantities `nodes` and `weights`, f32[num_probes, num_iters], the quadrature of each
-    probe (what `estimators.smoothed_density` takes); `mean` and `root_mean_square` of
-    the eigenvalues.
+    probe (input of `estimators.smoothed_density`); `mean` and `root_mean_square` of the
+    eigenvalues.
     """
     loss_fn = cross_entropy(model.apply)
 

@@ -1,10 +1,9 @@
 """The trace of the Hessian of the mean loss on a set (Yang et al. 2024, sec. 4.3).
 
-Departures: the paper stops probing when a running mean stands still; here the number of
-probes is given and the standard error reported. The probes are the same at every point
-of a run, so that curves are smooth without a moving average. On a set of more than
-`batch` images each probe meets a random batch of its own, and the standard error holds
-that choice too.
+Departures: the paper stops when the running mean converges; here the number of probes is
+fixed and the standard error is reported. The probes are the same at every point of a run,
+so that curves are smooth without a moving average. On a set of more than `batch` images
+each probe uses its own random batch, and the standard error includes that choice.
 """
 
 import dataclasses
@@ -30,17 +29,21 @@ from distilljax.types import Key, Model
 class Config(Base):
     """Trace of the Hessian."""
 
-    num_probes: int = option(100, "Random probes.", low=1)
+    num_probes: int = option(100, "Number of random probes.", low=1)
     batch: int | None = option(
-        50, "Images a probe, where the set has more; none: all images.", low=1
+        50, "Images per probe, sampled from a larger set; none: all images.", low=1
     )
-    chunk: int = option(100, "Images in one pass, where a probe meets all images.", low=1)
-    kind: Literal["rademacher", "gaussian"] = option("rademacher", "Kind of probes.")
-    together: int = option(1, "Probes computed side by side.", low=1)
+    chunk: int = option(
+        100, "Images computed at a time when a probe uses all images.", low=1
+    )
+    kind: Literal["rademacher", "gaussian"] = option(
+        "rademacher", "Distribution of the probes."
+    )
+    together: int = option(1, "Probes vmapped at a time.", low=1)
 
 
 def make(config: Config, model: Model) -> Probe:
-    """The probe; one quantity, `hessian_trace`."""
+    """Returns the probe; one quantity, `hessian_trace`."""
     loss_fn = cross_entropy(model.apply)
 
     def measure(key: Key, point: Point, source: Source) -> Quantities:

@@ -32,38 +32,40 @@ from distilljax.types import Array, Batch, Key, Model
 class Config(Base):
     """Empirical neural tangent kernel."""
 
-    images: int = option(100, "Most images of a set, as many of each class.", low=1)
+    images: int = option(100, "Maximum number of images of a set, class-balanced.", low=1)
     reference: int = option(
-        100, "Real images to compare with, as many of each class.", low=1
+        100, "Number of real images to compare with, class-balanced.", low=1
     )
     ridge: float = option(
-        1e-3, "Ridge of the kernel regression, as a share of the mean diagonal.", above=0
+        1e-3, "Ridge of the kernel regression, relative to the mean diagonal.", above=0
     )
     block: int | None = option(
-        None, "Images whose Jacobians are held at once; none: 256 MiB of them.", low=1
+        None,
+        "Images whose Jacobians are in memory at a time; none: 256 MiB of them.",
+        low=1,
     )
 
 
 class State(NamedTuple):
-    """Kernels to compare with."""
+    """Kernels of the first and the previous point."""
 
     first: Array  # f32[n, n]
     last: Array  # f32[n, n]
 
 
 def make(config: Config, model: Model) -> Probe:
-    """The probe.
+    """Returns the probe.
 
     Quantities, on the set unless said otherwise:
-      distance: of the kernel from that of the first point, in 0..1;
-      velocity: its change since the last point, for each iteration;
-      label_alignment, centred_label_alignment: with the labels;
-      real_alignment: centred, of the kernel between classes with that of the reference,
-        real images that the network does not learn;
+      distance: from the kernel of the first point, in [0, 1];
+      velocity: distance from the kernel of the previous point, per iteration;
+      label_alignment, centred_label_alignment: alignment with the labels;
+      real_alignment: centred alignment of the kernel between class means with that of the
+        reference, real images not in the training set;
       effective_rank: exp of the entropy of the spectrum (Roy & Vetterli 2007);
       condition_number: largest over smallest eigenvalue;
-      linearised_accuracy: share of the reference that kernel ridge regression on the set
-        predicts rightly: the network, linearised where it is, trained on the set.
+      linearised_accuracy: accuracy on the reference of kernel ridge regression on the set,
+        that is, of the network linearised at its current parameters and trained on the set.
     """
 
     def batch(source: Source) -> Batch:

@@ -1,8 +1,8 @@
-"""Expert trajectories: what networks pass through when they are trained on real data.
+"""Expert training: networks trained on real data, for trajectory matching.
 
-Trajectory matching (Cazenavette et al. 2022, arXiv 2203.11932) sets out from them.
-`init` and `epoch` train one expert; `vmap` or `lax.map` over them trains many. Their
-parameters are kept as flat vectors, see `distilljax.core.parameters`.
+See Cazenavette et al. 2022, arXiv 2203.11932. `init` and `epoch` train one expert; `vmap`
+or `lax.map` over them trains many. Trajectories hold parameters as flat vectors, see
+`distilljax.core.parameters`.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from distilljax.types import Array, Batch, Key, LossFn, Model, Params, RealSet
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Config):
-    """How an expert is trained on real data: SGD at a constant rate."""
+    """Training recipe of an expert: SGD with a constant learning rate."""
 
     lr: float = option(0.01, "Learning rate.", above=0)
     momentum: float = option(0.0, "Momentum.", low=0, high=1)
     weight_decay: float = option(0.0, "Weight decay, added to the gradient.", low=0)
-    batch: int = option(256, "Images a step.", low=1)
+    batch: int = option(256, "Batch size.", low=1)
     augment: str = option(DSA, "Augmentation of each batch; empty for none.")
     sam_rho: float = option(
         0.0, "Radius of sharpness-aware minimisation; 0: plain SGD.", low=0
@@ -37,7 +37,7 @@ class Recipe(Config):
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """SGD as the recipe asks."""
+    """Returns the SGD optimizer of a recipe."""
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),
         optax.sgd(recipe.lr, momentum=recipe.momentum or None),
@@ -45,14 +45,14 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def sharpness_aware(loss_fn: LossFn, rho: float) -> LossFn:
-    """The loss at the worst point near the weights, to first order.
+    """Returns the loss at the worst point near the weights, to first order.
 
     L(w + rho g / ||g||) with g = grad L(w) taken as a constant (Foret et al. 2021, arXiv
     2010.01412, eq. 2), so that its gradient is theirs (eq. 3). The norm is over all
     parameters; both gradients see the same batch.
 
     Departures: the flat-minimum experts of FTD (Du et al. 2023, arXiv 2211.11004) are
-    trained with GSAM, which descends the gap between the two losses besides.
+    trained with GSAM, which also minimises the gap between the two losses.
     """
 
     def perturbed(params: Params, batch: Batch) -> Array:
@@ -64,33 +64,33 @@ def sharpness_aware(loss_fn: LossFn, rho: float) -> LossFn:
 
 
 def epoch_key(key: Key, which: Array | int, epoch: Array | int) -> Key:
-    """What is random in one epoch of one expert; epoch 0 is its initialisation.
+    """Returns the key of one epoch of one expert; epoch 0 is its initialisation.
 
-    It depends on nothing else, so experts may be trained in any order, in any company.
+    It depends on nothing else, so experts can be trained in any order and grouping.
     """
     return jax.random.fold_in(jax.random.fold_in(key, which), epoch)
 
 
 def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
-    """An expert at epoch 0; `key` is its `epoch_key` of epoch 0."""
+    """Returns an expert at epoch 0; `key` is its `epoch_key` of epoch 0."""
     return inner.init(model.init(key), optimizer(recipe))
 
 
 def epoch(
     key: Key, model: Model, real: RealSet, recipe: Recipe, state: InnerState
 ) -> tuple[InnerState, Array]:
-    """One pass over the real set, in an order of its own.
+    """Trains an expert for one epoch in random order.
 
     Args:
-      key: the `epoch_key`; settles order and augmentation.
+      key: the `epoch_key`, for order and augmentation.
       model: the network.
-      real: what to train on. The batch size is lowered to split the set evenly, see
-        `sampling.even_batches`; what does not divide is left out of this pass.
-      recipe: how to train.
-      state: the expert after the epoch before. May be one of a stack, under `vmap`.
+      real: training set. The batch size is lowered to split the set evenly, see
+        `sampling.even_batches`; the remainder is left out of this epoch.
+      recipe: training recipe.
+      state: the expert after the previous epoch; may be batched under `vmap`.
 
     Returns:
-      The state after the pass, and the mean of the losses before its steps, f32[]; with
+      The state after the epoch, and the mean of the losses before its steps, f32[]; with
       `sam_rho` of the perturbed losses.
     """
     order_key, augment_key = jax.random.split(key)
@@ -105,7 +105,7 @@ def epoch(
 
     loss_fn = losses.cross_entropy(model.apply)
     chunk = inner.cache_chunk(size)
-    if recipe.sam_rho:  # the perturbation is that of the whole batch
+    if recipe.sam_rho:  # the perturbation needs the gradient of the whole batch
         loss_fn, chunk = sharpness_aware(loss_fn, recipe.sam_rho), None
     inputs = (positions, jax.random.split(augment_key, num_steps))
     state, history = inner.unroll(

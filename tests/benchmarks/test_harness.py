@@ -215,7 +215,7 @@ def test_other_numbers_are_refused_before_anything_is_timed():
     for value in (2e-3, float("nan")):
         with pytest.raises(InputError, match="tm: gradient differs"):
             side_by_side.check("tm", {"loss": 0.0, "gradient": value}, 1e-3)
-    with pytest.raises(InputError, match="'sgd' is none of bptt, gm"):
+    with pytest.raises(InputError, match="'sgd' is not one of bptt, gm"):
         side_by_side.Config(work="bptt,sgd")
 
 

@@ -208,7 +208,7 @@ def test_precisions_that_a_backend_does_not_have(
         asked.append((len(keys), protocol.steps, len(batch.labels), len(test.labels)))
         return jnp.array([0.5, 0.7])
 
-    monkeypatch.setattr(precision.evaluate, "fresh_accuracy", fresh_accuracy)
+    monkeypatch.setattr(precision.evaluation, "fresh_accuracy", fresh_accuracy)
     expected = {"step": 1.0, "meta_gradient": 1.0}
     monkeypatch.setattr(precision, "reference", lambda *_: expected)
     monkeypatch.setattr(contest, "difference", lambda *_: 1e-4)
@@ -431,7 +431,7 @@ def test_the_flags_of_all_are_flags(name):
 def test_only_what_there_is_can_be_named():
     assert every.Config().names == list(every.RUNS)
     assert every.Config(only="memory,methods").names == ["memory", "methods"]
-    with pytest.raises(FieldError, match=r"^only=.*'memo' is none of methods, memory"):
+    with pytest.raises(FieldError, match=r"^only=.*'memo' is not one of methods, memory"):
         every.Config(only="methods,memo")
 
 

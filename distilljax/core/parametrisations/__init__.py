@@ -1,8 +1,8 @@
-"""How a distilled set is stored: what is learned is a code that decodes to images.
+"""Storage formats of distilled sets: a learned code that decodes to images.
 
 Each entry of `PARAMETRISATIONS` is a module with `Config` and
 `make(config, image_shape, num_classes, ipc) -> Parametrisation`. The code takes at most
-the storage of `ipc` images a class; what it decodes to may be more images.
+the storage of `ipc` images per class; it may decode to more images.
 """
 
 from distilljax.core.parametrisations import direct, memory, multi_formation

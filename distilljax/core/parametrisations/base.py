@@ -1,4 +1,4 @@
-"""What a parametrisation is."""
+"""The interface of a parametrisation."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,20 +13,20 @@ def _as_it_is(distilled: DistilledSet) -> DistilledSet:
 
 
 class Parametrisation(NamedTuple):
-    """A storage form of distilled sets.
+    """A storage format of distilled sets.
 
-    A stored set is a `DistilledSet` whose `images` are a code (a pytree of arrays) and
-    whose labels may be fewer than the images it decodes to.
+    A stored set is a `DistilledSet` whose `images` are a code (a pytree of arrays); it may
+    have fewer labels than the images it decodes to.
     """
 
     encode: Callable[[DistilledSet], DistilledSet]  # images -> the nearest code
     decode: Callable[[DistilledSet], DistilledSet]  # differentiable
-    images_per_class: int | None  # that a stored set decodes to; None: as many as given
+    images_per_class: int | None  # after decoding; None: as many as before encoding
 
 
 DIRECT = Parametrisation(_as_it_is, _as_it_is, None)
 
 
 def stored_numbers(stored: DistilledSet) -> int:
-    """How many numbers the code of the images takes."""
+    """Returns the number of floats in the code of the images."""
     return sum(leaf.size for leaf in jax.tree.leaves(stored.images))

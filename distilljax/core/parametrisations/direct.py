@@ -1,4 +1,4 @@
-"""The images themselves."""
+"""The identity parametrisation: images are learned directly."""
 
 import dataclasses
 
@@ -8,11 +8,11 @@ from distilljax.core.parametrisations.base import DIRECT, Parametrisation
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """Images are stored as they are."""
+    """Images are stored directly, without a code."""
 
 
 def make(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, ipc: int
 ) -> Parametrisation:
-    """Nothing is decoded; a set has `ipc` images a class."""
+    """Returns the identity parametrisation; a set has `ipc` images per class."""
     return DIRECT._replace(images_per_class=ipc)

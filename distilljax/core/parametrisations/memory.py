@@ -1,13 +1,13 @@
 """Memory addressing (Deng & Russakovsky 2022, arXiv 2206.02916, section 3.2).
 
-All images of all classes share m bases B of lower resolution; image i is read from them
-by its coefficients A, then enlarged by bilinear interpolation (half-pixel centres):
+All images of all classes share m bases B of lower resolution; image i is their linear
+combination with coefficients A, upsampled by bilinear interpolation (half-pixel centres):
 
     x_i = enlarge( sum_j A_ij B_j )
 
-Departures: the number of bases follows from the storage that `ipc` images a class would
-take, coefficients counted in; bases and coefficients start as the best approximation of
-given images of that form (the leading singular vectors), not as noise.
+Departures: the number of bases follows from the storage budget of `ipc` images per class,
+which includes the coefficients; bases and coefficients are initialised to the best
+approximation of given images (the leading singular vectors), not to noise.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from distilljax.types import Array, DistilledSet
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """Images are combinations of a few bases that all classes share."""
+    """Images are linear combinations of a few bases shared by all classes."""
 
     images: int | None = option(
-        None, "Images of each class that are read; none: five for each of --ipc.", low=1
+        None, "Decoded images per class; none: five times --ipc.", low=1
     )
     bases: int | None = option(
-        None, "Bases m; none: as many as the storage of --ipc images allows.", low=1
+        None, "Number of bases; none: as many as the storage of --ipc images allows.", low=1
     )
-    downsample: int = option(2, "How many times smaller the sides of a basis are.", low=1)
+    downsample: int = option(2, "Factor by which the sides of a basis are reduced.", low=1)
 
 
 class Memory(NamedTuple):
@@ -46,11 +46,11 @@ class Memory(NamedTuple):
 def make(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, ipc: int
 ) -> Parametrisation:
-    """Stored sets are a `Memory` that decodes to `images` a class.
+    """Returns the parametrisation: a `Memory` that decodes to `images` per class.
 
     Raises:
-      FieldError: more bases than images, or than the storage allows; sides that
-        `downsample` does not divide.
+      FieldError: more bases than images, or than the storage allows; sides not divisible
+        by `downsample`.
     """
     h, w, c = image_shape
     f = config.downsample
@@ -82,7 +82,7 @@ def make(
     def encode(distilled: DistilledSet) -> DistilledSet:
         small = jax.image.resize(distilled.images, (num, *low), "bilinear")
         u, s, vt = jnp.linalg.svd(small.reshape(num, -1), full_matrices=False)
-        # A basis has entries of about 1, as images have.
+        # Scaled so that bases have entries of order 1, like images.
         size = vt.shape[1] ** 0.5
         bases = (vt[:num_bases] * size).reshape(-1, *low)
         coefficients = u[:, :num_bases] * (s[:num_bases] / size)

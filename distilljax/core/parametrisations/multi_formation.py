@@ -1,10 +1,10 @@
 """Multi-formation (IDC; Kim et al. 2022, arXiv 2205.14959, section 3.2).
 
-A stored image is a mosaic of f x f small ones; each decodes to an image of full size by
-bilinear interpolation (half-pixel centres), so that a set holds f^2 times the images in
-the same storage. A stored image has one label for all that it decodes to.
+A stored image is a mosaic of f x f small images; each decodes to a full-size image by
+bilinear interpolation (half-pixel centres), so that a set holds f^2 times as many images in
+the same storage. All images decoded from one stored image share its label.
 
-Departures: the start is given as images of full size and reduced by antialiased bilinear
+Departures: the initial images are given at full size and reduced by antialiased bilinear
 interpolation; sides must be divisible by f.
 """
 
@@ -20,18 +20,20 @@ from distilljax.types import Array, DistilledSet
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """A stored image is a mosaic of smaller ones."""
+    """A stored image is a mosaic of smaller images."""
 
-    factor: int = option(2, "Small images along each side of a stored one.", low=2)
+    factor: int = option(
+        2, "Number of small images along each side of a stored image.", low=2
+    )
 
 
 def make(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, ipc: int
 ) -> Parametrisation:
-    """Stored sets have `ipc` images a class and decode to ipc * factor^2.
+    """Returns the parametrisation: `ipc` mosaics per class decode to ipc * factor^2 images.
 
     Raises:
-      FieldError: the images cannot be divided so.
+      FieldError: the sides are not divisible by `factor`.
     """
     h, w, c = image_shape
     f = config.factor

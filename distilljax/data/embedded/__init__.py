@@ -1,1 +1,1 @@
-"""The data set that comes with the package; see README.md in this folder."""
+"""The data set included in the package; see README.md in this folder."""

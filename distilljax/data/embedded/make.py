@@ -1,10 +1,10 @@
-"""Makes the embedded subset of Fashion-MNIST from the set that TFDS has prepared.
+"""Creates the embedded subset of Fashion-MNIST from the set prepared by TFDS.
 
     python -m distilljax.data.embedded.make --data_dir=DIR [--out=FILE]
 
-An image is chosen if the SHA-256 of the seed and its pixels is among the smallest of its
-class in its split, so the choice does not depend on the order of the records. Images that
-occur in both splits are left out of both.
+The images of each class and split with the smallest SHA-256 of seed and pixels are
+selected, so that the selection does not depend on the order of the records. Images that
+occur in both splits are excluded from both.
 """
 
 import argparse
@@ -30,7 +30,7 @@ CLASS_NAMES = (
     "bag",
     "ankle boot",
 )
-# Of the whole splits, by `source_digest`.
+# `source_digest` of the complete splits.
 SOURCE_DIGESTS = {
     "train": "fb88a2f5c1b590c907f860b47803d006e4fa7b276cdb551799af9d443accdff7",
     "test": "0b381379398a0943a88bf3864ff3f5177903dcf178030b4b74c495294b38fa7c",
@@ -38,7 +38,7 @@ SOURCE_DIGESTS = {
 
 
 def source_digest(split: Split) -> str:
-    """SHA-256, hex, of the sorted SHA-256 digests of each image's pixels and label byte."""
+    """Returns the hex SHA-256 of the sorted SHA-256 of each image's pixels and label."""
     digests = sorted(
         hashlib.sha256(image.tobytes() + bytes([int(label)])).digest()
         for image, label in zip(*split, strict=True)
@@ -51,7 +51,7 @@ def _keys(split: Split) -> list[bytes]:
 
 
 def choose(split: Split, num_per_class: int, other: Split) -> Split:
-    """The chosen images of each class, ordered by class and within it by hash."""
+    """Selects images of each class, ordered by class, then by hash."""
     keys, excluded = _keys(split), set(_keys(other))
     chosen: list[int] = []
     for label in range(len(CLASS_NAMES)):
