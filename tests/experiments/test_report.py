@@ -22,14 +22,14 @@ from experiments.lab.html import MOST_PIXELS, PIXELS_SHOWN, STYLE, el, join, pic
 from experiments.report import collect as report_collect
 from experiments.report import run as report_run
 from experiments.report import verdicts as report_verdicts
+from tests.experiments.agreement.records import record as agreement
+from tests.experiments.influence.records import record as influence
 from tests.experiments.test_claims import (
     DATASET,
     METHODS,
-    agreement,
     attributes,
     distill,
     dynamics,
-    influence,
     mixing,
     recognition,
 )
