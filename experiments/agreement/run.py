@@ -20,7 +20,7 @@ images a class, one network a set, the iteration chosen by hand):
     | gm   |           .51  |          .58  |           35 |
     | tm   |           .57  |          .63  |           90 |
 
-What differs here:
+Differences from the paper:
 - Accuracies are matched to the members nearest to that of each network
   (`analysis.agreement.matched`), by a straight line read off at equal accuracy; no
   iteration is chosen. `iteration` is the median of the members found. A window holds
