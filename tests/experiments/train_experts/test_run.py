@@ -21,9 +21,10 @@ from distilljax.models import mlp
 from distilljax.training import evaluation, expert
 from distilljax.types import InputError
 from experiments.lab.data import prepare
+from experiments.lab.experts import identify_experts
 from experiments.train_experts import run as train_experts_run
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 FILES = {
     "config.json",
     "experts.json",
@@ -127,13 +128,13 @@ def test_the_store_says_what_the_experts_are(finished, dataset):
     store = trajectories.open(finished[0])
     chosen = config(dataset, finished[0])
     prepared = prepare(chosen)
-    store.check(train_experts_run.identify(chosen, prepared))
+    store.check(identify_experts(chosen, prepared))
     described = store.description
     assert described.dataset["fingerprint"] == data.load(str(dataset)).fingerprint
     assert described.recipe == chosen.recipe.to_dict()
     other = config(dataset, "x", "--mlp.width=9", "--held_out=6", "--preprocess=none")
     with pytest.raises(InputError) as caught:
-        store.check(train_experts_run.identify(other, prepare(other)))
+        store.check(identify_experts(other, prepare(other)))
     for part in ("model.config.width is 8", "held_out is 5", "preprocessing is normalise"):
         assert part in str(caught.value)
 
@@ -141,6 +142,28 @@ def test_the_store_says_what_the_experts_are(finished, dataset):
 def test_a_finished_run_is_shown_again(finished, dataset, capsys):
     assert train_experts_run.run(config(dataset, finished[0])) == finished[1]
     assert "trained before" in capsys.readouterr().out
+
+
+def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "summary.json").write_bytes(b"{")
+    train_experts_run.run(config(dataset, workdir))
+    assert_same_run(workdir, finished)
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    (line,) = said
+    assert line.endswith("computed again")
+    assert "summary.json cannot be read" in line
+
+
+def test_a_summary_of_another_version_is_refused(finished, dataset, tmp_path):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    path = workdir / "summary.json"
+    path.write_text(json.dumps({**finished[1], "format": 0}))
+    with pytest.raises(InputError, match=r"format 0 of experiments\.train_experts, and"):
+        train_experts_run.run(config(dataset, workdir))
+    assert json.loads(path.read_text())["format"] == 0
 
 
 class Killed(BaseException):
@@ -173,7 +196,7 @@ def test_cut_again_and_again_it_is_the_same_run_bit_for_bit(
         (io.Checkpoints, "save", 1, False, "experts 1 after epoch 0"),  # and its record
         (io.Checkpoints, "save", 2, True, "experts 1 after epoch 0"),
         (trajectories.Store, "write", 2, False, "experts 1 after epoch 2"),
-        (figures, "expert_curves", 1, False, "experts 2 after epoch 0"),
+        (train_experts_run, "expert_curves", 1, False, "experts 2 after epoch 0"),
     ):
         with monkeypatch.context() as patched:
             dies(patched, owner, name, call, after=after)
