@@ -15,8 +15,8 @@ test set is read once, at the end.
 """
 
 import dataclasses
-import json
 import pathlib
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core.parametrisations import stored_numbers
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import write_json
+from distilljax.io.files import read_json, write_json
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
@@ -52,7 +52,7 @@ from experiments.lab.pictures import image_grid
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
 from experiments.lab.sets import displayable
-from experiments.lab.workdir import identity_of, open_workdir, workdir_path
+from experiments.lab.workdir import claim_data, identity_of, open_workdir, workdir_path
 
 NAME = "experiments.distill"
 
@@ -102,6 +102,7 @@ def run(config: Config) -> Summary:
 def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     setting = make_setting(config)
+    claim_data(workdir, setting.prepared.data)
     _keep_experts(workdir, setting.experts)
     result = _distil(config, setting, workdir)
     distilled_at = time.perf_counter()
@@ -138,7 +139,7 @@ def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) ->
         return
     path = workdir / "experts.json"
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else described
+        held = read_json(path) if path.exists() else described
     except (OSError, ValueError):
         raise InputError(
             f"{path} is damaged; choose another --workdir, or delete {workdir}"
@@ -164,7 +165,10 @@ def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Res
     """
     metrics = workdir / "metrics.jsonl"
     checkpoints = io.Checkpoints(workdir / "checkpoints")
-    records.keep_until(metrics, checkpoints.latest_step() or 0)
+    done = checkpoints.latest_step() or 0
+    if missing := records.keep_until(metrics, done):
+        text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
+        print(text, file=sys.stderr, flush=True)
     with Display(_title(config, setting)) as display:
         try:
             return loop.run(

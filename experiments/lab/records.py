@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, Required, TypedDict, TypeVar
 
 from distilljax.io.environment import Environment
-from distilljax.io.files import write_json
+from distilljax.io.files import read_json, write_json
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 
@@ -216,9 +216,7 @@ def finished_summary(
     """
     path = workdir / SUMMARY
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no JSON object")
+        found = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -45,7 +45,7 @@ from experiments.lab.networks import model_of
 from experiments.lab.options import SeedOption, WorkdirOption
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
-from experiments.lab.workdir import open_workdir, workdir_path
+from experiments.lab.workdir import claim_data, open_workdir, workdir_path
 from experiments.train_experts.figures import expert_curves
 from experiments.train_experts.programs import Programs
 from experiments.train_experts.record import Summary
@@ -97,11 +97,12 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     prepared = prepare(config)
     loaded = prepared.data
+    claim_data(workdir, loaded)
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     description = _describe(config, prepared, parameters.num_params(model))
     store = _store(config, workdir, description)
     metrics = workdir / "metrics.jsonl"
-    checkpoints = io.Checkpoints(workdir / "checkpoints")
+    checkpoints = _open_checkpoints(config, workdir, metrics)
     try:
         _train(config, _programs(config, model, prepared), store, checkpoints, metrics)
     finally:
@@ -199,6 +200,36 @@ def _bytes(num: float) -> str:
     return f"{num:.{0 if units[0] == 'B' else 1}f} {units[0]}"
 
 
+def _numbers(config: Config, step: int) -> range:
+    """Returns the experts that are trained in a step of the run, see `_train`."""
+    first = step // (config.epochs + 1) * config.together
+    return range(first, min(first + config.together, config.experts))
+
+
+def _open_checkpoints(
+    config: Config, workdir: pathlib.Path, metrics: pathlib.Path
+) -> io.Checkpoints:
+    """Returns the checkpoints of the run; `metrics` ends with the latest of them.
+
+    Where records are missing there is nothing to resume, and the checkpoints are dropped.
+    """
+    folder = workdir / "checkpoints"
+    checkpoints = io.Checkpoints(folder)
+    latest = checkpoints.latest_step()
+    done = -1 if latest is None else latest
+    records.keep_until(metrics, done, by=("step", "expert"))
+    held = {(record["expert"], record["step"]) for record in records.read(metrics)}
+    steps = range(done + 1)
+    missing = sum((i, s) not in held for s in steps for i in _numbers(config, s))
+    if not missing:
+        return checkpoints
+    print(f"{metrics} lacks {missing} records; computed again", file=sys.stderr, flush=True)
+    checkpoints.close()
+    shutil.rmtree(folder)
+    records.keep_until(metrics, -1)
+    return io.Checkpoints(folder)
+
+
 def _train(
     config: Config,
     programs: Programs,
@@ -214,16 +245,11 @@ def _train(
     num_rows = config.epochs + 1
     num_steps = -(-config.experts // config.together) * num_rows
 
-    def numbers(step: int) -> range:
-        first = step // num_rows * config.together
-        return range(first, min(first + config.together, config.experts))
-
     latest = checkpoints.latest_step()
     done = -1 if latest is None else latest
-    records.keep_until(metrics, done)
     state: Any = None
     if latest is not None:
-        experts = numbers(done)
+        experts = _numbers(config, done)
         state = checkpoints.restore(done, programs.begin(experts)[0])
         print(
             f"resuming in {store.path}: experts {_range(experts)} after epoch "
@@ -231,9 +257,9 @@ def _train(
         )
 
     ahead = [step for step in range(done + 1, num_steps) if step % num_rows]
-    display = _Display(config, sum(len(numbers(step)) for step in ahead))
+    display = _Display(config, sum(len(_numbers(config, step)) for step in ahead))
     for step in range(done + 1, num_steps):
-        experts, epoch = numbers(step), step % num_rows
+        experts, epoch = _numbers(config, step), step % num_rows
         programs.compile(len(experts))
         started = time.perf_counter()
         if epoch == 0:
