@@ -66,6 +66,7 @@ def keep_until(path: pathlib.Path, step: int, by: Sequence[str] = ("step",)) -> 
         for record in read(path)
         if record["step"] <= step
     }
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")
+    if path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")
     return step - len({r["step"] for r in kept.values() if r["step"] >= 1})

@@ -137,12 +137,30 @@ def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys, ho
 
 
 @pytest.mark.parametrize("how", ["truncated", "emptied", "deleted"])
-def test_without_its_history_a_run_has_the_same_numbers(finished, dataset, tmp_path, how):
+def test_without_its_history_a_run_has_the_same_numbers(
+    finished, dataset, tmp_path, capsys, how
+):
     workdir = copied(finished, tmp_path)
     (workdir / "summary.json").unlink()
     damage(how, workdir / "metrics.jsonl", workdir / "config.json")
     again = distill_run.run(config(dataset, workdir, *BPTT))
     assert again["accuracy"] == finished[1]["accuracy"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "lacks" in line]
+    (line,) = said
+    assert line.endswith(" of 12 steps; loss.png is drawn without them")
+
+
+def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(dataset.read_bytes())
+    chosen = config(moved, tmp_path / "run", *BPTT, "--steps=1", "--whole_epochs=0")
+    distill_run.run(chosen)
+    (tmp_path / "run" / "summary.json").unlink()
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
+    with pytest.raises(InputError, match="holds a run on other data"):
+        distill_run.run(chosen)
 
 
 def test_a_broken_history_is_refused_by_name(finished, dataset, tmp_path):

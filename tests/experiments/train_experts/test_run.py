@@ -23,6 +23,7 @@ from distilljax.types import InputError
 from experiments.lab.data import prepare
 from experiments.lab.experts import identify_experts
 from experiments.train_experts import run as train_experts_run
+from tests.experiments.helpers import damage
 
 ROOT = pathlib.Path(__file__).parents[3]
 FILES = {
@@ -207,6 +208,63 @@ def test_cut_again_and_again_it_is_the_same_run_bit_for_bit(
     train_experts_run.run(config(dataset, tmp_path))
     assert "experts 2 after epoch 2" in capsys.readouterr().out
     assert_same_run(tmp_path, finished)
+
+
+def cut(monkeypatch, dataset, workdir, *more, saves=3):
+    """A run that dies when it has saved so many epochs."""
+    with monkeypatch.context() as patched:
+        dies(patched, io.Checkpoints, "save", saves, after=True)
+        with pytest.raises(Killed):
+            train_experts_run.run(config(dataset, workdir, *more))
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "deleted"])
+def test_experts_whose_history_is_lost_are_trained_again(
+    finished, dataset, tmp_path, monkeypatch, capsys, how
+):
+    """A summary of the records that are left would be one of fewer experts."""
+    cut(monkeypatch, dataset, tmp_path, saves=4)
+    metrics = tmp_path / "metrics.jsonl"
+    damage(how, metrics, metrics)
+    capsys.readouterr()
+    train_experts_run.run(config(dataset, tmp_path))
+    assert_same_run(tmp_path, finished)
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    (line,) = said
+    assert line.startswith(f"{metrics} lacks ")
+    assert line.endswith(" records; computed again")
+
+
+def test_a_broken_history_is_refused_by_name(dataset, tmp_path, monkeypatch):
+    cut(monkeypatch, dataset, tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("{" + metrics.read_text())
+    with pytest.raises(InputError, match=r"metrics\.jsonl has a damaged line .* delete it"):
+        train_experts_run.run(config(dataset, tmp_path))
+
+
+def test_experts_side_by_side_keep_a_record_each_when_cut(dataset, tmp_path, monkeypatch):
+    more = ["--experts=3", "--together=2"]
+    straight = (
+        tmp_path / "straight",
+        train_experts_run.run(config(dataset, tmp_path / "straight", *more)),
+    )
+    cut(monkeypatch, dataset, tmp_path / "cut", *more, saves=2)
+    summary = train_experts_run.run(config(dataset, tmp_path / "cut", *more))
+    assert summary["held_out_accuracy"] == straight[1]["held_out_accuracy"]
+    assert summary["held_out_accuracy"]["seeds"] == 3
+    assert history(tmp_path / "cut") == history(straight[0])
+
+
+def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path, monkeypatch):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(dataset.read_bytes())
+    cut(monkeypatch, moved, tmp_path / "run")
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
+    with pytest.raises(InputError, match="holds a run on other data"):
+        train_experts_run.run(config(moved, tmp_path / "run"))
 
 
 @pytest.mark.slow
