@@ -7,7 +7,8 @@ from experiments.coresets.report import EXPERIMENT
 from experiments.lab.claims import Record
 from experiments.lab.paper import BEYOND
 from experiments.lab.records import checked
-from tests.experiments.distill.made import COMMON, PROTOCOL, spread
+from tests.experiments.common import COMMON
+from tests.experiments.distill.made import PROTOCOL, spread
 
 
 def record(**config):

@@ -9,7 +9,8 @@ from experiments.cross_architecture.report import EXPERIMENT
 from experiments.lab.claims import Record
 from experiments.lab.paper import BEYOND
 from experiments.lab.records import checked
-from tests.experiments.distill.made import COMMON, spread
+from tests.experiments.common import COMMON
+from tests.experiments.distill.made import spread
 
 RANDOM = "random, 10 per class"
 

@@ -5,6 +5,7 @@ import numpy as np
 from experiments.distill.record import Summary
 from experiments.lab.claims import Record
 from experiments.lab.records import checked
+from tests.experiments.common import COMMON
 
 METHODS = ("tm", "bptt", "gm", "dm")
 PROTOCOL = {
@@ -17,22 +18,6 @@ PROTOCOL = {
     "weight_decay": 0.0,
     "decay_at": None,
     "augment": "",
-}
-COMMON = {
-    "dataset": {"name": "cifar10", "source": "tfds", "fingerprint": "18d4b97e"},
-    "peak_memory_bytes": 2**30,
-    "environment": {
-        "distilljax": "0.1.0",
-        "python": "3.11.7",
-        "jax": "0.10.2",
-        "jaxlib": "0.10.2",
-        "flax": "0.12.8",
-        "optax": "0.2.8",
-        "numpy": "2.4.6",
-        "device": "1 x cpu cpu",
-        "machine": "x86_64, Linux",
-        "finished": "2026-11-25",
-    },
 }
 
 
