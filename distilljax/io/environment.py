@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import resource
 import sys
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import jax
 
@@ -24,7 +24,7 @@ class Environment(TypedDict):
     numpy: str
     device: str  # number, platform and kind
     machine: str  # processor architecture, operating system
-    finished: str  # date, ISO 8601
+    finished: NotRequired[str]  # date, ISO 8601; older records lack it
 
 
 def environment() -> Environment:

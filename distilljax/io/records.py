@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distilljax.io.files import parse_json, replacing
@@ -50,13 +50,23 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def keep_until(path: pathlib.Path, step: int) -> int:
+def keep_until(path: pathlib.Path, step: int, by: Sequence[str] = ("step",)) -> int:
     """Leaves one record of each step up to `step`; a resumed run writes those after it.
+
+    Args:
+      path: the file.
+      step: the last that is kept.
+      by: fields that tell records apart; of those that agree in them, the last is left.
 
     Returns:
       How many steps from 1 to `step` have no record: 0 unless the file was changed.
     """
-    kept = {record["step"]: record for record in read(path) if record["step"] <= step}
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")
-    return step - sum(1 <= number <= step for number in kept)
+    kept = {
+        tuple(record[name] for name in by): record
+        for record in read(path)
+        if record["step"] <= step
+    }
+    if path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")
+    return step - len({r["step"] for r in kept.values() if r["step"] >= 1})

@@ -1,1 +1,1 @@
-"""See `experiments.coresets.run`."""
+"""Networks trained on chosen real images: random ones, herding and k-centre."""

@@ -1,10 +1,10 @@
-"""What chosen real images are worth: random ones, herding and k-centre, in one table.
+"""Test chosen real images: random ones, herding and k-centre, in one table.
 
     python -m experiments.coresets --dataset=embedded --ipcs=1,10
     python -m experiments.coresets --baselines=herding --ipcs=50 --protocol=dc
 
 One row for each way to choose, one column for each number of images per class;
-`summary.json` holds it with every network's accuracy, the pictures show what was chosen.
+`summary.json` holds it with every network's accuracy, the pictures show the images.
 Networks with the same number train from the same initial weights.
 
 `random` draws anew for each network, from the whole training split, as the random
@@ -20,38 +20,39 @@ that are missing.
 """
 
 import dataclasses
-import json
 import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from distilljax import data
-from distilljax.analysis.statistics import spread
+from distilljax import data, launch
+from distilljax.analysis.statistics import Spread, spread
 from distilljax.config import FieldError, chooses, option
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import write_json
 from distilljax.models import MODELS
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol, fresh_accuracy
 from distilljax.types import Array, Batch, Key, Model, RealSet
+from experiments.coresets.record import Summary
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.baselines import BASELINES, RANDOM, parse_baselines, select_baselines
-from experiments.lab.data import DataOptions, Prepared, prepare
+from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepare
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import model_of
+from experiments.lab.options import SeedOption, WorkdirOption, parse_integers
 from experiments.lab.pictures import image_grid
 from experiments.lab.progress import duration
+from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.sets import displayable
 from experiments.lab.table import CellTable, training_cost
+from experiments.lab.terminal import new_table, show_table
 from experiments.lab.workdir import identity_of, open_workdir, workdir_path
+
+NAME = "experiments.coresets"
 
 
 @chooses(
@@ -62,25 +63,19 @@ from experiments.lab.workdir import identity_of, open_workdir, workdir_path
     changed={"convnet": {"width": 32}},
 )
 @dataclasses.dataclass(frozen=True)
-class Config(DataOptions):
+class Config(WorkdirOption, SeedOption, DataOptions):
     """Options of the experiment."""
 
     ipcs: str = option("1,10", "Images per class, with commas.")
     baselines: str = option(
         ",".join(BASELINES), f"Ways to choose, with commas: {', '.join(BASELINES)}."
     )
-    protocol: Literal["study", "dc", "dsa"] = option(
-        "study", "How networks are trained on the images."
-    )
+    protocol: Literal["study", "dc", "dsa"] = option("study", "Training of the networks.")
     seeds: int = option(5, "Networks trained in each cell.", low=2)
-    seed: int = option(0, "Settles the networks.", low=0, high=2**31 - 1)
-    workdir: str | None = option(
-        None, "Where the results go; none: a folder under runs/ named by the settings."
-    )
 
 
 class _Cell(NamedTuple):
-    """One way to choose, at one number of images per class."""
+    """A way to choose with a number of images per class."""
 
     baseline: str
     ipc: int
@@ -88,45 +83,35 @@ class _Cell(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Networks cost what their number of images does."""
+        """Number of images."""
         return str(self.ipc)
 
     @property
     def title(self) -> str:
-        """In progress lines."""
+        """Name in progress lines."""
         return f"{self.baseline}, {self.ipc} per class"
 
 
-def _ipcs(config: Any) -> list[int]:
-    try:
-        numbers = [int(part) for part in config.ipcs.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
-        reason = "expected different positive integers with commas, such as 1,10"
-        raise FieldError("ipcs", config.ipcs, reason)
-    return numbers
-
-
-def run(config: Any) -> dict[str, Any]:
-    """Fills the table; returns what `summary.json` holds.
+def run(config: Config) -> Summary:
+    """Fills the table; returns the contents of `summary.json`.
 
     Raises:
       InputError: options, data or a working directory that cannot be used.
     """
-    names, ipcs = parse_baselines(config.baselines), _ipcs(config)
+    names = parse_baselines(config.baselines)
+    ipcs = parse_integers(config.ipcs, "ipcs", low=1, example="1,10")
     numbers = "-".join(map(str, ipcs))
     label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
-    workdir = workdir_path("experiments.coresets", config, label)
-    with open_workdir(workdir, "experiments.coresets", config):
+    workdir = workdir_path(NAME, config, label)
+    with open_workdir(workdir, NAME, config):
         summary = _run(config, names, ipcs, workdir)
     _show(summary, workdir)
     return summary
 
 
 def _run(
-    config: Any, names: Sequence[str], ipcs: Sequence[int], workdir: pathlib.Path
-) -> dict[str, Any]:
+    config: Config, names: Sequence[str], ipcs: Sequence[int], workdir: pathlib.Path
+) -> Summary:
     prepared = prepare(config)
     loaded = prepared.data
     smallest = int(prepared.real.class_sizes.min())
@@ -171,7 +156,7 @@ def _run(
 
 
 def _cells(
-    config: Any, names: Sequence[str], ipcs: Sequence[int], fingerprint: str
+    config: Config, names: Sequence[str], ipcs: Sequence[int], fingerprint: str
 ) -> list[_Cell]:
     elsewhere = ("ipcs", "baselines", "dataset")  # in the cell, and the fingerprint
     settings = {n: v for n, v in identity_of(config).items() if n not in elsewhere}
@@ -185,7 +170,7 @@ def _cells(
 def _training(
     model: Model, protocol: EvaluationProtocol, key: Key, batch: Batch, test: RealSet
 ) -> Callable[[Key, Batch, RealSet], Array]:
-    """Accuracy of one network, compiled for arguments like these."""
+    """Returns the accuracy of one network, compiled for arguments like these."""
 
     @jax.jit
     def compute(key: Key, batch: Batch, test: RealSet) -> Array:
@@ -201,7 +186,7 @@ def _unstacked(sets: Batch) -> list[Batch]:
 def _draw(
     workdir: pathlib.Path, ipc: int, prepared: Prepared, sets: Mapping[str, Batch]
 ) -> None:
-    """At one image a class one picture, a row for each baseline; else one for each."""
+    """Draws one picture, a row a baseline, at one image a class; else one for each."""
     loaded = prepared.data
     shown = {
         name: displayable(prepared.transform, stack.images[0])
@@ -225,58 +210,48 @@ def _draw(
 
 
 def _summarise(
-    config: Any,
+    config: Config,
     workdir: pathlib.Path,
     prepared: Prepared,
     table: CellTable[_Cell],
-) -> dict[str, Any]:
-    accuracy: dict[str, dict[str, Any]] = {cell.baseline: {} for cell in table.cells}
+) -> Summary:
+    accuracy: dict[str, dict[str, Spread]] = {cell.baseline: {} for cell in table.cells}
     for cell in table.cells:
-        record = table.record(cell)
-        figures_of_cell = {n: record[n] for n in ("mean", "std", "seeds", "values")}
-        accuracy[cell.baseline][str(cell.ipc)] = figures_of_cell
+        values = table.record(cell)["values"]
+        accuracy[cell.baseline][str(cell.ipc)] = spread(values)
     loaded = prepared.data
-    chosen_from = {
-        name: len((loaded.train if name == RANDOM else prepared.rest).labels)
-        for name in accuracy
-    }
-    summary = {
+    summary: Summary = {
         "accuracy": accuracy,
-        "chosen_from": chosen_from,
-        "protocol": {"name": config.protocol, **PROTOCOLS[config.protocol].to_dict()},
-        "dataset": {
-            "name": loaded.name,
-            "source": loaded.source,
-            "fingerprint": loaded.fingerprint,
+        "chosen_from": {
+            name: len((loaded.train if name == RANDOM else prepared.rest).labels)
+            for name in accuracy
         },
+        "protocol": describe_protocol(config.protocol, PROTOCOLS[config.protocol]),
+        "dataset": describe_dataset(loaded),
         "seconds": table.seconds(),
         "peak_memory_bytes": peak_memory_bytes(),
         "environment": environment(),
     }
-    write_json(workdir / "summary.json", summary)
-    return json.loads(json.dumps(summary))
+    return write_summary(workdir, Summary, summary)
 
 
-def _show(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def _show(summary: Summary, workdir: pathlib.Path) -> None:
     accuracy = summary["accuracy"]
     ipcs = list(next(iter(accuracy.values())))
     seeds = next(iter(accuracy.values()))[ipcs[0]]["seeds"]
-    title = (
+    table = new_table(
         f"Test accuracy on {summary['dataset']['name']}, protocol "
-        f"{summary['protocol']['name']}: percent, mean ± std of {seeds} networks"
+        f"{summary['protocol']['name']}",
+        ("chosen by", *(f"{ipc} per class" for ipc in ipcs)),
+        caption=f"Percent: mean ± standard deviation of {seeds} networks.",
     )
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("chosen by")
-    for ipc in ipcs:
-        table.add_column(f"{ipc} per class", justify="right", no_wrap=True)
     for name, row in accuracy.items():
         table.add_row(name, *(spelt_accuracy(row[ipc]) for ipc in ipcs))
-    print(title)
-    Console().print(table)
+    show_table(table, 40 + 14 * len(ipcs))
     seconds = duration(summary["seconds"])
     print(f"{seconds}. summary.json, cells.jsonl and the pictures lie in {workdir}")
 
 
-def main(config: Any) -> None:
-    """Entry of the command line."""
-    run(config)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)

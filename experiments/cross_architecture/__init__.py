@@ -1,1 +1,1 @@
-"""See `experiments.cross_architecture.run`."""
+"""Networks of several architectures trained on distilled sets."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of `experiments.distill`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

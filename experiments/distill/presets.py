@@ -29,7 +29,7 @@ class Preset:
     experiment: Mapping[str, Any]  # other options of experiments.distill
 
     def values(self) -> dict[str, Any]:
-        """What `--preset` puts in place of the defaults."""
+        """Returns the options that `--preset` puts in place of the defaults."""
         return {
             "method": self.method,
             self.method: self.settings.to_dict(),
@@ -138,7 +138,7 @@ def _dm() -> dict[str, Preset]:
 
 def _tm() -> dict[str, Preset]:
     def log_rate(rate: float, inner_lr: float) -> float:
-        """What the published rate of eta is for log eta; see `methods.tm`."""
+        """Returns the rate of log eta for a published rate of eta; see `methods.tm`."""
         return rate / inner_lr**2
 
     made = {}
@@ -193,17 +193,17 @@ def _tm() -> dict[str, Preset]:
     return made
 
 
-# Method -> name -> preset. A variant's name belongs to one method.
+# Method -> name -> preset. The name of a variant belongs to one method.
 BY_METHOD = {"bptt": _bptt(), "gm": _gm(), "dm": _dm(), "tm": _tm()}
 
 
 def values(name: str, given: Mapping[str, object]) -> dict[str, Any]:
-    """What the preset of that name puts in place of the defaults.
+    """Returns the options that a preset puts in place of the defaults.
 
     Args:
       name: of the preset.
-      given: the flags given, by name; the method is the first that has the preset where
-        none is.
+      given: the flags given, by name. Without `method` among them, it is the first method
+        that has the preset.
 
     Raises:
       InputError: the method that is given has no such preset.

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The part of the report on the sets themselves: claim, table, pictures."""
 
 import pathlib
 import tempfile
@@ -7,41 +7,65 @@ from typing import Any
 
 from distilljax import io
 from distilljax.analysis.statistics import student
+from experiments.distill import study
+from experiments.distill.record import Summary
 from experiments.lab.accuracy import TRAINED_ON
 from experiments.lab.claims import (
+    EVERY,
     METHODS,
     NAMES,
     NO_SPREAD,
+    Claim,
     Every,
     Node,
     Reading,
     Record,
     absent_readings,
-    check_paired,
     configured_network,
     in_order,
+    paired,
     paper_value,
     per_class,
     set_name,
 )
+from experiments.lab.experiment import Experiment, Fact
 from experiments.lab.html import Content, Markup, beside, data_table, el, picture
-from experiments.lab.paper import IPC, MIXING, STANDARD
+from experiments.lab.paper import IPC, MIXING, STANDARD, WORTH
+from experiments.lab.parts import (
+    configured_networks,
+    listed,
+    set_label,
+    spelt_mean,
+    spelt_percent,
+    whole_config,
+)
 from experiments.lab.pictures import image_grid
-from experiments.lab.sections import listed, set_label, spelt_mean, spelt_percent
 from experiments.lab.sets import displayable
 
+Records = Sequence[Record[Summary]]
 
-def _beats_random(records: Sequence[Record]) -> Node:
+
+def _method(record: Record[Summary]) -> str:
+    return str(record.config.get("method"))
+
+
+def _ipc(record: Record[Summary]) -> int:
+    return int(record.config.get("ipc") or 0)
+
+
+def _beats_random(records: Records) -> Node:
     found: list[Node] = []
     about: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": True}
     for record in records:
-        method, ipc = str(record.config.get("method")), int(record.config.get("ipc") or 0)
-        if method not in METHODS or "random" not in record.get("accuracy"):
+        accuracy, method = record.summary["accuracy"], _method(record)
+        if method not in METHODS or "random" not in accuracy:
             continue
-        ours, random = (
-            record.numbers("accuracy", name, "values") for name in ("distilled", "random")
+        ours, random = paired(
+            record,
+            "accuracy",
+            accuracy["distilled"]["values"],
+            accuracy["random"]["values"],
         )
-        check_paired(record, "accuracy", ours, random)
         difference, interval = ours - random, student(ours - random)
         found.append(
             Reading(
@@ -50,9 +74,9 @@ def _beats_random(records: Sequence[Record]) -> Node:
                 value=float(difference.mean()),
                 interval=interval,
                 label=record.folder.rpartition("/")[2],
-                where=per_class(ipc),
+                where=per_class(_ipc(record)),
                 n=f"{len(difference)} networks",
-                paper=paper_value(STANDARD[method] - MIXING["random"][0], ipc),
+                paper=paper_value(STANDARD[method] - MIXING["random"][0], _ipc(record)),
                 scale=configured_network(record),
                 note="" if interval else NO_SPREAD,
                 folder=record.folder,
@@ -61,14 +85,18 @@ def _beats_random(records: Sequence[Record]) -> Node:
     return Every([*in_order(found), *absent_readings(METHODS, found, **about)])
 
 
-def grid(record: Record) -> Markup | None:
-    """The set that a run distilled; None where neither it nor its picture is there."""
+def grid(record: Record[Summary]) -> Markup | None:
+    """Returns a picture of the set; None where neither it nor the set is there.
+
+    Raises:
+      InputError: an artefact that cannot be read.
+    """
     folder = pathlib.Path(record.folder)
-    name, ipc = _set_name(record), record.config.get("ipc")
-    accuracy = record.get("accuracy", "distilled")
+    name = NAMES.get(_method(record), _method(record))
+    accuracy = spelt_mean(record.summary["accuracy"]["distilled"])
     caption = [
         el("strong", name),
-        f", {per_class(int(ipc or 0))}: {spelt_mean(accuracy)} % of test images. ",
+        f", {per_class(_ipc(record))}: {accuracy} % of test images. ",
         el("span", configured_network(record), class_="scale"),
     ]
     alt = f"The images that {name} distilled, a row or a column for each class"
@@ -85,63 +113,66 @@ def grid(record: Record) -> Markup | None:
         return picture(path, alt, caption)
 
 
-def _set_name(record: Record) -> str:
-    method = str(record.config.get("method"))
-    return NAMES.get(method, method)
-
-
-def _size_and_method(record: Record) -> tuple[int, int, str]:
+def _size_and_method(record: Record[Summary]) -> tuple[int, int, str]:
     """Large sets first, methods in the order of the claims."""
-    method = str(record.config.get("method"))
-    known = METHODS
-    at = known.index(method) if method in known else len(known)
-    return -int(record.config.get("ipc") or 0), at, record.folder
+    method = _method(record)
+    at = METHODS.index(method) if method in METHODS else len(METHODS)
+    return -_ipc(record), at, record.folder
 
 
-def _standard(records: Sequence[Record]) -> list[Markup]:
-    made = sorted(
-        (record for record in records if record.experiment == "distill"),
-        key=_size_and_method,
-    )
-    if not made:
+def _row(record: Record[Summary], names: Sequence[str]) -> list[Content]:
+    """Returns a row of the table: the accuracies by training set, with the paper's."""
+    accuracy, ipc = record.summary["accuracy"], _ipc(record)
+    label = set_name(f"{record.folder}/distilled.npz")
+    paper = {}
+    if ipc == IPC:
+        paper["distilled"] = spelt_percent(STANDARD.get(_method(record)))
+        paper["random"] = spelt_percent(MIXING["random"][0])
+    cells: list[Content] = [set_label(label, record.config.get("method")), str(ipc)]
+    for name in names:
+        if name in accuracy:
+            cells.append(beside(spelt_mean(accuracy[name]), paper.get(name)))
+        else:
+            cells.append(beside("–", None))
+    protocol = record.summary["protocol"]["name"]
+    return [*cells, f"{configured_network(record)}; {protocol}"]
+
+
+def _tables(records: Records) -> list[Markup]:
+    records = sorted(records, key=_size_and_method)
+    if not records:
         return []
-    names = [n for n in TRAINED_ON if any(n in r.get("accuracy") for r in made)]
-    rows = []
-    for record in made:
-        accuracy = record.get("accuracy")
-        method, ipc = record.config.get("method"), int(record.config.get("ipc") or 0)
-        cells: list[Content] = [
-            set_label(set_name(f"{record.folder}/distilled.npz"), method),
-            str(ipc),
-        ]
-        for name in names:
-            paper = None
-            if ipc == IPC and name == "distilled":
-                paper = spelt_percent(STANDARD.get(str(method)))
-            if ipc == IPC and name == "random":
-                paper = spelt_percent(MIXING["random"][0])
-            held = accuracy.get(name)
-            cells.append(beside(spelt_mean(held) if held else "–", paper if held else None))
-        protocol = record.get("protocol", "name")
-        cells.append(f"{configured_network(record)}; {protocol}")
-        rows.append(cells)
+    accuracies = [record.summary["accuracy"] for record in records]
+    names = [name for name in TRAINED_ON if any(name in of for of in accuracies)]
     head = ["set", "images per class", *(TRAINED_ON[n] for n in names), "network"]
-    seeds = sorted({int(r.number("accuracy", "distilled", "seeds")) for r in made})
+    seeds = sorted({of["distilled"]["seeds"] for of in accuracies})
     caption = (
         f"Test accuracy in percent: mean ± standard deviation of {listed(seeds)} networks."
     )
-    found: list[Content] = [grid(record) for record in made]
+    pictures: list[Content] = [grid(record) for record in records]
     return [
-        data_table(head, rows, caption),
+        data_table(head, [_row(record, names) for record in records], caption),
         el("h3", "The sets"),
-        el("div", found, class_="gallery"),
+        el("div", pictures, class_="gallery"),
     ]
+
+
+def title(record: Record[Summary]) -> str:
+    """Returns the network that the set was made with."""
+    return configured_network(record) if "model" in record.config else record.folder
+
+
+def _facts(records: Records) -> list[Fact]:
+    methods = {_method(record) for record in records}
+    named = ", ".join(NAMES[method] for method in METHODS if method in methods)
+    ipcs = listed(sorted({_ipc(record) for record in records}))
+    return [("Sets", f"{named}; {ipcs} per class" if named else "–")]
 
 
 CLAIMS = (
     Claim(
         "beats_random",
-        "standard",
+        WORTH,
         "Networks trained on a distilled set are more accurate than networks trained on as "
         "many random real images.",
         "Test accuracy on the set less that on random real images, network by network, is "
@@ -151,4 +182,17 @@ CLAIMS = (
         "grid.png",
         _beats_random,
     ),
+)
+
+EXPERIMENT = Experiment(
+    name="distill",
+    summary=Summary,
+    title=title,
+    sets=lambda _: [],
+    subjects=whole_config,
+    networks=configured_networks,
+    claims=CLAIMS,
+    contents=((WORTH, _tables),),
+    facts=_facts,
+    make_sets=study.make_sets,
 )

@@ -1,4 +1,4 @@
-"""Distil a data set into a few images per class, and say what they are worth.
+"""Distil a data set into a few images per class, and test networks trained on them.
 
     python -m experiments.distill
     python -m experiments.distill --method=dm --ipc=10
@@ -15,289 +15,53 @@ test set is read once, at the end.
 """
 
 import dataclasses
-import functools
-import json
 import pathlib
+import sys
 import time
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from distilljax import __version__, data, io, loop
-from distilljax.config import FieldError, chooses, option
+from distilljax import __version__, data, io, launch, loop
+from distilljax.analysis.statistics import Spread
 from distilljax.core import distilled as distilled_set
-from distilljax.core import parameters
-from distilljax.core.outer import Source
-from distilljax.core.parameters import Trajectories
-from distilljax.core.parametrisations import (
-    PARAMETRISATIONS,
-    Parametrisation,
-    stored_numbers,
-)
+from distilljax.core.parametrisations import stored_numbers
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import write_json
+from distilljax.io.files import read_json, write_json
 from distilljax.methods import METHODS
-from distilljax.models import MODELS
 from distilljax.training import evaluation
-from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
-from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet, Transform
+from distilljax.training.evaluation import EvaluationProtocol
+from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
 from experiments.distill.figures import loss_curve
+from experiments.distill.options import Config
+from experiments.distill.presets import PRESETS
+from experiments.distill.record import Notes, Summary
+from experiments.distill.setting import Setting, make_setting
+from experiments.lab import keys
 from experiments.lab.accuracy import (
     compare_accuracies,
     measure_accuracies,
     print_accuracies,
 )
-from experiments.lab.baselines import BASELINES, parse_baselines, select_baselines
-from experiments.lab.data import DataOptions, Prepared, prepare
-from experiments.lab.networks import model_of
+from experiments.lab.baselines import parse_baselines, select_baselines
+from experiments.lab.data import describe_dataset
 from experiments.lab.pictures import image_grid
 from experiments.lab.progress import Display, duration
+from experiments.lab.records import describe_protocol, finished_summary, write_summary
 from experiments.lab.sets import displayable
-from experiments.lab.workdir import identity_of, open_workdir, workdir_path
-from experiments.train_experts.run import identify
+from experiments.lab.workdir import claim_data, identity_of, open_workdir, workdir_path
 
+NAME = "experiments.distill"
 
-@chooses(
-    "model",
-    MODELS,
-    "convnet",
-    "Network that is trained on the distilled set.",
-    changed={"convnet": {"width": 32}},
-)
-@chooses("method", METHODS, "bptt", "How the set is learned.")
-@chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
-@dataclasses.dataclass(frozen=True)
-class Config(DataOptions):
-    """Options of the experiment."""
-
-    ipc: int = option(1, "Distilled images per class.", low=1)
-    steps: int = option(80, "Outer steps.", low=1)
-    init: Literal["real", "noise"] = option("real", "Images at the start.")
-    init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
-    labels: Literal["hard", "soft", "expert"] = option(
-        "hard",
-        "One class each; or labels to be learned, which begin soft or as the experts see "
-        "the images.",
-    )
-    confidence: float = option(
-        0.9, "Share of its own class in a label of labels=soft at the start.", above=0
-    )
-    experts_dir: str | None = option(
-        None, "Folder of expert trajectories, made by experiments.train_experts."
-    )
-    num_experts: int | None = option(
-        None, "How many of the experts are loaded; none: all.", low=1
-    )
-    score_every: int = option(20, "Outer steps between looks at held-out data.", low=1)
-    score_seeds: int = option(3, "Networks trained at each such look.", low=1)
-    protocol: Literal["study", "dc", "dsa", "mtt"] = option(
-        "study", "How networks are trained on the set, to choose it and to test it."
-    )
-    eval_seeds: int = option(5, "Networks trained for the final accuracy.", low=2)
-    baselines: str = option(
-        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
-    )
-    whole_epochs: int = option(
-        3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0
-    )
-    whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
-    seed: int = option(0, "Settles everything random.", low=0, high=2**31 - 1)
-    checkpoint_seconds: float = option(60.0, "Time between checkpoints.", low=0)
-    workdir: str | None = option(
-        None, "Where the results go; none: a folder under runs/ named by the settings."
-    )
-
-
-# How networks are trained on the whole set, for comparison.
+# Training on the whole set, for comparison.
 WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
 
 
-def _keys(config: Any) -> Key:
-    """Of the start and of the test, key[2]; apart from those of `loop.run`.
-
-    `fold_in(key, i)` is `split(key, n)[i]` with JAX's default generator, so that small
-    numbers would give the keys that the loop has split off.
-    """
-    return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1 << 20))
-
-
-def _matches_experts(config: Any) -> bool:
-    return METHODS[config.method].SOURCE == "experts"
-
-
-def _needs_experts(config: Any) -> bool:
-    return _matches_experts(config) or config.labels == "expert"
-
-
-def _check(config: Any) -> None:
-    """What can be refused before any data are read."""
-    parse_baselines(config.baselines)
-    group = getattr(config, config.method)
-    learned = getattr(group, "label_lr", 0.0)
-    if learned and config.labels == "hard":
-        reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
-        raise FieldError(f"{config.method}.label_lr", learned, reason)
-    if config.labels == "soft" and not learned:
-        reason = f"{config.method} does not learn them here"
-        if hasattr(group, "label_lr"):
-            reason += f"; give --{config.method}.label_lr"
-        raise FieldError("labels", "soft", reason)
-    if config.init_from and (config.parametrisation, config.labels) != ("direct", "hard"):
-        reason = "goes with --parametrisation=direct and --labels=hard alone"
-        raise FieldError("init_from", config.init_from, reason)
-    if config.experts_dir and not _needs_experts(config):
-        reason = f"--method={config.method} --labels={config.labels} uses none"
-        raise FieldError("experts_dir", config.experts_dir, reason)
-    if not config.experts_dir and _needs_experts(config):
-        reason = (
-            "a folder of expert trajectories is needed; make one with "
-            "python -m experiments.train_experts"
-        )
-        raise FieldError("experts_dir", None, reason)
-
-
-class _Setting:
-    """Everything a run needs, made from its configuration."""
-
-    def __init__(self, config: Any):
-        _check(config)
-        prepared = prepare(config)
-        self.data, rest, self.transform, self.real, self.held_out = prepared
-        k, shape = self.data.num_classes, self.data.image_shape
-        self.model = model_of(config, shape, k)
-        self.group = getattr(config, config.method)
-        self.parametrisation = self._parametrisation(config)
-        self.method = METHODS[config.method].make(
-            self.group, self.model, self.parametrisation
-        )
-        self.protocol: EvaluationProtocol = PROTOCOLS[config.protocol]
-        self.experts = self._load_experts(config, prepared)
-        self.source: Source = self.experts if _matches_experts(config) else self.real
-        self.start = self._start(config, rest)
-
-    def _parametrisation(self, config: Any) -> Parametrisation:
-        name = config.parametrisation
-        shape, k = self.data.image_shape, self.data.num_classes
-        try:
-            return PARAMETRISATIONS[name].make(getattr(config, name), shape, k, config.ipc)
-        except FieldError as error:
-            path = f"{name}.{error.path}"
-            raise FieldError(path, error.value, error.reason) from None
-
-    def _load_experts(self, config: Any, prepared: Prepared) -> Trajectories | None:
-        """What the method, or the labels at the start, need of the experts."""
-        self.experts_described: dict[str, Any] | None = None
-        if not _needs_experts(config):
-            return None
-        store = io.trajectories.open(config.experts_dir)
-        store.check(identify(config, prepared))
-        self.experts_described = store.description._asdict()
-        matched = _matches_experts(config)
-        last = self.group.last_epoch if matched else store.description.num_epochs
-        first = self.group.min_start if matched else last
-        return store.read(config.num_experts or len(store.complete), first, last)
-
-    def _start(self, config: Any, rest: data.Split) -> DistilledSet:
-        if config.init_from:
-            return self._continued(config)
-        per_class = self.parametrisation.images_per_class or config.ipc
-        smallest = int(self.real.class_sizes.min())
-        if per_class > smallest:
-            reason = (
-                f"{per_class} images of each class are wanted, the smallest has {smallest} "
-                "training images besides those held out; lower --ipc or --held_out"
-            )
-            raise FieldError("ipc", config.ipc, reason)
-        trusted = rest
-        if config.labels == "expert" and config.init == "real":
-            trusted = self._classified_right(rest, per_class, config)
-        chosen = data.subset(trusted, per_class, config.seed)
-        images = self.transform(jnp.asarray(chosen.images))
-        if config.init == "noise":
-            images = jax.random.normal(_keys(config)[0], images.shape)
-        if config.labels == "soft" and config.confidence * self.data.num_classes <= 1:
-            reason = f"must be more than chance, 1/{self.data.num_classes}"
-            raise FieldError("confidence", config.confidence, reason)
-        start = distilled_set.create(
-            images,
-            jnp.asarray(chosen.labels),
-            self.data.num_classes,
-            learning_rate=getattr(self.group, "inner_lr", 0.01),
-            confidence=config.confidence if config.labels == "soft" else 1.0,
-        )
-        if config.labels == "expert":
-            start = start._replace(label_logits=self._expert_logits(images))
-        return start
-
-    def _classified_right(
-        self, rest: data.Split, per_class: int, config: Any
-    ) -> data.Split:
-        """The images whose class the experts, by their mean logits, see (DATM)."""
-        chunks = np.array_split(rest.images, -(-len(rest.images) // 500))
-        seen = np.concatenate(
-            [
-                np.argmax(self._expert_logits(self.transform(jnp.asarray(chunk))), axis=-1)
-                for chunk in chunks
-            ]
-        )
-        right = seen == rest.labels
-        fewest = min(
-            int(right[rest.labels == j].sum()) for j in range(self.data.num_classes)
-        )
-        if fewest < per_class:
-            reason = (
-                f"the experts classify only {fewest} images of some class right, "
-                f"{per_class} of each are wanted; train them longer, or start from noise"
-            )
-            raise FieldError("experts_dir", config.experts_dir, reason)
-        return data.Split(rest.images[right], rest.labels[right])
-
-    def _expert_logits(self, images: Array) -> Array:
-        assert self.experts is not None
-        return _mean_logits(self.model, self.experts, images)
-
-    def _continued(self, config: Any) -> DistilledSet:
-        before = io.load(config.init_from)
-        num, *shape = before.distilled.images.shape
-        if before.class_names != self.data.class_names or tuple(shape) != tuple(
-            self.data.image_shape
-        ):
-            raise FieldError("init_from", config.init_from, "was made of other data")
-        if num != config.ipc * self.data.num_classes:
-            reason = f"has {num} images; set --ipc={num // self.data.num_classes}"
-            raise FieldError("init_from", config.init_from, reason)
-        if not _same(before.transform, self.transform):
-            reason = (
-                "was made with another preprocessing; give the --preprocess, --held_out "
-                "and --split_seed of the run that made it"
-            )
-            raise FieldError("init_from", config.init_from, reason)
-        return before.distilled
-
-
-def _same(a: Transform, b: Transform) -> bool:
-    (kind_a, arrays_a), (kind_b, arrays_b) = data.to_arrays(a), data.to_arrays(b)
-    return kind_a == kind_b and all(
-        bool(jnp.allclose(arrays_a[name], arrays_b[name], atol=1e-6)) for name in arrays_a
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
-    """Logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
-    restore = parameters.unflatten(model)
-
-    def logits(vector: Array) -> Array:
-        return model.apply(restore(vector.astype(jnp.float32)), images)
-
-    return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
-
-
 def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
-    """Held-out accuracy, the mean over fresh networks trained on the set."""
+    """Returns the held-out accuracy, the mean over fresh networks trained on the set."""
 
     def score(key: Key, distilled: DistilledSet, held_out: RealSet) -> Array:
         return evaluation.fresh_accuracy(
@@ -312,96 +76,50 @@ def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> lo
     return score
 
 
-def run(config: Any) -> dict[str, Any]:
+def run(config: Config) -> Summary:
     """Distils, tests, and writes everything into the working directory.
 
     Returns:
-      What `summary.json` holds: accuracies (fractions), times (seconds), versions.
+      The contents of `summary.json`: accuracies (fractions), times (seconds), versions.
 
     Raises:
       InputError: data, settings or working directory that cannot be used, or an outer
         loss that explodes; then `last_good.npz` holds the set before that.
     """
-    label = f"{pathlib.Path(config.dataset).stem}-{config.method}-ipc{config.ipc}"
-    workdir = workdir_path("experiments.distill", config, label)
-    with open_workdir(workdir, "experiments.distill", config):
-        if (workdir / "summary.json").exists():
-            summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+    method, _ = config.chosen("method")
+    label = f"{pathlib.Path(config.dataset).stem}-{method}-ipc{config.ipc}"
+    workdir = workdir_path(NAME, config, label)
+    with open_workdir(workdir, NAME, config):
+        summary = finished_summary(workdir, Summary, "distill")
+        if summary is None:
+            summary = _run(config, workdir)
+        else:
             print(f"this run was finished before; its results are in {workdir}")
-            _show(summary, workdir)
-            return summary
-        return _run(config, workdir)
+    _show(summary, workdir)
+    return summary
 
 
-def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
-    setting = _Setting(config)
-    _keep_experts(workdir, setting.experts_described)
-    metrics = workdir / "metrics.jsonl"
-    checkpoints = io.Checkpoints(workdir / "checkpoints")
-    records.keep_until(metrics, checkpoints.latest_step() or 0)
-    title = f"{config.method} on {setting.data.name}, {config.ipc} per class"
-    with Display(title) as display:
-        try:
-            result = loop.run(
-                setting.method,
-                setting.start,
-                setting.source,
-                jax.random.key(config.seed),
-                num_steps=config.steps,
-                score=score_function(setting.model, setting.protocol, config.score_seeds),
-                score_source=setting.held_out,
-                score_every=config.score_every,
-                checkpoints=checkpoints,
-                checkpoint_seconds=config.checkpoint_seconds,
-                on_records=lambda new: records.append(metrics, new),
-                on_progress=display.update,
-                on_resume=lambda step: print(f"resuming at step {step} in {workdir}"),
-            )
-        except loop.DivergedError as error:
-            good = workdir / "last_good.npz"
-            io.save(good, _artefact(config, setting, error.last_good, {}))
-            lower = " or ".join(
-                f"--{config.method}.{name}={getattr(setting.group, name)}"
-                for name in METHODS[config.method].LOWER
-            )
-            raise InputError(
-                f"{error}; the set before that step is in {good}. "
-                f"Lower {lower}, in a new --workdir"
-            ) from None
-        finally:
-            checkpoints.close()
+    setting = make_setting(config)
+    claim_data(workdir, setting.prepared.data)
+    _keep_experts(workdir, setting.experts)
+    result = _distil(config, setting, workdir)
     distilled_at = time.perf_counter()
-
-    notes = {
-        "best_step": result.best_step,
-        "held_out_accuracy": result.best_score,
-        "inner_learning_rate": float(jnp.exp(result.best.log_lr)),
-        "stored_numbers": stored_numbers(
-            jax.eval_shape(setting.parametrisation.encode, setting.start)
-        ),
-        "experts": setting.experts_described,
-    }
-    io.save(workdir / "distilled.npz", _artefact(config, setting, result.best, notes))
-    history = records.read(metrics)
-    loss_curve(workdir / "loss.png", history, title, result.best_step)
-    image_grid(
-        workdir / "grid.png",
-        displayable(setting.transform, result.best.images),
-        setting.data.class_names,
-        title,
-        start=displayable(setting.transform, setting.start.images),
-    )
+    notes = _notes(setting, result)
+    artefact = _artefact(config, setting, result.best, notes)
+    io.save(workdir / "distilled.npz", artefact)
+    _draw(config, setting, result, workdir)
     accuracy = _accuracies(config, setting, result.best)
-    summary = {
+    summary: Summary = {
         "accuracy": accuracy,
-        "protocol": {"name": config.protocol, **setting.protocol.to_dict()},
-        "dataset": {
-            "name": setting.data.name,
-            "source": setting.data.source,
-            "fingerprint": setting.data.fingerprint,
-        },
-        **notes,
+        "protocol": describe_protocol(config.protocol, setting.protocol),
+        "dataset": describe_dataset(setting.prepared.data),
+        "best_step": notes["best_step"],
+        "held_out_accuracy": notes["held_out_accuracy"],
+        "inner_learning_rate": notes["inner_learning_rate"],
+        "stored_numbers": notes["stored_numbers"],
+        "experts": notes["experts"],
         "steps": config.steps,
         "seconds": {
             "compile": result.compile_seconds,
@@ -412,17 +130,21 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(),
         "environment": environment(),
     }
-    write_json(workdir / "summary.json", summary)
-    _show(summary, workdir)
-    return summary
+    return write_summary(workdir, Summary, summary)
 
 
-def _keep_experts(workdir: pathlib.Path, described: dict[str, Any] | None) -> None:
+def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) -> None:
     """Writes down which experts the run uses; a resumed run must use the same."""
     if described is None:
         return
     path = workdir / "experts.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != described:
+    try:
+        held = read_json(path) if path.exists() else described
+    except (OSError, ValueError):
+        raise InputError(
+            f"{path} is damaged; choose another --workdir, or delete {workdir}"
+        ) from None
+    if held != described:
         raise InputError(
             f"workdir {workdir} holds a run with other experts; give the --experts_dir it "
             "had, or choose another --workdir"
@@ -430,36 +152,113 @@ def _keep_experts(workdir: pathlib.Path, described: dict[str, Any] | None) -> No
     write_json(path, described)
 
 
+def _title(config: Config, setting: Setting) -> str:
+    method, _ = config.chosen("method")
+    return f"{method} on {setting.prepared.data.name}, {config.ipc} per class"
+
+
+def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Result:
+    """Takes the outer steps, from where the run was left.
+
+    Raises:
+      InputError: the outer loss explodes; `last_good.npz` holds the set before that.
+    """
+    metrics = workdir / "metrics.jsonl"
+    checkpoints = io.Checkpoints(workdir / "checkpoints")
+    done = checkpoints.latest_step() or 0
+    if missing := records.keep_until(metrics, done):
+        text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
+        print(text, file=sys.stderr, flush=True)
+    with Display(_title(config, setting)) as display:
+        try:
+            return loop.run(
+                setting.method,
+                setting.start,
+                setting.source,
+                jax.random.key(config.seed),
+                num_steps=config.steps,
+                score=score_function(setting.model, setting.protocol, config.score_seeds),
+                score_source=setting.prepared.held_out,
+                score_every=config.score_every,
+                checkpoints=checkpoints,
+                checkpoint_seconds=config.checkpoint_seconds,
+                on_records=lambda new: records.append(metrics, new),
+                on_progress=display.update,
+                on_resume=lambda step: print(f"resuming at step {step} in {workdir}"),
+            )
+        except loop.DivergedError as error:
+            good = workdir / "last_good.npz"
+            io.save(good, _artefact(config, setting, error.last_good, {}))
+            method, group = config.chosen("method")
+            lower = " or ".join(
+                f"--{method}.{name}={getattr(group, name)}"
+                for name in METHODS[method].LOWER
+            )
+            raise InputError(
+                f"{error}; the set before that step is in {good}. "
+                f"Lower {lower}, in a new --workdir"
+            ) from None
+        finally:
+            checkpoints.close()
+
+
+def _notes(setting: Setting, result: loop.Result) -> Notes:
+    encoded = jax.eval_shape(setting.parametrisation.encode, setting.start)
+    return {
+        "best_step": result.best_step,
+        "held_out_accuracy": result.best_score,
+        "inner_learning_rate": float(jnp.exp(result.best.log_lr)),
+        "stored_numbers": stored_numbers(encoded),
+        "experts": None if setting.experts is None else dict(setting.experts),
+    }
+
+
 def _artefact(
-    config: Any, setting: _Setting, distilled: DistilledSet, notes: dict[str, Any]
+    config: Config, setting: Setting, distilled: DistilledSet, notes: Mapping[str, Any]
 ) -> io.Artefact:
+    loaded = setting.prepared.data
     return io.Artefact(
         distilled=distilled,
-        transform=setting.transform,
-        class_names=setting.data.class_names,
+        transform=setting.prepared.transform,
+        class_names=loaded.class_names,
         dataset={
             "name": config.dataset,
-            "source": setting.data.source,
-            "fingerprint": setting.data.fingerprint,
+            "source": loaded.source,
+            "fingerprint": loaded.fingerprint,
         },
-        method=config.method,
+        method=config.chosen("method")[0],
         config=identity_of(config),
         protocol=setting.protocol,
         version=__version__,
-        notes=notes,
+        notes=dict(notes),
     )
 
 
-def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str, Any]:
-    """The test set is read here, once."""
-    k = setting.data.num_classes
-    test = data.on_device(setting.data.test, setting.transform, k)
-    key = _keys(config)[1]
-    train = setting.data.train
+def _draw(
+    config: Config, setting: Setting, result: loop.Result, workdir: pathlib.Path
+) -> None:
+    title = _title(config, setting)
+    history = records.read(workdir / "metrics.jsonl")
+    loss_curve(workdir / "loss.png", history, title, result.best_step)
+    transform = setting.prepared.transform
+    image_grid(
+        workdir / "grid.png",
+        displayable(transform, result.best.images),
+        setting.prepared.data.class_names,
+        title,
+        start=displayable(transform, setting.start.images),
+    )
+
+
+def _accuracies(config: Config, setting: Setting, best: DistilledSet) -> dict[str, Spread]:
+    """Returns the accuracies on the test set, which is read here, once."""
+    loaded, transform = setting.prepared.data, setting.prepared.transform
+    test = data.on_device(loaded.test, transform, loaded.num_classes)
+    key = keys.distillation(config.seed)[1]
     baselines = select_baselines(
         parse_baselines(config.baselines),
-        train,
-        setting.real,
+        loaded.train,
+        setting.prepared.real,
         config.ipc,
         config.eval_seeds,
     )
@@ -471,30 +270,30 @@ def _accuracies(config: Any, setting: _Setting, best: DistilledSet) -> dict[str,
             key,
             config.whole_seeds,
             setting.model,
-            data.on_device(train, setting.transform, k),
+            data.on_device(loaded.train, transform, loaded.num_classes),
             test,
             dataclasses.replace(WHOLE, epochs=config.whole_epochs),
         )
     return accuracy
 
 
-def _show(summary: dict[str, Any], workdir: pathlib.Path) -> None:
+def _show(summary: Summary, workdir: pathlib.Path) -> None:
     title = f"Test accuracy on {summary['dataset']['name']}"
     print_accuracies(summary["accuracy"], title)
     seconds = summary["seconds"]["total"]
     memory = summary["peak_memory_bytes"] / 2**30
     print(f"{duration(seconds)} in all, {memory:.1f} GiB at most. In {workdir}:")
-    for name, what in (
+    for name, text in (
         ("distilled.npz", "the distilled set, with its preprocessing and settings"),
         ("grid.png", "its picture"),
         ("loss.png", "outer loss and held-out accuracy"),
         ("metrics.jsonl", "every outer step"),
         ("config.json", "the settings and the command"),
-        ("summary.json", "these figures, times and versions"),
+        ("summary.json", "accuracies, times and versions"),
     ):
-        print(f"  {name:<14} {what}")
+        print(f"  {name:<14} {text}")
 
 
-def main(config: Any) -> None:
-    """Entry of the command line."""
-    run(config)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    launch.main(Config, run, module=NAME, summary=__doc__, presets=PRESETS, argv=argv)

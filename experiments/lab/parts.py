@@ -1,7 +1,8 @@
 """Parts of the report that experiments share: pictures of a run, cells of its tables."""
 
+import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from distilljax.analysis.statistics import Spread
@@ -53,6 +54,18 @@ def set_label(label: str, method: object) -> Content:
         el("strong", NAMES.get(str(method), str(method))),
         el("span", label, class_="sub"),
     ]
+
+
+def configured_networks(record: Record[Any]) -> list[Mapping[str, Any]]:
+    """Returns the network that `config.json` names, with its settings, if it names one."""
+    name = record.config.get("model")
+    group = record.config.get(str(name))
+    return [{**group, "model": name}] if isinstance(group, Mapping) else []
+
+
+def whole_config(record: Record[Any]) -> set[Hashable]:
+    """Returns the subject of a run of which there is one for each configuration."""
+    return {json.dumps(record.config, sort_keys=True)}
 
 
 def listed(values: Iterable[object]) -> str:

@@ -8,13 +8,15 @@ type, and finite.
 import json
 import math
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, Required, TypedDict, TypeVar
 
 from distilljax.io.environment import Environment
-from distilljax.io.files import write_json
+from distilljax.io.files import read_json, write_json
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 
 SUMMARY = "summary.json"
@@ -31,13 +33,37 @@ class DatasetRecord(TypedDict):
     num_classes: NotRequired[int]
 
 
-class Common(TypedDict):
-    """What every record holds."""
+class Origin(TypedDict):
+    """Version, memory and machine of every record."""
 
     format: NotRequired[int]
-    dataset: DatasetRecord
     peak_memory_bytes: int
     environment: Environment
+
+
+class Common(Origin):
+    """What every record on one data set holds."""
+
+    dataset: DatasetRecord
+
+
+class ProtocolRecord(TypedDict):
+    """How networks were trained on a set, see `evaluation.EvaluationProtocol`."""
+
+    name: str
+    steps: int | None
+    epochs: int | None
+    batch: int | None
+    lr: float | None
+    momentum: float
+    weight_decay: float
+    decay_at: float | None
+    augment: str
+
+
+def describe_protocol(name: str, protocol: EvaluationProtocol) -> ProtocolRecord:
+    """Returns a protocol as records hold it."""
+    return typing.cast(ProtocolRecord, {"name": name, **protocol.to_dict()})
 
 
 class RowRecord(TypedDict):
@@ -171,6 +197,33 @@ def write_summary(
         ) from None
     write_json(workdir / SUMMARY, plain)
     return typing.cast(AnySummary, plain)
+
+
+def finished_summary(
+    workdir: pathlib.Path, kind: type[AnySummary], experiment: str
+) -> AnySummary | None:
+    """Returns the record of a finished run; None where the run has to be done.
+
+    A record that cannot be read counts as missing, and one line on stderr says so.
+
+    Args:
+      workdir: of the run.
+      kind: the type of the record.
+      experiment: whose record it is.
+
+    Raises:
+      InputError: a record of another version.
+    """
+    path = workdir / SUMMARY
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        why = f"{path} cannot be read ({error}); computed again"
+        print(why, file=sys.stderr, flush=True)
+        return None
+    return checked(kind, found, str(workdir), experiment)
 
 
 def checked(

@@ -75,11 +75,12 @@ class Study(NamedTuple):
         sets: Sequence[pathlib.Path] = (),
         inputs: Sequence[pathlib.Path] = (),
         needs: Iterable[str] = (),
+        folder: str = "",
     ) -> Step:
         """Returns a step of this study.
 
         Args:
-          name: of the step, and of its folder.
+          name: of the step.
           group: the choice of `--steps` that it belongs to.
           flags: of the command, without those of places.
           minutes: scale -> about what it takes.
@@ -87,9 +88,10 @@ class Study(NamedTuple):
           sets: distilled sets that it reads; it needs the steps that make them.
           inputs: other files that it reads.
           needs: further steps that come before.
+          folder: of the step, under that of the study; its name if empty.
         """
         places: dict[str, Any] = {"data_dir": self.data_dir} if self.data_dir else {}
-        places["workdir"] = self.root / name
+        workdir = places["workdir"] = self.root / (folder or name)
         made = [self.makers[str(path)] for path in sets if str(path) in self.makers]
         return Step(
             name,
@@ -98,7 +100,7 @@ class Study(NamedTuple):
             {**flags, **places},
             (*sets, *inputs),
             (*needs, *made),
-            self.root / name / "summary.json",
+            workdir / "summary.json",
             minutes.get(self.scale, 1.0),
         )
 

@@ -1,1 +1,1 @@
-"""See `experiments.train_experts.run`."""
+"""Experts: networks trained on real images, whose trajectories are kept."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of `experiments.train_experts`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

@@ -20,216 +20,107 @@ together, two x86 cores shared with other work: batch 256 map 5.2, vmap 7.1; bat
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from distilljax import io
+from distilljax import io, launch
 from distilljax.analysis.statistics import spread
 from distilljax.config import chooses, option
-from distilljax.core import losses, parameters
-from distilljax.core.inner import InnerState
+from distilljax.core import parameters
 from distilljax.io import records, trajectories
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import write_json
 from distilljax.models import MODELS
-from distilljax.training import evaluation, expert
 from distilljax.training.expert import Recipe
-from distilljax.types import Array, InputError, Key, Model, RealSet
-from experiments.lab.data import DataOptions, Prepared, prepare
+from distilljax.types import InputError, Model
+from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepare
+from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
+from experiments.lab.options import SeedOption, WorkdirOption
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
-from experiments.lab.workdir import open_workdir, workdir_path
+from experiments.lab.records import finished_summary, write_summary
+from experiments.lab.workdir import claim_data, open_workdir, workdir_path
 from experiments.train_experts.figures import expert_curves
+from experiments.train_experts.programs import Programs
+from experiments.train_experts.record import Summary
+
+NAME = "experiments.train_experts"
 
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(DataOptions):
+class Config(WorkdirOption, SeedOption, DataOptions):
     """Options of the experiment."""
 
-    experts: int = option(10, "How many experts.", low=1)
+    experts: int = option(10, "Number of experts.", low=1)
     epochs: int = option(20, "Passes of each over the data.", low=1)
-    recipe: Recipe = option(Recipe(), "How an expert is trained.")
+    recipe: Recipe = option(Recipe(), "Training of an expert.")
     dtype: Literal["float32", "float16", "bfloat16"] = option(
-        "float32", "How parameters are kept on disk; they are trained in float32."
+        "float32", "Type of the parameters on disk; they are trained in float32."
     )
     together: int = option(4, "Experts trained side by side by one program.", low=1)
     arrangement: Literal["auto", "vmap", "map"] = option(
-        "auto", "Side by side: at once (vmap), or each step after step (map)."
-    )
-    seed: int = option(0, "Settles everything random.", low=0, high=2**31 - 1)
-    workdir: str | None = option(
-        None, "Where the experts go; none: a folder under runs/ named by the settings."
+        "auto", "Side by side: each step at once (vmap), or one after another (map)."
     )
 
 
-class Trained(NamedTuple):
-    """Experts after an epoch, as they leave the device."""
-
-    params: Array  # f32[m, p]
-    loss: Array  # f32[m], mean over the epoch; NaN at initialisation
-    accuracy: Array  # f32[m], on held-out images
-
-
-def identify(config: Any, prepared: Prepared) -> dict[str, Any]:
-    """What experts and those who use them must agree on, for `Store.check`."""
-    data = prepared.data
-    return {
-        "dataset": {"fingerprint": data.fingerprint},
-        "preprocess": trajectories.describe_transform(prepared.transform, data.image_shape),
-        "held_out": config.held_out,
-        "split_seed": config.split_seed,
-        "model": {
-            "name": config.model,
-            "config": getattr(config, config.model).to_dict(),
-        },
-    }
-
-
-def _describe(config: Any, prepared: Prepared, num_params: int) -> trajectories.Description:
-    same = identify(config, prepared)
-    data = prepared.data
-    same["dataset"] |= {"name": config.dataset, "source": data.source}
-    return trajectories.Description(
-        num_experts=config.experts,
-        num_epochs=config.epochs,
-        num_params=num_params,
-        recipe=config.recipe.to_dict(),
-        seed=config.seed,
-        **same,
-    )
-
-
-class _Programs:
-    """The compiled programs for `together` experts, or for the fewer that are left."""
-
-    def __init__(self, config: Any, model: Model, prepared: Prepared):
-        self._recipe, self._model = config.recipe, model
-        self._real, self._held_out = prepared.real, prepared.held_out
-        self._key = jax.random.key(config.seed)
-        self._at_once = config.arrangement == "vmap" or (
-            config.arrangement == "auto" and jax.default_backend() != "cpu"
-        )
-        self._begin = jax.jit(self._begin_all)
-        self._advance: dict[int, Any] = {}  # number of experts -> program
-
-    def begin(self, experts: range) -> tuple[InnerState, Trained]:
-        """The experts of these numbers at epoch 0."""
-        return self._begin(self._key, jnp.asarray(experts), self._held_out)
-
-    def compile(self, num_experts: int) -> None:
-        """Makes `advance` ready for so many experts, if it is not."""
-        if num_experts in self._advance:
-            return
-        experts = range(num_experts)
-        state, _ = jax.eval_shape(
-            self._begin_all, self._key, jnp.asarray(experts), self._held_out
-        )
-        given = self._given(experts, 1, state)
-        self._advance[num_experts] = jax.jit(self._advance_all).lower(*given).compile()
-
-    def advance(
-        self, experts: range, epoch: int, state: InnerState
-    ) -> tuple[InnerState, Trained]:
-        """One epoch on: `epoch` is the number of the one that is trained."""
-        return self._advance[len(experts)](*self._given(experts, epoch, state))
-
-    def _given(self, experts: range, epoch: int, state: Any) -> tuple[Any, ...]:
-        numbers, number = jnp.asarray(experts), jnp.asarray(epoch)
-        return self._key, numbers, number, state, self._real, self._held_out
-
-    def _begin_all(
-        self, key: Key, numbers: Array, held_out: RealSet
-    ) -> tuple[InnerState, Trained]:
-        def one(given: tuple[Array]) -> tuple[InnerState, Trained]:
-            own_key = expert.epoch_key(key, given[0], 0)
-            state = expert.init(own_key, self._model, self._recipe)
-            return state, self._look(state, jnp.asarray(jnp.nan), held_out)
-
-        return self._each(one, (numbers,))
-
-    def _advance_all(
-        self,
-        key: Key,
-        numbers: Array,
-        epoch: Array,
-        state: InnerState,
-        real: RealSet,
-        held_out: RealSet,
-    ) -> tuple[InnerState, Trained]:
-        def one(given: tuple[Array, InnerState]) -> tuple[InnerState, Trained]:
-            number, state = given
-            own_key = expert.epoch_key(key, number, epoch)
-            state, loss = expert.epoch(own_key, self._model, real, self._recipe, state)
-            return state, self._look(state, loss, held_out)
-
-        return self._each(one, (numbers, state))
-
-    def _look(self, state: InnerState, loss: Array, held_out: RealSet) -> Trained:
-        logits = evaluation.predict(self._model.apply, state.params, held_out)
-        accuracy = losses.accuracy(logits, held_out.labels)
-        return Trained(parameters.flatten(state.params), loss, accuracy)
-
-    def _each(self, one: Callable[[Any], Any], given: Any) -> Any:
-        return jax.vmap(one)(given) if self._at_once else jax.lax.map(one, given)
-
-
-def run(config: Any) -> dict[str, Any]:
+def run(config: Config) -> Summary:
     """Trains the experts and writes everything into the working directory.
 
     Returns:
-      What `summary.json` holds: accuracies (fractions), times (seconds), versions.
+      The contents of `summary.json`: accuracies (fractions), times (seconds), versions.
 
     Raises:
       InputError: data, settings or working directory that cannot be used; a disk that
         is too small; or an expert that diverges.
     """
-    label = f"{pathlib.Path(config.dataset).stem}-{config.model}-{config.experts}"
-    workdir = workdir_path("experiments.train_experts", config, label)
-    with open_workdir(workdir, "experiments.train_experts", config):
-        if (workdir / "summary.json").exists():
-            summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-            print(f"these experts were trained before; they are in {workdir}")
-        else:
+    model, _ = config.chosen("model")
+    label = f"{pathlib.Path(config.dataset).stem}-{model}-{config.experts}"
+    workdir = workdir_path(NAME, config, label)
+    with open_workdir(workdir, NAME, config):
+        summary = finished_summary(workdir, Summary, "train_experts")
+        if summary is None:
             summary = _run(config, workdir)
+        else:
+            print(f"these experts were trained before; they are in {workdir}")
     _show(summary, workdir)
     return summary
 
 
-def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     prepared = prepare(config)
-    model = model_of(config, prepared.data.image_shape, prepared.data.num_classes)
+    loaded = prepared.data
+    claim_data(workdir, loaded)
+    model = model_of(config, loaded.image_shape, loaded.num_classes)
     description = _describe(config, prepared, parameters.num_params(model))
     store = _store(config, workdir, description)
     metrics = workdir / "metrics.jsonl"
-    checkpoints = io.Checkpoints(workdir / "checkpoints")
+    checkpoints = _open_checkpoints(config, workdir, metrics)
     try:
-        _train(config, _Programs(config, model, prepared), store, checkpoints, metrics)
+        _train(config, _programs(config, model, prepared), store, checkpoints, metrics)
     finally:
         checkpoints.close()
     history = records.read(metrics)
     last = [one for one in history if one["epoch"] == config.epochs]
-    title = f"{config.experts} experts ({config.model}) on {prepared.data.name}"
+    name, _ = config.chosen("model")
+    title = f"{config.experts} experts ({name}) on {loaded.name}"
     expert_curves(workdir / "experts.png", history, title)
     epochs = [one["seconds"] for one in history if one["epoch"] > 0]
-    summary = {
+    summary: Summary = {
         "held_out_accuracy": spread([one["accuracy"] for one in last]),
         "training_loss": spread([one["loss"] for one in last]),
         "experts": config.experts,
         "epochs": config.epochs,
         "num_params": description.num_params,
         "bytes": trajectories.size_estimate(*description[:3], config.dtype),
-        "dataset": dict(description.dataset),
+        "dataset": describe_dataset(loaded),
         "num_images": int(prepared.real.labels.shape[0]),
         "num_held_out": int(prepared.held_out.labels.shape[0]),
         "seconds": {
@@ -240,15 +131,44 @@ def _run(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(),
         "environment": environment(),
     }
-    write_json(workdir / "summary.json", summary)
+    written = write_summary(workdir, Summary, summary)
     shutil.rmtree(workdir / "checkpoints")
-    return summary
+    return written
+
+
+def _describe(
+    config: Config, prepared: Prepared, num_params: int
+) -> trajectories.Description:
+    same = identify_experts(config, prepared)
+    same["dataset"] |= {"name": config.dataset, "source": prepared.data.source}
+    return trajectories.Description(
+        num_experts=config.experts,
+        num_epochs=config.epochs,
+        num_params=num_params,
+        recipe=config.recipe.to_dict(),
+        seed=config.seed,
+        **same,
+    )
+
+
+def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
+    at_once = config.arrangement == "vmap" or (
+        config.arrangement == "auto" and jax.default_backend() != "cpu"
+    )
+    return Programs(
+        jax.random.key(config.seed),
+        model,
+        config.recipe,
+        prepared.real,
+        prepared.held_out,
+        at_once=at_once,
+    )
 
 
 def _store(
-    config: Any, workdir: pathlib.Path, description: trajectories.Description
+    config: Config, workdir: pathlib.Path, description: trajectories.Description
 ) -> trajectories.Store:
-    """The store of this run, new or as it was left."""
+    """Returns the store of this run, new or as it was left."""
     if (workdir / trajectories.DESCRIBED).exists():
         store = trajectories.open(workdir)
         store.check(description._asdict())
@@ -272,7 +192,7 @@ def _store(
 
 
 def _bytes(num: float) -> str:
-    """Such as 12.3 MiB."""
+    """Returns a size such as 12.3 MiB."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while num >= 1024 and len(units) > 1:
         num /= 1024
@@ -280,14 +200,44 @@ def _bytes(num: float) -> str:
     return f"{num:.{0 if units[0] == 'B' else 1}f} {units[0]}"
 
 
+def _numbers(config: Config, step: int) -> range:
+    """Returns the experts that are trained in a step of the run, see `_train`."""
+    first = step // (config.epochs + 1) * config.together
+    return range(first, min(first + config.together, config.experts))
+
+
+def _open_checkpoints(
+    config: Config, workdir: pathlib.Path, metrics: pathlib.Path
+) -> io.Checkpoints:
+    """Returns the checkpoints of the run; `metrics` ends with the latest of them.
+
+    Where records are missing there is nothing to resume, and the checkpoints are dropped.
+    """
+    folder = workdir / "checkpoints"
+    checkpoints = io.Checkpoints(folder)
+    latest = checkpoints.latest_step()
+    done = -1 if latest is None else latest
+    records.keep_until(metrics, done, by=("step", "expert"))
+    held = {(record["expert"], record["step"]) for record in records.read(metrics)}
+    steps = range(done + 1)
+    missing = sum((i, s) not in held for s in steps for i in _numbers(config, s))
+    if not missing:
+        return checkpoints
+    print(f"{metrics} lacks {missing} records; computed again", file=sys.stderr, flush=True)
+    checkpoints.close()
+    shutil.rmtree(folder)
+    records.keep_until(metrics, -1)
+    return io.Checkpoints(folder)
+
+
 def _train(
-    config: Any,
-    programs: _Programs,
+    config: Config,
+    programs: Programs,
     store: trajectories.Store,
     checkpoints: io.Checkpoints,
     metrics: pathlib.Path,
 ) -> None:
-    """Chunk after chunk of experts; rows, records and a checkpoint after every epoch.
+    """Trains chunk after chunk of experts; keeps rows and a checkpoint of every epoch.
 
     Step s of the run is epoch s mod (epochs + 1) of chunk s // (epochs + 1); epoch 0 is
     the initialisation.
@@ -295,16 +245,11 @@ def _train(
     num_rows = config.epochs + 1
     num_steps = -(-config.experts // config.together) * num_rows
 
-    def numbers(step: int) -> range:
-        first = step // num_rows * config.together
-        return range(first, min(first + config.together, config.experts))
-
     latest = checkpoints.latest_step()
     done = -1 if latest is None else latest
-    records.keep_until(metrics, done)
     state: Any = None
     if latest is not None:
-        experts = numbers(done)
+        experts = _numbers(config, done)
         state = checkpoints.restore(done, programs.begin(experts)[0])
         print(
             f"resuming in {store.path}: experts {_range(experts)} after epoch "
@@ -312,9 +257,9 @@ def _train(
         )
 
     ahead = [step for step in range(done + 1, num_steps) if step % num_rows]
-    display = _Display(config, sum(len(numbers(step)) for step in ahead))
+    display = _Display(config, sum(len(_numbers(config, step)) for step in ahead))
     for step in range(done + 1, num_steps):
-        experts, epoch = numbers(step), step % num_rows
+        experts, epoch = _numbers(config, step), step % num_rows
         programs.compile(len(experts))
         started = time.perf_counter()
         if epoch == 0:
@@ -348,9 +293,9 @@ def _range(experts: range) -> str:
 
 
 class _Display:
-    """A line every few seconds, and an estimate after the first epoch."""
+    """Progress on stderr: a line every few seconds; on stdout: a first estimate."""
 
-    def __init__(self, config: Any, num_left: int):
+    def __init__(self, config: Config, num_left: int):
         self._config, self._num_left = config, num_left  # epochs of single experts
         self._num_done, self._seconds = 0, 0.0
         self._last_line: float | None = None
@@ -358,7 +303,7 @@ class _Display:
     def update(
         self, experts: range, epoch: int, seconds: float, loss: float, accuracy: float
     ) -> None:
-        """Called when these experts have gone through `epoch`, in so many seconds."""
+        """Tells that these experts have finished `epoch`, in so many seconds."""
         self._num_done += len(experts)
         self._seconds += seconds
         left = self._num_left - self._num_done
@@ -378,18 +323,18 @@ class _Display:
         )
 
 
-def _show(summary: dict[str, Any], workdir: pathlib.Path) -> None:
+def _show(summary: Summary, workdir: pathlib.Path) -> None:
     accuracy = summary["held_out_accuracy"]
-    spread = "" if accuracy["std"] is None else f" (std {accuracy['std']:.2%})"
+    std = "" if accuracy["std"] is None else f" (std {accuracy['std']:.2%})"
     seconds = summary["seconds"]
     print(
         f"{summary['experts']} experts after {summary['epochs']} epochs: "
-        f"{accuracy['mean']:.2%}{spread} of {summary['num_held_out']} held-out images; "
+        f"{accuracy['mean']:.2%}{std} of {summary['num_held_out']} held-out images; "
         f"{duration(seconds['training'])} of training, {seconds['epoch']:.2g} s an expert "
         f"and epoch, {_bytes(summary['bytes'])}. In {workdir}"
     )
 
 
-def main(config: Any) -> None:
-    """Entry of the command line."""
-    run(config)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)

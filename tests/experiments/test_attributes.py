@@ -20,7 +20,7 @@ from experiments.attributes import groups as attributes_groups
 from experiments.attributes import run as attributes_run
 from experiments.attributes import tests as attributes_tests
 from experiments.influence import run as influence_run
-from tests.experiments.test_cross_architecture import write
+from tests.experiments.helpers import write
 
 TOP = 5
 

@@ -253,11 +253,6 @@ def attributes(p=0.01, mean=0.2, half=0.1, method="tm"):
 
 # Claim -> records that support it, contradict it, and do neither.
 CASES = {
-    "beats_random": (
-        lambda: distilled(0.1),
-        lambda: distilled(-0.1),
-        lambda: distilled(0.01, width=0.1),
-    ),
     "recognised_as_well": (
         lambda: [recognition(0.1)],
         lambda: [recognition(-0.1)],
@@ -361,7 +356,6 @@ def test_without_a_record_there_is_no_verdict(name):
 
 
 EVERY_METHOD = {
-    "beats_random": lambda methods: [distill(0.1, method) for method in methods],
     "recognised_as_well": lambda methods: [recognition(0.1, methods=methods)],
     "recognised_less": lambda methods: [recognition(-0.1, methods=methods)],
     "recognised_above_chance": lambda methods: [recognition(0.0, methods=methods)],
@@ -498,25 +492,7 @@ def test_a_nested_claim_divides_its_level_twice():
 # --- what the numbers are --------------------------------------------------------------
 
 
-def test_differences_are_taken_network_by_network():
-    # The networks' own spread, 0.02, is ten times that of their differences.
-    verdict = claim("beats_random").judge(distilled(0.03, width=0.002))
-    assert verdict.outcome == SUPPORTED
-    first = verdict.readings[0]
-    values = 0.03 + np.linspace(-0.002, 0.002, 5)
-    expected = stats.t.interval(0.95, 4, 0.03, stats.sem(values))
-    np.testing.assert_allclose(first.interval[:2], expected, rtol=1e-6)
-    assert first.n == "5 networks"
-
-
 def test_the_papers_numbers_stand_beside_sets_of_its_size():
-    by_method = {
-        r.method: r.paper for r in claim("beats_random").judge(distilled(0.1)).readings
-    }
-    assert by_method["tm"] == pytest.approx(0.5363 - 0.273)
-    assert by_method["bptt"] == pytest.approx(0.589 - 0.273)
-    one = claim("beats_random").judge([distill(0.1, "tm", ipc=1)]).readings[0]
-    assert one.paper is None
     added = claim("mixing_lowers").judge([mixing((0.0, -0.05))]).readings
     papers = {(r.method, r.where): r.paper for r in added}
     assert papers["bptt", "+10 per class"] == pytest.approx(0.498 - 0.587)
@@ -529,8 +505,6 @@ def test_the_papers_numbers_stand_beside_sets_of_its_size():
 
 
 def test_a_narrower_network_is_named():
-    first = claim("beats_random").judge(distilled(0.1)).readings[0]
-    assert first.scale == "ConvNet, width 32 (paper: 128)"
     scales = {
         r.where: r.scale
         for r in claim("recognised_less").judge([recognition(0.1)]).readings
@@ -590,7 +564,6 @@ def test_no_ratio_where_real_curvature_is_not_clear_of_zero():
 
 
 REQUIRED = [
-    ("beats_random", lambda: distill(0.1), ("accuracy", "distilled", "values")),
     ("recognised_as_well", lambda: recognition(0.1), ("networks", "convnet")),
     ("recognised_as_well", lambda: recognition(0.1), ("recognition", "test images")),
     ("pixels_leave_the_range", lambda: recognition(0.1), ("pixels", "tm_ipc10", "outside")),

@@ -23,7 +23,7 @@ from experiments.lab.keys import fresh_key
 from experiments.lab.networks import scaled_network
 from experiments.recognition import measures as recognition_measures
 from experiments.recognition import run as recognition_run
-from tests.experiments.test_cross_architecture import write
+from tests.experiments.helpers import write
 
 RANDOM = "random, 2 per class"
 MODEL = mlp.make(mlp.Config(width=6), (8, 8, 1), 3)

@@ -6,16 +6,13 @@ import pathlib
 import re
 import shutil
 
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
 
-from distilljax import data, io, launch
+from distilljax import launch
 from distilljax.analysis.statistics import Interval
-from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import DistilledSet, InputError
-from experiments.distill import report as distill_report
+from distilljax.types import InputError
 from experiments.dynamics import report as dynamics_report
 from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Reading
 from experiments.lab.html import MOST_PIXELS, PIXELS_SHOWN, STYLE, el, join, picture
@@ -416,27 +413,6 @@ def test_what_is_no_picture_is_refused(tmp_path, content):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.png is no picture"):
         picture(tmp_path / "broken.png", "alt", "caption")
-
-
-def test_a_set_without_its_picture_is_drawn(tmp_path):
-    record = distill(0.1, "tm", folder=str(tmp_path))
-    assert distill_report.grid(record) is None
-    artefact = io.Artefact(
-        DistilledSet(jnp.zeros((2, 4, 4, 1)), jnp.eye(2), jnp.zeros(())),
-        data.Normalise(jnp.array([0.4]), jnp.array([0.2])),
-        ("top", "bottom"),
-        DATASET,
-        "tm",
-        {"ipc": 1},
-        EvaluationProtocol(),
-        "0.1.0",
-        {},
-    )
-    io.save(tmp_path / "distilled.npz", artefact)
-    figure = distill_report.grid(record)
-    assert figure is not None
-    assert "data:image/png" in figure
-    assert "TM" in figure
 
 
 def test_elements_escape_text_and_attributes():

@@ -81,6 +81,21 @@ def test_a_resumed_run_goes_on_after_a_torn_line(path):
     assert records.read(path) == [{"step": 1, "loss": None}, *rows(2, 3, 4)]
 
 
+def test_no_file_stays_no_file(path):
+    assert records.keep_until(path, 3) == 3
+    assert not path.exists()
+
+
+def test_records_of_a_step_are_told_apart_by_further_fields(path):
+    rows = [{"step": s, "expert": e} for s in range(3) for e in (1, 0)]
+    records.append(path, [*rows, rows[-1]])
+    assert records.keep_until(path, 1, by=("step", "expert")) == 0
+    assert records.read(path) == rows[:4]
+    assert records.keep_until(path, 2, by=("step", "expert")) == 1
+    assert records.keep_until(path, 1) == 0
+    assert records.read(path) == [rows[1], rows[3]]
+
+
 def test_keep_until_that_fails_leaves_the_file(path):
     records.append(path, [*rows(1, 2), {"loss": 1.0}])  # no step
     before = path.read_text()

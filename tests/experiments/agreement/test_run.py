@@ -24,7 +24,7 @@ from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import random_subsets
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
-from tests.experiments.test_cross_architecture import write
+from tests.experiments.helpers import write
 
 ROWS = ["subset", "two", "random, 2 per class"]
 SEEDS, LR = 3, 0.05  # of `by_hand`

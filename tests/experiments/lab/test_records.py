@@ -5,8 +5,18 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
+from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
-from experiments.lab.records import Mismatch, check, checked, paths_of, write_summary
+from experiments.lab.records import (
+    Mismatch,
+    ProtocolRecord,
+    check,
+    checked,
+    describe_protocol,
+    finished_summary,
+    paths_of,
+    write_summary,
+)
 
 
 class Inner(TypedDict):
@@ -100,6 +110,40 @@ def test_a_summary_of_another_type_is_a_mistake_of_the_experiment(tmp_path):
 def test_a_record_of_another_version_is_refused_by_name(found, message):
     with pytest.raises(InputError, match=f"^runs/x/summary.json.*{message}"):
         checked(Summary, found, "runs/x", "mixing")
+
+
+def test_a_finished_run_is_known_by_its_summary(tmp_path, capsys):
+    assert finished_summary(tmp_path, Summary, "mixing") is None
+    assert capsys.readouterr() == ("", "")
+    written = write_summary(tmp_path, Summary, summary())
+    assert finished_summary(tmp_path, Summary, "mixing") == written
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": NaN}', "\udcff"])
+def test_a_summary_that_cannot_be_read_counts_as_missing(tmp_path, capsys, content):
+    path = tmp_path / "summary.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert finished_summary(tmp_path, Summary, "mixing") is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path} cannot be read (")
+    assert line.endswith("); computed again")
+
+
+def test_a_finished_run_of_another_version_is_refused(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(summary(format=2)))
+    with pytest.raises(InputError, match="format 2"):
+        finished_summary(tmp_path, Summary, "mixing")
+    (tmp_path / "summary.json").write_text(json.dumps({"name": "x"}))
+    with pytest.raises(InputError, match="has no runs"):
+        finished_summary(tmp_path, Summary, "mixing")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_is_held_in_full(name):
+    described = describe_protocol(name, PROTOCOLS[name])
+    check(ProtocolRecord, described)
+    assert described == {"name": name, **PROTOCOLS[name].to_dict()}
+    assert described.keys() == ProtocolRecord.__required_keys__
 
 
 def test_paths_are_those_of_distilled_sets():

@@ -22,7 +22,7 @@ from experiments.lab.keys import fresh_key
 from experiments.lab.sets import load_artefacts, random_subsets
 from experiments.lab.table import CellTrainer, make_rows
 from experiments.mixing import run as mixing_run
-from tests.experiments.test_cross_architecture import write
+from tests.experiments.helpers import write
 
 RANDOM = "random, 2 per class"
 

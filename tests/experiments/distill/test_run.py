@@ -1,9 +1,10 @@
-"""The distill and evaluate experiments, end to end on a tiny data set."""
+"""Distillation, end to end on a tiny data set."""
 
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from experiments import evaluate
 from experiments.distill import run as distill_run
 from experiments.lab.workdir import open_workdir
 from tests.experiments.conftest import MLP
+from tests.experiments.helpers import DAMAGE, damage
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 FILES = {
     "config.json",
     "distilled.npz",
@@ -52,7 +54,7 @@ def config(dataset, workdir, *more):
     return launch.parse(distill_run.Config, flags(dataset, workdir, *more))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(dataset, tmp_path_factory):
     """A finished bptt run: (workdir, summary)."""
     workdir = tmp_path_factory.mktemp("run") / "bptt"
@@ -110,6 +112,73 @@ def test_a_finished_run_is_shown_not_repeated(finished, dataset, capsys):
     assert (finished[0] / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+def copied(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys, how):
+    """From the last checkpoint, with the same numbers."""
+    workdir, other = copied(finished, tmp_path), tmp_path / "other.json"
+    other.write_text("[]\n")
+    damage(how, workdir / "summary.json", other)
+    if how == "flipped":  # a digit may still be one; no JSON without its first brace
+        text = (workdir / "summary.json").read_text()
+        (workdir / "summary.json").write_text("z" + text[1:])
+    again = distill_run.run(config(dataset, workdir, *BPTT))
+    assert again["accuracy"] == finished[1]["accuracy"]
+    assert again["best_step"] == finished[1]["best_step"]
+    np.testing.assert_array_equal(images_of(workdir), images_of(finished[0]))
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    assert len(said) == (how != "deleted")
+    assert all("summary.json cannot be read (" in line for line in said)
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "deleted"])
+def test_without_its_history_a_run_has_the_same_numbers(
+    finished, dataset, tmp_path, capsys, how
+):
+    workdir = copied(finished, tmp_path)
+    (workdir / "summary.json").unlink()
+    damage(how, workdir / "metrics.jsonl", workdir / "config.json")
+    again = distill_run.run(config(dataset, workdir, *BPTT))
+    assert again["accuracy"] == finished[1]["accuracy"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "lacks" in line]
+    (line,) = said
+    assert line.endswith(" of 12 steps; loss.png is drawn without them")
+
+
+def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(dataset.read_bytes())
+    chosen = config(moved, tmp_path / "run", *BPTT, "--steps=1", "--whole_epochs=0")
+    distill_run.run(chosen)
+    (tmp_path / "run" / "summary.json").unlink()
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
+    with pytest.raises(InputError, match="holds a run on other data"):
+        distill_run.run(chosen)
+
+
+def test_a_broken_history_is_refused_by_name(finished, dataset, tmp_path):
+    workdir = copied(finished, tmp_path)
+    (workdir / "summary.json").unlink()
+    path = workdir / "metrics.jsonl"
+    path.write_text("{" + path.read_text())
+    with pytest.raises(InputError, match=r"metrics\.jsonl has a damaged line .* delete it"):
+        distill_run.run(config(dataset, workdir, *BPTT))
+
+
+def test_a_summary_of_another_version_is_refused(finished, dataset, tmp_path):
+    workdir = copied(finished, tmp_path)
+    (workdir / "summary.json").write_text(json.dumps({**finished[1], "format": 2}))
+    with pytest.raises(InputError, match=r"format 2 of experiments\.distill, and this"):
+        distill_run.run(config(dataset, workdir, *BPTT))
+
+
 OWN = {
     "bptt": ["--bptt.real_batch=10", "--bptt.unroll=2"],
     "gm": ["--gm.real_batch=10"],
@@ -150,6 +219,9 @@ def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
     described = json.loads((tmp_path / "experts.json").read_text())
     (tmp_path / "experts.json").write_text(json.dumps(described | {"seed": 7}))
     with pytest.raises(InputError, match="holds a run with other experts"):
+        distill_run.run(config(dataset, tmp_path, *argv))
+    (tmp_path / "experts.json").write_text("{")
+    with pytest.raises(InputError, match=r"experts\.json is damaged; choose another"):
         distill_run.run(config(dataset, tmp_path, *argv))
 
 
@@ -194,7 +266,7 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         (["--labels=soft"], "labels='soft': bptt does not .* --bptt.label_lr"),
         (["--method=dm", "--labels=soft"], "labels='soft': dm does not learn them here$"),
         (["--labels=soft", "--bptt.label_lr=1", "--confidence=0.3"], "more than chance"),
-        (["--baselines=best"], "baselines='best': there is no baseline 'best'"),
+        (["--baselines=best"], "baselines='best': unknown baseline 'best'"),
         (
             ["--parametrisation=multi_formation", "--multi_formation.factor=3"],
             "multi_formation.factor=3",
@@ -278,30 +350,6 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     )
 
 
-def test_evaluates_an_artefact(finished, dataset, tmp_path):
-    source = finished[0] / "distilled.npz"
-    argv = [f"--artefact={source}", f"--workdir={tmp_path}", "--seeds=3"]
-    summary = evaluate.run(launch.parse(evaluate.Config, argv))
-    assert summary["accuracy"]["distilled"]["seeds"] == 3
-    assert summary["dataset"]["same_as_distilled"]
-    assert (tmp_path / "grid.png").exists()
-    protocol = evaluate.run(
-        launch.parse(
-            evaluate.Config,
-            [
-                f"--artefact={source}",
-                f"--workdir={tmp_path / 'dc'}",
-                "--protocol=dc",
-                "--model=convnet",
-                "--convnet.width=4",
-                "--convnet.depth=2",
-                "--seeds=2",
-            ],
-        )
-    )["protocol"]
-    assert (protocol["name"], protocol["epochs"]) == ("dc", 300)
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -359,21 +407,3 @@ def test_divergence_keeps_the_last_good_set_and_says_what_to_lower(dataset, tmp_
     assert "--bptt.image_lr=1e+30" in str(caught.value)
     assert "last_good.npz" in str(caught.value)
     assert np.isfinite(io.load(tmp_path / "last_good.npz").distilled.images).all()
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ([], "artefact="),
-        (["--artefact=absent.npz"], "absent.npz: no such file"),
-    ],
-)
-def test_evaluate_refuses_what_it_cannot_read(tmp_path, more, message):
-    with pytest.raises(InputError, match=message):
-        evaluate.run(launch.parse(evaluate.Config, [f"--workdir={tmp_path}", *more]))
-
-
-def test_evaluate_refuses_other_data(finished, tmp_path):
-    argv = [f"--artefact={finished[0] / 'distilled.npz'}", f"--workdir={tmp_path}"]
-    with pytest.raises(InputError, match="choose the --dataset it was made of"):
-        evaluate.run(launch.parse(evaluate.Config, [*argv, "--dataset=embedded"]))

@@ -21,9 +21,11 @@ from distilljax.models import mlp
 from distilljax.training import evaluation, expert
 from distilljax.types import InputError
 from experiments.lab.data import prepare
+from experiments.lab.experts import identify_experts
 from experiments.train_experts import run as train_experts_run
+from tests.experiments.helpers import damage
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 FILES = {
     "config.json",
     "experts.json",
@@ -127,13 +129,13 @@ def test_the_store_says_what_the_experts_are(finished, dataset):
     store = trajectories.open(finished[0])
     chosen = config(dataset, finished[0])
     prepared = prepare(chosen)
-    store.check(train_experts_run.identify(chosen, prepared))
+    store.check(identify_experts(chosen, prepared))
     described = store.description
     assert described.dataset["fingerprint"] == data.load(str(dataset)).fingerprint
     assert described.recipe == chosen.recipe.to_dict()
     other = config(dataset, "x", "--mlp.width=9", "--held_out=6", "--preprocess=none")
     with pytest.raises(InputError) as caught:
-        store.check(train_experts_run.identify(other, prepare(other)))
+        store.check(identify_experts(other, prepare(other)))
     for part in ("model.config.width is 8", "held_out is 5", "preprocessing is normalise"):
         assert part in str(caught.value)
 
@@ -141,6 +143,28 @@ def test_the_store_says_what_the_experts_are(finished, dataset):
 def test_a_finished_run_is_shown_again(finished, dataset, capsys):
     assert train_experts_run.run(config(dataset, finished[0])) == finished[1]
     assert "trained before" in capsys.readouterr().out
+
+
+def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    (workdir / "summary.json").write_bytes(b"{")
+    train_experts_run.run(config(dataset, workdir))
+    assert_same_run(workdir, finished)
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    (line,) = said
+    assert line.endswith("computed again")
+    assert "summary.json cannot be read" in line
+
+
+def test_a_summary_of_another_version_is_refused(finished, dataset, tmp_path):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    path = workdir / "summary.json"
+    path.write_text(json.dumps({**finished[1], "format": 0}))
+    with pytest.raises(InputError, match=r"format 0 of experiments\.train_experts, and"):
+        train_experts_run.run(config(dataset, workdir))
+    assert json.loads(path.read_text())["format"] == 0
 
 
 class Killed(BaseException):
@@ -173,7 +197,7 @@ def test_cut_again_and_again_it_is_the_same_run_bit_for_bit(
         (io.Checkpoints, "save", 1, False, "experts 1 after epoch 0"),  # and its record
         (io.Checkpoints, "save", 2, True, "experts 1 after epoch 0"),
         (trajectories.Store, "write", 2, False, "experts 1 after epoch 2"),
-        (figures, "expert_curves", 1, False, "experts 2 after epoch 0"),
+        (train_experts_run, "expert_curves", 1, False, "experts 2 after epoch 0"),
     ):
         with monkeypatch.context() as patched:
             dies(patched, owner, name, call, after=after)
@@ -184,6 +208,63 @@ def test_cut_again_and_again_it_is_the_same_run_bit_for_bit(
     train_experts_run.run(config(dataset, tmp_path))
     assert "experts 2 after epoch 2" in capsys.readouterr().out
     assert_same_run(tmp_path, finished)
+
+
+def cut(monkeypatch, dataset, workdir, *more, saves=3):
+    """A run that dies when it has saved so many epochs."""
+    with monkeypatch.context() as patched:
+        dies(patched, io.Checkpoints, "save", saves, after=True)
+        with pytest.raises(Killed):
+            train_experts_run.run(config(dataset, workdir, *more))
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "deleted"])
+def test_experts_whose_history_is_lost_are_trained_again(
+    finished, dataset, tmp_path, monkeypatch, capsys, how
+):
+    """A summary of the records that are left would be one of fewer experts."""
+    cut(monkeypatch, dataset, tmp_path, saves=4)
+    metrics = tmp_path / "metrics.jsonl"
+    damage(how, metrics, metrics)
+    capsys.readouterr()
+    train_experts_run.run(config(dataset, tmp_path))
+    assert_same_run(tmp_path, finished)
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    (line,) = said
+    assert line.startswith(f"{metrics} lacks ")
+    assert line.endswith(" records; computed again")
+
+
+def test_a_broken_history_is_refused_by_name(dataset, tmp_path, monkeypatch):
+    cut(monkeypatch, dataset, tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("{" + metrics.read_text())
+    with pytest.raises(InputError, match=r"metrics\.jsonl has a damaged line .* delete it"):
+        train_experts_run.run(config(dataset, tmp_path))
+
+
+def test_experts_side_by_side_keep_a_record_each_when_cut(dataset, tmp_path, monkeypatch):
+    more = ["--experts=3", "--together=2"]
+    straight = (
+        tmp_path / "straight",
+        train_experts_run.run(config(dataset, tmp_path / "straight", *more)),
+    )
+    cut(monkeypatch, dataset, tmp_path / "cut", *more, saves=2)
+    summary = train_experts_run.run(config(dataset, tmp_path / "cut", *more))
+    assert summary["held_out_accuracy"] == straight[1]["held_out_accuracy"]
+    assert summary["held_out_accuracy"]["seeds"] == 3
+    assert history(tmp_path / "cut") == history(straight[0])
+
+
+def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path, monkeypatch):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(dataset.read_bytes())
+    cut(monkeypatch, moved, tmp_path / "run")
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
+    with pytest.raises(InputError, match="holds a run on other data"):
+        train_experts_run.run(config(moved, tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -1,61 +1,23 @@
-"""The table of architectures, on tiny sets; most tests train nothing."""
+"""Tables of architectures, on tiny sets; most tests train nothing."""
 
 import json
 import shutil
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from distilljax import data, io, launch
-from distilljax.core import distilled as distilled_set
 from distilljax.io import records
 from distilljax.models import mlp
-from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 from experiments.cross_architecture import run as cross_architecture_run
 from experiments.lab.accuracy import compare_accuracies
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import load_artefacts, random_subsets
-from tests.conftest import striped_images
+from experiments.lab.table import CellTrainer
+from tests.experiments.helpers import DAMAGE, damage, write
 
-OWN = {"model": "mlp", "mlp": {"width": 4, "depth": 1}}
 RANDOM = ["random, 1 per class", "random, 2 per class"]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "stripes.npz"
-    splits = {"train": striped_images(40), "test": striped_images(20, seed=1)}
-    np.savez(
-        path,
-        **{f"{name}_images": split.images for name, split in splits.items()},
-        **{f"{name}_labels": split.labels for name, split in splits.items()},
-    )
-    return path
-
-
-def write(path, source, ipc=1, steps=4, seed=0, **changes):
-    """An artefact: random real images, with an inner learning rate of its own."""
-    loaded = data.load(str(source))
-    transform = data.fit("normalise", loaded.train.images)
-    chosen = data.subset(loaded.train, ipc, seed)
-    images, labels = transform(jnp.asarray(chosen.images)), jnp.asarray(chosen.labels)
-    described = {"name": str(source), "source": loaded.source}
-    artefact = io.Artefact(
-        distilled_set.create(images, labels, 3, learning_rate=0.05),
-        transform,
-        loaded.class_names,
-        described | {"fingerprint": loaded.fingerprint},
-        "none",
-        OWN,
-        EvaluationProtocol(steps=steps, lr=None),
-        "0",
-        {},
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    io.save(path, artefact._replace(**changes))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +47,22 @@ def finished(artefacts, tmp_path_factory):
     return workdir, cross_architecture_run.run(config(workdir, artefacts))
 
 
+def accuracies(identity):
+    """Made-up numbers that differ from cell to cell."""
+    return np.random.default_rng(int(identity[:8], 16)).random(3).tolist()
+
+
 @pytest.fixture
 def computed(monkeypatch):
     """The cells that a run computes, as (row, architecture); nothing is trained."""
     asked = []
 
-    def accuracies(trainer, cell):
+    def train(trainer, cell, training):
         asked.append((cell.row.label, cell.architecture))
         trainer._progress.trained(cell, 3, 1.0)
-        return [0.25, 0.5, 0.75]
+        return accuracies(cell.identity)
 
-    monkeypatch.setattr(cross_architecture_run._Trainer, "accuracies", accuracies)
+    monkeypatch.setattr(CellTrainer, "train", train)
     return asked
 
 
@@ -137,7 +104,7 @@ def test_every_cell_is_in_the_summary_and_in_the_table(finished, artefacts, caps
 
 
 def test_cells_are_what_evaluate_computes(finished, artefacts):
-    """Row by row, the accuracies of `common.against` with the same key."""
+    """Row by row, the accuracies of `compare_accuracies` with the same key."""
     artefact = io.load(artefacts[1])
     loaded = data.load(artefact.dataset["name"])
     model = mlp.make(mlp.Config(width=13), (8, 8, 1), 3)
@@ -175,9 +142,31 @@ def test_a_cut_run_computes_only_what_is_missing(finished, artefacts, tmp_path, 
     again = cross_architecture_run.run(config(tmp_path / "cut", artefacts))
     missing = [(r["row"], r["architecture"]) for r in map(json.loads, [before_last, last])]
     assert computed == missing == [(row, "mlp") for row in RANDOM]
-    kept = values(summary) | {key: [0.25, 0.5, 0.75] for key in missing}
-    assert values(again) == kept
+    for key, line in zip(missing, map(json.loads, [before_last, last]), strict=True):
+        assert values(again)[key] == accuracies(line["identity"])
+    kept = [key for key in values(summary) if key not in missing]
+    assert [values(again)[key] for key in kept] == [values(summary)[key] for key in kept]
     assert len(records.read(cells)) == 8
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_cells_are_computed_again(artefacts, tmp_path, computed, capsys, how):
+    run, other = tmp_path / "run", tmp_path / "other"
+    first = cross_architecture_run.run(config(run, artefacts))
+    cross_architecture_run.run(config(other, artefacts, "--seed=1"))
+    damage(how, run / "cells.jsonl", other / "cells.jsonl")
+    computed.clear()
+    capsys.readouterr()
+    again = cross_architecture_run.run(config(run, artefacts))
+    assert values(again) == values(first)
+    assert (len(computed) == 8) == (not DAMAGE[how])
+    assert 1 <= len(computed) <= 8
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    assert len(said) == DAMAGE[how]
+    assert all("cells.jsonl has a damaged record; computed again" in line for line in said)
+    computed.clear()
+    cross_architecture_run.run(config(run, artefacts))
+    assert not computed, "the file is whole again"
 
 
 def test_a_finished_run_computes_nothing(finished, artefacts, computed, capsys):
@@ -234,8 +223,8 @@ def test_artefacts_of_one_name_are_told_apart(dataset, tmp_path):
     [
         (["--artefacts="], "artefacts=.*name distilled sets"),
         (["--artefacts=absent.npz"], "absent.npz: no such file"),
-        (["--models=resnet"], "no architecture 'resnet'; known are own, convnet"),
-        (["--models="], "name at least one; known are own"),
+        (["--models=resnet"], "unknown architecture 'resnet'; choose among own, convnet"),
+        (["--models="], "name at least one architecture: own"),
         (["--models=mlp,own,mlp"], "mlp is named twice"),
         (["--models=mlp,vgg11"], "models='vgg11': 8x8 images cannot be halved"),
     ],
@@ -253,7 +242,7 @@ def test_wrong_input_is_refused_before_anything_is_trained(
     ("changes", "message"),
     [
         ({"dataset": {"name": "else", "fingerprint": "0"}}, r"a\.npz was made of .*else"),
-        ({"config": {"model": "transformer"}}, "b was made with the network 'transf"),
+        ({"config": {"model": "transformer"}}, "b names the unknown network 'transf"),
     ],
 )
 def test_artefacts_that_do_not_fit_are_refused(

@@ -1,7 +1,8 @@
-"""The table of coresets, on striped images; most tests train nothing."""
+"""Tables of chosen images, on striped images; most tests train nothing."""
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from distilljax.types import InputError
 from experiments.coresets import run as coresets_run
 from experiments.lab.data import prepare
 from tests.conftest import striped_images
+from tests.experiments.helpers import DAMAGE, damage
 
 NUM_TRAIN = 12  # of each class, two of them held out
 
@@ -59,7 +61,7 @@ def trained(monkeypatch):
     def fake(*_):
         return lambda key, batch, test: asked.append(batch) or 0.25
 
-    monkeypatch.setattr(coresets, "_training", fake)
+    monkeypatch.setattr(coresets_run, "_training", fake)
     return asked
 
 
@@ -68,7 +70,7 @@ def drawn(monkeypatch):
     """(file, images, rows) of the pictures; nothing is drawn."""
     asked = []
     monkeypatch.setattr(
-        figures,
+        coresets_run,
         "image_grid",
         lambda path, images, names, title: asked.append((path.name, images, names)),
     )
@@ -159,6 +161,38 @@ def test_only_missing_cells_are_computed(dataset, tmp_path, trained, drawn, caps
     assert len(records.read(cells)) == 6
 
 
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_cells_are_computed_again(
+    dataset, tmp_path, drawn, monkeypatch, capsys, how
+):
+    asked = []
+
+    def fake(*_):
+        """Made-up accuracies that differ from cell to cell and network to network."""
+        return lambda key, batch, test: (
+            asked.append(batch)
+            or float(jnp.abs(batch.images).mean() + jax.random.uniform(key))
+        )
+
+    monkeypatch.setattr(coresets_run, "_training", fake)
+    run, other = tmp_path / "run", tmp_path / "other"
+    first = coresets_run.run(config(dataset, run))
+    coresets_run.run(config(dataset, other, "--seed=1"))
+    damage(how, run / "cells.jsonl", other / "cells.jsonl")
+    asked.clear()
+    capsys.readouterr()
+    again = coresets_run.run(config(dataset, run))
+    assert again["accuracy"] == first["accuracy"]
+    assert (len(asked) == 12) == (not DAMAGE[how])
+    assert len(asked) >= 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    assert len(said) == DAMAGE[how]
+    assert all("cells.jsonl has a damaged record; computed again" in line for line in said)
+    asked.clear()
+    coresets_run.run(config(dataset, run))
+    assert not asked, "the file is whole again"
+
+
 def test_cells_of_other_data_are_computed_again(dataset, tmp_path, trained, drawn):
     moved = tmp_path / "moved.npz"
     moved.write_bytes(dataset.read_bytes())
@@ -189,13 +223,13 @@ def test_progress_says_how_far_it_is(dataset, tmp_path, trained, drawn, capsys):
     [
         (
             ["--baselines=random,forgetting"],
-            "there is no baseline 'forgetting'; choose",
+            "unknown baseline 'forgetting'; choose among random, herding, k_centre",
         ),
         (["--baselines=herding, herding"], "herding is named twice"),
-        (["--baselines=,"], "name at least one"),
-        (["--ipcs=1,ten"], "ipcs='1,ten': expected different positive integers"),
-        (["--ipcs=0"], "expected different positive integers"),
-        (["--ipcs=2,2"], "expected different positive integers"),
+        (["--baselines=,"], "name at least one baseline"),
+        (["--ipcs=1,ten"], "ipcs='1,ten': expected different integers from 1"),
+        (["--ipcs=0"], "expected different integers from 1"),
+        (["--ipcs=2,2"], "expected different integers from 1"),
         (["--ipcs=1,11"], "the smallest class has 10 training images besides the held-out"),
         (["--held_out=12"], "held_out=12"),
         (["--dataset=absent.npz"], "absent.npz"),

@@ -1,0 +1,111 @@
+"""Options of `experiments.distill`."""
+
+import dataclasses
+from typing import Literal
+
+from distilljax.config import FieldError, chooses, option
+from distilljax.core.parametrisations import PARAMETRISATIONS
+from distilljax.methods import METHODS
+from distilljax.models import MODELS
+from experiments.lab.baselines import BASELINES, parse_baselines
+from experiments.lab.data import DataOptions
+from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
+
+
+@chooses(
+    "model",
+    MODELS,
+    "convnet",
+    "Network that is trained on the distilled set.",
+    changed={"convnet": {"width": 32}},
+)
+@chooses("method", METHODS, "bptt", "Distillation method.")
+@chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
+@dataclasses.dataclass(frozen=True)
+class Config(WorkdirOption, SeedOption, DataOptions):
+    """Options of the experiment."""
+
+    ipc: int = option(1, "Distilled images per class.", low=1)
+    steps: int = option(80, "Outer steps.", low=1)
+    init: Literal["real", "noise"] = option("real", "Images at the start.")
+    init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
+    labels: Literal["hard", "soft", "expert"] = option(
+        "hard",
+        "One class each; or labels to be learned, which begin soft or as the experts' "
+        "logits on the images.",
+    )
+    confidence: float = option(
+        0.9, "Share of its own class in a label of labels=soft at the start.", above=0
+    )
+    experts_dir: str | None = option(
+        None, "Folder of expert trajectories, made by experiments.train_experts."
+    )
+    num_experts: int | None = option(
+        None, "Number of experts that are loaded; none: all.", low=1
+    )
+    score_every: int = option(20, "Outer steps between scores on held-out data.", low=1)
+    score_seeds: int = option(3, "Networks trained for each score.", low=1)
+    protocol: ProtocolName = option(
+        "study", "Training of the networks that choose the set and test it."
+    )
+    eval_seeds: int = option(5, "Networks trained for the final accuracy.", low=2)
+    baselines: str = option(
+        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
+    )
+    whole_epochs: int = option(
+        3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0
+    )
+    whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
+    checkpoint_seconds: float = option(60.0, "Time between checkpoints.", low=0)
+
+
+def matches_experts(config: Config) -> bool:
+    """Whether the method reads expert trajectories in place of images."""
+    name, _ = config.chosen("method")
+    return METHODS[name].SOURCE == "experts"
+
+
+def needs_experts(config: Config) -> bool:
+    """Whether experts are needed: for the method, or for the labels at the start."""
+    return matches_experts(config) or config.labels == "expert"
+
+
+def check_options(config: Config) -> None:
+    """Checks what can be refused before any data are read.
+
+    Raises:
+      FieldError: options that do not go together.
+    """
+    parse_baselines(config.baselines)
+    _check_labels(config)
+    _check_experts(config)
+
+
+def _check_labels(config: Config) -> None:
+    method, group = config.chosen("method")
+    learned = getattr(group, "label_lr", 0.0)
+    if learned and config.labels == "hard":
+        reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
+        raise FieldError(f"{method}.label_lr", learned, reason)
+    if config.labels == "soft" and not learned:
+        reason = f"{method} does not learn them here"
+        if hasattr(group, "label_lr"):
+            reason += f"; give --{method}.label_lr"
+        raise FieldError("labels", "soft", reason)
+    parametrisation, _ = config.chosen("parametrisation")
+    if config.init_from and (parametrisation, config.labels) != ("direct", "hard"):
+        reason = "goes with --parametrisation=direct and --labels=hard alone"
+        raise FieldError("init_from", config.init_from, reason)
+
+
+def _check_experts(config: Config) -> None:
+    method, _ = config.chosen("method")
+    if config.experts_dir and not needs_experts(config):
+        reason = f"--method={method} --labels={config.labels} uses none"
+        raise FieldError("experts_dir", config.experts_dir, reason)
+    if not config.experts_dir and needs_experts(config):
+        reason = (
+            "a folder of expert trajectories is needed; make one with "
+            "python -m experiments.train_experts"
+        )
+        raise FieldError("experts_dir", None, reason)

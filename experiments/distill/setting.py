@@ -1,0 +1,214 @@
+"""Setting of a distillation: data, network, method, experts and start of the set."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax import data, io
+from distilljax.config import FieldError
+from distilljax.core import distilled as distilled_set
+from distilljax.core import parameters
+from distilljax.core.outer import Method, Source
+from distilljax.core.parameters import Trajectories
+from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
+from distilljax.methods import METHODS
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
+from distilljax.types import Array, DistilledSet, Model, Transform
+from experiments.distill.options import (
+    Config,
+    check_options,
+    matches_experts,
+    needs_experts,
+)
+from experiments.lab import keys
+from experiments.lab.data import Prepared, prepare
+from experiments.lab.experts import identify_experts
+from experiments.lab.networks import model_of
+
+CHUNK = 500  # images whose logits the experts compute at a time
+
+ExpertLogits = Callable[[Array], Array]  # images f32[b, h, w, c] -> f32[b, k]
+
+
+class Setting(NamedTuple):
+    """All that a distillation needs."""
+
+    prepared: Prepared
+    model: Model
+    method: Method
+    parametrisation: Parametrisation
+    protocol: EvaluationProtocol
+    source: Source  # of the outer steps
+    start: DistilledSet
+    experts: Mapping[str, Any] | None  # description of those that are used
+
+
+class _Experts(NamedTuple):
+    """Trajectories that are used, and what they are."""
+
+    trajectories: Trajectories
+    description: Mapping[str, Any]
+
+
+def make_setting(config: Config) -> Setting:
+    """Returns the setting that the options describe.
+
+    Raises:
+      InputError: options, data or experts that cannot be used.
+    """
+    check_options(config)
+    prepared = prepare(config)
+    loaded = prepared.data
+    model = model_of(config, loaded.image_shape, loaded.num_classes)
+    parametrisation = _parametrisation(config, loaded)
+    name, group = config.chosen("method")
+    method = METHODS[name].make(group, model, parametrisation)
+    experts = _load_experts(config, prepared) if needs_experts(config) else None
+    source: Source = prepared.real
+    logits = None
+    if experts is not None:
+        logits = functools.partial(_mean_logits, model, experts.trajectories)
+        source = experts.trajectories if matches_experts(config) else source
+    per_class = parametrisation.images_per_class or config.ipc
+    return Setting(
+        prepared,
+        model,
+        method,
+        parametrisation,
+        PROTOCOLS[config.protocol],
+        source,
+        _start(config, prepared, per_class, logits),
+        None if experts is None else experts.description,
+    )
+
+
+def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
+    name, group = config.chosen("parametrisation")
+    shape, k = loaded.image_shape, loaded.num_classes
+    try:
+        return PARAMETRISATIONS[name].make(group, shape, k, config.ipc)
+    except FieldError as error:
+        path = f"{name}.{error.path}"
+        raise FieldError(path, error.value, error.reason) from None
+
+
+def _load_experts(config: Config, prepared: Prepared) -> _Experts:
+    """Returns the epochs that the method, or the labels at the start, need."""
+    store = io.trajectories.open(str(config.experts_dir))
+    store.check(identify_experts(config, prepared))
+    group: Any = config.chosen("method")[1]
+    matched = matches_experts(config)
+    last = group.last_epoch if matched else store.description.num_epochs
+    first = group.min_start if matched else last
+    read = store.read(config.num_experts or len(store.complete), first, last)
+    return _Experts(read, store.description._asdict())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
+    """Returns logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
+    restore = parameters.unflatten(model)
+
+    def logits(vector: Array) -> Array:
+        return model.apply(restore(vector.astype(jnp.float32)), images)
+
+    return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
+
+
+def _start(
+    config: Config, prepared: Prepared, per_class: int, logits: ExpertLogits | None
+) -> DistilledSet:
+    """Returns the set before the first outer step.
+
+    Args:
+      config: the options.
+      prepared: the data.
+      per_class: images of each class.
+      logits: of the experts; None where there are none.
+    """
+    if config.init_from:
+        return _continued(config, config.init_from, prepared)
+    smallest = int(prepared.real.class_sizes.min())
+    if per_class > smallest:
+        reason = (
+            f"{per_class} images of each class are wanted, the smallest has {smallest} "
+            "training images besides those held out; lower --ipc or --held_out"
+        )
+        raise FieldError("ipc", config.ipc, reason)
+    by_experts = logits if config.labels == "expert" else None
+    candidates = prepared.rest
+    if by_experts is not None and config.init == "real":
+        candidates = _classified_right(config, prepared, per_class, by_experts)
+    chosen = data.subset(candidates, per_class, config.seed)
+    images = prepared.transform(jnp.asarray(chosen.images))
+    if config.init == "noise":
+        images = jax.random.normal(keys.distillation(config.seed)[0], images.shape)
+    k = prepared.data.num_classes
+    if config.labels == "soft" and config.confidence * k <= 1:
+        reason = f"must be more than chance, 1/{k}"
+        raise FieldError("confidence", config.confidence, reason)
+    start = distilled_set.create(
+        images,
+        jnp.asarray(chosen.labels),
+        k,
+        learning_rate=getattr(config.chosen("method")[1], "inner_lr", 0.01),
+        confidence=config.confidence if config.labels == "soft" else 1.0,
+    )
+    if by_experts is not None:
+        start = start._replace(label_logits=by_experts(images))
+    return start
+
+
+def _classified_right(
+    config: Config, prepared: Prepared, per_class: int, logits: ExpertLogits
+) -> data.Split:
+    """Returns the images that the experts' mean logits classify right (DATM)."""
+    rest = prepared.rest
+    chunks = np.array_split(rest.images, -(-len(rest.images) // CHUNK))
+    predicted = np.concatenate(
+        [
+            np.argmax(logits(prepared.transform(jnp.asarray(chunk))), axis=-1)
+            for chunk in chunks
+        ]
+    )
+    right = predicted == rest.labels
+    fewest = min(
+        int(right[rest.labels == j].sum()) for j in range(prepared.data.num_classes)
+    )
+    if fewest < per_class:
+        reason = (
+            f"the experts classify only {fewest} images of some class right, "
+            f"{per_class} of each are wanted; train them longer, or start from noise"
+        )
+        raise FieldError("experts_dir", config.experts_dir, reason)
+    return data.Split(rest.images[right], rest.labels[right])
+
+
+def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
+    """Returns the set of an artefact, to be learned further."""
+    loaded, before = prepared.data, io.load(path)
+    num, *shape = before.distilled.images.shape
+    if before.class_names != loaded.class_names or tuple(shape) != loaded.image_shape:
+        raise FieldError("init_from", path, "was made of other data")
+    if num != config.ipc * loaded.num_classes:
+        reason = f"has {num} images; set --ipc={num // loaded.num_classes}"
+        raise FieldError("init_from", path, reason)
+    if not _close(before.transform, prepared.transform):
+        reason = (
+            "was made with another preprocessing; give the --preprocess, --held_out "
+            "and --split_seed of the run that made it"
+        )
+        raise FieldError("init_from", path, reason)
+    return before.distilled
+
+
+def _close(a: Transform, b: Transform) -> bool:
+    """Whether two preprocessings agree, but for the rounding of another machine."""
+    (kind_a, arrays_a), (kind_b, arrays_b) = data.to_arrays(a), data.to_arrays(b)
+    return kind_a == kind_b and all(
+        bool(jnp.allclose(arrays_a[name], arrays_b[name], atol=1e-6)) for name in arrays_a
+    )

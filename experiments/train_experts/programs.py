@@ -1,0 +1,111 @@
+"""Compiled programs that train several experts for an epoch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from distilljax.core import losses, parameters
+from distilljax.core.inner import InnerState
+from distilljax.training import evaluation, expert
+from distilljax.training.expert import Recipe
+from distilljax.types import Array, Key, Model, RealSet
+
+
+class Trained(NamedTuple):
+    """Experts after an epoch, as they leave the device."""
+
+    params: Array  # f32[m, p]
+    loss: Array  # f32[m], mean over the epoch; NaN at initialisation
+    accuracy: Array  # f32[m], on held-out images
+
+
+class Programs:
+    """The programs, one for each number of experts that are trained together."""
+
+    def __init__(
+        self,
+        key: Key,
+        model: Model,
+        recipe: Recipe,
+        real: RealSet,
+        held_out: RealSet,
+        *,
+        at_once: bool,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          key: of all experts.
+          model: the network.
+          recipe: how it is trained.
+          real: what it is trained on.
+          held_out: what it is tested on.
+          at_once: whether the experts of a program take each step at once (vmap), or are
+            trained one after another (map).
+        """
+        self._key, self._model, self._recipe = key, model, recipe
+        self._real, self._held_out, self._at_once = real, held_out, at_once
+        self._begin = jax.jit(self._begin_all)
+        self._advance: dict[int, Any] = {}  # number of experts -> program
+
+    def begin(self, experts: range) -> tuple[InnerState, Trained]:
+        """Returns the experts of these numbers at epoch 0."""
+        return self._begin(self._key, jnp.asarray(experts), self._held_out)
+
+    def compile(self, num_experts: int) -> None:
+        """Makes `advance` ready for so many experts, if it is not."""
+        if num_experts in self._advance:
+            return
+        experts = range(num_experts)
+        state, _ = jax.eval_shape(
+            self._begin_all, self._key, jnp.asarray(experts), self._held_out
+        )
+        given = self._given(experts, 1, state)
+        self._advance[num_experts] = jax.jit(self._advance_all).lower(*given).compile()
+
+    def advance(
+        self, experts: range, epoch: int, state: InnerState
+    ) -> tuple[InnerState, Trained]:
+        """Returns the experts after `epoch`, from their state before it."""
+        return self._advance[len(experts)](*self._given(experts, epoch, state))
+
+    def _given(self, experts: range, epoch: int, state: Any) -> tuple[Any, ...]:
+        numbers, number = jnp.asarray(experts), jnp.asarray(epoch)
+        return self._key, numbers, number, state, self._real, self._held_out
+
+    def _begin_all(
+        self, key: Key, numbers: Array, held_out: RealSet
+    ) -> tuple[InnerState, Trained]:
+        def one(given: tuple[Array]) -> tuple[InnerState, Trained]:
+            own_key = expert.epoch_key(key, given[0], 0)
+            state = expert.init(own_key, self._model, self._recipe)
+            return state, self._measure(state, jnp.asarray(jnp.nan), held_out)
+
+        return self._each(one, (numbers,))
+
+    def _advance_all(
+        self,
+        key: Key,
+        numbers: Array,
+        epoch: Array,
+        state: InnerState,
+        real: RealSet,
+        held_out: RealSet,
+    ) -> tuple[InnerState, Trained]:
+        def one(given: tuple[Array, InnerState]) -> tuple[InnerState, Trained]:
+            number, state = given
+            own_key = expert.epoch_key(key, number, epoch)
+            state, loss = expert.epoch(own_key, self._model, real, self._recipe, state)
+            return state, self._measure(state, loss, held_out)
+
+        return self._each(one, (numbers, state))
+
+    def _measure(self, state: InnerState, loss: Array, held_out: RealSet) -> Trained:
+        logits = evaluation.predict(self._model.apply, state.params, held_out)
+        accuracy = losses.accuracy(logits, held_out.labels)
+        return Trained(parameters.flatten(state.params), loss, accuracy)
+
+    def _each(self, one: Callable[[Any], Any], given: Any) -> Any:
+        return jax.vmap(one)(given) if self._at_once else jax.lax.map(one, given)

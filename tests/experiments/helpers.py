@@ -1,0 +1,70 @@
+"""Distilled sets, records and damage for the tests of experiments."""
+
+import pathlib
+import re
+
+import jax.numpy as jnp
+
+from distilljax import data, io
+from distilljax.core import distilled as distilled_set
+from distilljax.training.evaluation import EvaluationProtocol
+
+OWN = {"model": "mlp", "mlp": {"width": 4, "depth": 1}}
+
+
+def write(path, source, ipc=1, steps=4, seed=0, **changes):
+    """Writes an artefact of random real images, with an inner learning rate of its own."""
+    loaded = data.load(str(source))
+    transform = data.fit("normalise", loaded.train.images)
+    chosen = data.subset(loaded.train, ipc, seed)
+    images, labels = transform(jnp.asarray(chosen.images)), jnp.asarray(chosen.labels)
+    described = {"name": str(source), "source": loaded.source}
+    artefact = io.Artefact(
+        distilled_set.create(images, labels, 3, learning_rate=0.05),
+        transform,
+        loaded.class_names,
+        described | {"fingerprint": loaded.fingerprint},
+        "none",
+        OWN,
+        EvaluationProtocol(steps=steps, lr=None),
+        "0",
+        {},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    io.save(path, artefact._replace(**changes))
+    return path
+
+
+# Ways to damage a file of finished pieces, and whether a run finds a damaged piece in it.
+DAMAGE = {
+    "truncated": True,
+    "emptied": False,
+    "flipped": True,
+    "swapped": False,
+    "deleted": False,
+}
+
+
+def damage(how: str, path: pathlib.Path, other: pathlib.Path) -> None:
+    """Damages the file of a run: one of `DAMAGE`.
+
+    Args:
+      how: cut in the middle of a line, emptied, one bit of a number flipped, swapped with
+        the file of another run, or deleted.
+      path: the file.
+      other: that of the other run.
+    """
+    held = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(held[: held.rfind(b"\n", 0, len(held) // 2) + 6])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    elif how == "swapped":
+        path.write_bytes(other.read_bytes())
+    else:
+        found = re.search(rb"0\.\d", held)
+        assert found is not None
+        digit = found.end() - 1
+        path.write_bytes(held[:digit] + bytes([held[digit] ^ 1]) + held[digit + 1 :])

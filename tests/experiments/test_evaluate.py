@@ -1,0 +1,189 @@
+"""Evaluation of a finished set, on tiny data."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from distilljax import data, io, launch
+from distilljax.core import distilled as distilled_set
+from distilljax.core import parameters
+from distilljax.models import mlp
+from distilljax.training import evaluation
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
+from distilljax.types import InputError
+from experiments import evaluate
+from experiments.lab.keys import fresh_key
+from tests.experiments.helpers import write
+
+
+@pytest.fixture(scope="module")
+def artefact(dataset, tmp_path_factory):
+    """Two images a class, four training steps at a rate of its own."""
+    return write(tmp_path_factory.mktemp("sets") / "a" / "distilled.npz", dataset, ipc=2)
+
+
+def config(artefact, workdir, *more):
+    argv = [f"--artefact={artefact}", f"--workdir={workdir}", *more]
+    if not any(flag.startswith("--seeds=") for flag in more):
+        argv.append("--seeds=3")
+    return launch.parse(evaluate.Config, argv)
+
+
+@pytest.fixture(scope="module")
+def finished(artefact, tmp_path_factory):
+    """A finished run: (workdir, summary)."""
+    workdir = tmp_path_factory.mktemp("run") / "evaluate"
+    more = ["--baselines=random,herding,k_centre"]
+    return workdir, evaluate.run(config(artefact, workdir, *more))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """(model, sets, protocol) of the networks that a run trains; none is trained."""
+    asked = []
+
+    def fake(key, seeds, model, distilled, baselines, test, protocol):
+        asked.append((model, baselines, protocol))
+        cell = {"mean": 0.5, "std": 0.1, "seeds": seeds, "values": [0.5] * seeds}
+        return dict.fromkeys(("distilled", *baselines), cell)
+
+    monkeypatch.setattr(evaluate, "compare_accuracies", fake)
+    return asked
+
+
+def test_everything_is_in_the_summary(finished, artefact):
+    workdir, summary = finished
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert (workdir / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert list(summary["accuracy"]) == ["distilled", "random", "herding", "k_centre"]
+    for row in summary["accuracy"].values():
+        assert row["seeds"] == 3 == len(row["values"])
+        assert row["mean"] == pytest.approx(np.mean(row["values"]))
+        assert row["std"] == pytest.approx(np.std(row["values"], ddof=1))
+    assert summary["dataset"]["same_as_distilled"] is True
+    assert summary["dataset"]["num_classes"] == 3
+    assert summary["protocol"] == {"name": "own", **io.load(artefact).protocol.to_dict()}
+    assert summary["artefact"]["path"] == str(artefact)
+    assert summary["artefact"]["method"] == "none"
+
+
+def test_networks_are_trained_on_the_set_as_it_was_made_for(finished, artefact):
+    """By the library alone: the same keys, protocol, rate and network."""
+    made = io.load(artefact)
+    loaded = data.load(made.dataset["name"])
+    expected = evaluation.fresh_accuracy(
+        jax.random.split(fresh_key(0), 3),
+        mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3),
+        distilled_set.as_batch(made.distilled),
+        data.on_device(loaded.test, made.transform, 3),
+        EvaluationProtocol(steps=4, lr=None),
+        learning_rate=0.05,
+    )
+    found = finished[1]["accuracy"]["distilled"]["values"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["own", *PROTOCOLS])
+def test_every_protocol(artefact, tmp_path, trained, name):
+    summary = evaluate.run(config(artefact, tmp_path / "run", f"--protocol={name}"))
+    ((_, _, protocol),) = trained
+    assert protocol == PROTOCOLS.get(name, EvaluationProtocol(steps=4, lr=None))
+    assert summary["protocol"] == {"name": name, **protocol.to_dict()}
+
+
+def test_another_network_is_trained(artefact, tmp_path):
+    more = ["--protocol=dc", "--model=convnet", "--convnet.width=4", "--convnet.depth=2"]
+    summary = evaluate.run(config(artefact, tmp_path / "run", *more, "--seeds=2"))
+    assert summary["protocol"]["epochs"] == 300
+    assert summary["accuracy"]["distilled"]["seeds"] == 2
+
+
+def test_the_network_of_the_artefact_and_others(artefact, tmp_path, trained):
+    evaluate.run(config(artefact, tmp_path / "own"))
+    evaluate.run(config(artefact, tmp_path / "mlp", "--model=mlp", "--mlp.width=5"))
+    counted = [parameters.num_params(model) for model, _, _ in trained]
+    assert counted == [8 * 8 * 4 + 4 + 4 * 3 + 3, 8 * 8 * 5 + 5 + 5 * 5 + 5 + 5 * 3 + 3]
+
+
+def test_baselines_are_as_many_real_images(artefact, tmp_path, trained):
+    more = ["--baselines=k_centre,random", "--seeds=2"]
+    summary = evaluate.run(config(artefact, tmp_path / "run", *more))
+    assert list(summary["accuracy"]) == ["distilled", "k_centre", "random"]
+    ((_, baselines, _),) = trained
+    assert list(baselines) == ["k_centre", "random"]
+    for sets in baselines.values():
+        assert sets.images.shape == (2, 6, 8, 8, 1)
+    assert not np.array_equal(*baselines["random"].images)
+    np.testing.assert_array_equal(*baselines["k_centre"].images)
+
+
+def test_other_data_that_fit_are_tested_on_where_they_are_named(
+    artefact, dataset, tmp_path, trained
+):
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    arrays["test_images"] = 255 - arrays["test_images"]
+    np.savez(tmp_path / "other.npz", **arrays)
+    other = f"--dataset={tmp_path / 'other.npz'}"
+    summary = evaluate.run(config(artefact, tmp_path / "run", other))
+    assert summary["dataset"]["same_as_distilled"] is False
+
+
+def test_data_that_changed_are_refused(dataset, tmp_path, trained):
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(dataset.read_bytes())
+    made = write(tmp_path / "a.npz", moved)
+    with np.load(dataset) as held:
+        arrays = dict(held)
+    arrays["test_images"] = 255 - arrays["test_images"]
+    np.savez(moved, **arrays)
+    with pytest.raises(InputError, match=r"is not what .* was made of"):
+        evaluate.run(config(made, tmp_path / "run"))
+    evaluate.run(config(made, tmp_path / "run", f"--dataset={moved}"))
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    ("config_of_set", "message"),
+    [
+        ({}, "model='own': the artefact names the unknown network 'None'; choose"),
+        ({"model": "transformer"}, "names the unknown network 'transformer'; choose"),
+        ({"model": "vgg"}, "model='own': 8x8 images cannot be halved"),
+    ],
+)
+def test_an_artefact_whose_network_cannot_be_made(
+    dataset, tmp_path, trained, config_of_set, message
+):
+    made = write(tmp_path / "a.npz", dataset, config=config_of_set)
+    with pytest.raises(InputError, match=message):
+        evaluate.run(config(made, tmp_path / "run"))
+    assert not (tmp_path / "run").exists(), "a mistake must not claim the place"
+    evaluate.run(config(made, tmp_path / "run", "--model=mlp"))
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--artefact="], "artefact=.*name a distilled set"),
+        (["--artefact=absent.npz"], "absent.npz: no such file"),
+        (["--dataset=embedded"], "choose the --dataset it was made of"),
+        (["--dataset=absent.npz"], "absent.npz"),
+        (["--baselines=best"], "unknown baseline 'best'; choose among random, herding"),
+        (["--baselines="], "name at least one baseline"),
+    ],
+)
+def test_wrong_input_is_refused_and_leaves_nothing(
+    artefact, tmp_path, trained, more, message
+):
+    with pytest.raises(InputError, match=message):
+        evaluate.run(config(artefact, tmp_path / "run", *more))
+    assert not trained
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_run_is_refused(artefact, finished):
+    with pytest.raises(InputError, match="holds a different run"):
+        evaluate.run(config(artefact, finished[0], "--baselines=random"))
