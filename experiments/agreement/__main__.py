@@ -1,5 +1,5 @@
 """The command `python -m experiments.agreement`."""
 
-from experiments.agreement.run import main
+from experiments.lab import start
 
-main()
+start.command("agreement")

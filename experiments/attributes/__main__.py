@@ -1,5 +1,5 @@
 """The command `python -m experiments.attributes`."""
 
-from experiments.attributes.run import main
+from experiments.lab import start
 
-main()
+start.command("attributes")

@@ -1,5 +1,5 @@
 """The command `python -m experiments.coresets`."""
 
-from experiments.coresets.run import main
+from experiments.lab import start
 
-main()
+start.command("coresets")

@@ -1,5 +1,5 @@
 """The command `python -m experiments.cross_architecture`."""
 
-from experiments.cross_architecture.run import main
+from experiments.lab import start
 
-main()
+start.command("cross_architecture")

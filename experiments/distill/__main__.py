@@ -1,5 +1,5 @@
 """The command `python -m experiments.distill`."""
 
-from experiments.distill.run import main
+from experiments.lab import start
 
-main()
+start.command("distill")

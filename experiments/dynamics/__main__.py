@@ -1,5 +1,5 @@
 """The command `python -m experiments.dynamics`."""
 
-from experiments.dynamics.run import main
+from experiments.lab import start
 
-main()
+start.command("dynamics")

@@ -1,5 +1,5 @@
 """The command `python -m experiments.influence`."""
 
-from experiments.influence.run import main
+from experiments.lab import start
 
-main()
+start.command("influence")

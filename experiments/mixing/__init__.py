@@ -1,1 +1,1 @@
-"""See `experiments.mixing.run`."""
+"""Real images added to distilled sets: whether they help."""

@@ -1,5 +1,5 @@
 """The command `python -m experiments.mixing`."""
 
-from experiments.mixing.run import main
+from experiments.lab import start
 
-main()
+start.command("mixing")

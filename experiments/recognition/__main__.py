@@ -1,5 +1,5 @@
 """The command `python -m experiments.recognition`."""
 
-from experiments.recognition.run import main
+from experiments.lab import start
 
-main()
+start.command("recognition")

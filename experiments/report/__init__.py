@@ -1,1 +1,1 @@
-"""See `experiments.report.run`."""
+"""A page on the findings of the experiments, with a verdict on each claim."""

@@ -1,5 +1,5 @@
 """The command `python -m experiments.report`."""
 
-from experiments.report.run import main
+from experiments.lab import start
 
-main()
+start.command("report")

@@ -1,1 +1,1 @@
-"""See `experiments.study.run`."""
+"""The study: all experiments on the same sets, in order, and one report."""

@@ -1,5 +1,5 @@
 """The command `python -m experiments.study`."""
 
-from experiments.study.run import main
+from experiments.lab import start
 
-main()
+start.command("study")

@@ -1,5 +1,5 @@
 """The command `python -m experiments.train_experts`."""
 
-from experiments.train_experts.run import main
+from experiments.lab import start
 
-main()
+start.command("train_experts")

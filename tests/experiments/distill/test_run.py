@@ -18,8 +18,8 @@ from distilljax.config import FieldError
 from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.types import InputError
-from experiments import evaluate
 from experiments.distill import run as distill_run
+from experiments.evaluate import run as evaluate
 from experiments.lab.workdir import open_workdir
 from tests.experiments.conftest import MLP
 from tests.experiments.helpers import DAMAGE, damage

@@ -180,7 +180,3 @@ def _accuracies(
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import InputError
-from experiments import evaluate
+from experiments.evaluate import run as evaluate
 from experiments.lab.keys import fresh_key
 from tests.experiments.helpers import write
 

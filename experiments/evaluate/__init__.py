@@ -1,0 +1,1 @@
+"""Evaluation of a distilled set under any protocol, network and number of seeds."""
