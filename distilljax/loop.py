@@ -165,6 +165,7 @@ def run(
     on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
+    on_best: Callable[[int, float, DistilledSet], None] = lambda step, score, best: None,
 ) -> Result:
     """Runs `num_steps` outer steps of `method`, resuming from the latest checkpoint.
 
@@ -185,6 +186,7 @@ def run(
         `StepInfo`, and `score` if there is one.
       on_progress: called after every dispatch.
       on_resume: called with the step of the restored checkpoint.
+      on_best: called with step, score and set whenever a score is the best so far.
 
     Raises:
       DivergedError: the outer loss became NaN or too large. It holds the last good set; no
@@ -215,12 +217,13 @@ def run(
     compile_seconds = time.perf_counter() - started
 
     waiting: deque[_Dispatch] = deque()
+    best_score = float(state.best_score)
     started = last_read = last_save = time.perf_counter()
     first_step, rate, last_score = step, 0.0, None
 
     def read() -> None:
         """Fetches the oldest dispatch and reports it."""
-        nonlocal last_read, rate, last_score
+        nonlocal last_read, rate, last_score, best_score
         dispatch = waiting[
             0
         ]  # removed only after it is recorded: waiting can be interrupted
@@ -243,6 +246,9 @@ def run(
             waiting.popleft()
         if not healthy:
             raise _diverged(method, dispatch, records[-1])
+        if value is not None and float(value) > best_score:
+            best_score = float(value)
+            on_best(records[-1]["step"], best_score, method.decode(dispatch.state.best))
         done = records[-1]["step"]
         speed = (done - first_step) / (now - started)
         on_progress(

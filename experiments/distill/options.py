@@ -92,6 +92,9 @@ def _check_labels(config: Config) -> None:
         if hasattr(group, "label_lr"):
             reason += f"; give --{method}.label_lr"
         raise FieldError("labels", "soft", reason)
+    if config.labels == "soft" and config.confidence >= 1:
+        reason = "labels that are certain have no gradient; give less, such as 0.9"
+        raise FieldError("confidence", config.confidence, reason)
     parametrisation, _ = config.chosen("parametrisation")
     if config.init_from and (parametrisation, config.labels) != ("direct", "hard"):
         reason = "goes with --parametrisation=direct and --labels=hard alone"

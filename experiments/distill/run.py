@@ -5,8 +5,8 @@
     python -m experiments.distill --dataset=cifar10 --data_dir=DIR --convnet.width=32
 
 Without flags: the embedded subset of Fashion-MNIST, one image a class, `bptt`. The
-working directory then holds the distilled set (`distilled.npz`), its picture
-(`grid.png`), the loss curve (`loss.png`), `metrics.jsonl`, `config.json` and
+working directory then holds the distilled set (`distilled.npz`; while it runs the best so
+far, `so_far.npz`), its picture (`grid.png`), the loss curve (`loss.png`), `metrics.jsonl`, `config.json` and
 `summary.json`. The same command run again resumes a run that was cut, and shows the
 summary of one that was finished.
 
@@ -48,13 +48,15 @@ from experiments.lab.accuracy import (
 )
 from experiments.lab.baselines import parse_baselines, select_baselines
 from experiments.lab.data import describe_dataset
-from experiments.lab.pictures import image_grid
+from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
 from experiments.lab.sets import displayable
 from experiments.lab.workdir import claim_data, identity_of, open_workdir, workdir_path
 
 NAME = "experiments.distill"
+RESULT = "distilled.npz"
+SO_FAR = "so_far.npz"  # the best set, until the run is finished
 
 # Training on the whole set, for comparison.
 WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
@@ -91,7 +93,7 @@ def run(config: Config) -> Summary:
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = finished_summary(workdir, Summary, "distill")
-        if summary is None:
+        if summary is None or not _has_result(workdir):
             summary = _run(config, workdir)
         else:
             print(f"this run was finished before; its results are in {workdir}")
@@ -108,8 +110,10 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     distilled_at = time.perf_counter()
     notes = _notes(setting, result)
     artefact = _artefact(config, setting, result.best, notes)
-    io.save(workdir / "distilled.npz", artefact)
-    _draw(config, setting, result, workdir)
+    io.save(workdir / RESULT, artefact)
+    (workdir / SO_FAR).unlink(missing_ok=True)
+    with kept_apart("the pictures"):
+        _draw(config, setting, result, workdir)
     accuracy = _accuracies(config, setting, result.best)
     summary: Summary = {
         "accuracy": accuracy,
@@ -131,6 +135,16 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
         "environment": environment(),
     }
     return write_summary(workdir, Summary, summary)
+
+
+def _has_result(workdir: pathlib.Path) -> bool:
+    """Whether the set of a finished run is there; else it is made again, from checkpoints."""
+    try:
+        io.load(workdir / RESULT)
+    except InputError as error:
+        print(f"{error}; made again", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) -> None:
@@ -169,6 +183,11 @@ def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Res
     if missing := records.keep_until(metrics, done):
         text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
         print(text, file=sys.stderr, flush=True)
+
+    def save_best(step: int, score: float, best: DistilledSet) -> None:
+        notes = {"best_step": step, "held_out_accuracy": score}
+        io.save(workdir / SO_FAR, _artefact(config, setting, best, notes))
+
     with Display(_title(config, setting)) as display:
         try:
             return loop.run(
@@ -185,6 +204,7 @@ def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Res
                 on_records=lambda new: records.append(metrics, new),
                 on_progress=display.update,
                 on_resume=lambda step: print(f"resuming at step {step} in {workdir}"),
+                on_best=save_best,
             )
         except loop.DivergedError as error:
             good = workdir / "last_good.npz"

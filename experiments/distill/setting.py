@@ -132,28 +132,19 @@ def _start(
     """
     if config.init_from:
         return _continued(config, config.init_from, prepared)
-    smallest = int(prepared.real.class_sizes.min())
-    if per_class > smallest:
-        reason = (
-            f"{per_class} images of each class are wanted, the smallest has {smallest} "
-            "training images besides those held out; lower --ipc or --held_out"
-        )
-        raise FieldError("ipc", config.ipc, reason)
     by_experts = logits if config.labels == "expert" else None
-    candidates = prepared.rest
-    if by_experts is not None and config.init == "real":
-        candidates = _classified_right(config, prepared, per_class, by_experts)
-    chosen = data.subset(candidates, per_class, config.seed)
-    images = prepared.transform(jnp.asarray(chosen.images))
-    if config.init == "noise":
-        images = jax.random.normal(keys.distillation(config.seed)[0], images.shape)
     k = prepared.data.num_classes
+    if config.init == "noise":
+        shape = (k * per_class, *prepared.data.image_shape)
+        images = jax.random.normal(keys.distillation(config.seed)[0], shape)
+    else:
+        images = _real_images(config, prepared, per_class, by_experts)
     if config.labels == "soft" and config.confidence * k <= 1:
         reason = f"must be more than chance, 1/{k}"
         raise FieldError("confidence", config.confidence, reason)
     start = distilled_set.create(
         images,
-        jnp.asarray(chosen.labels),
+        jnp.repeat(jnp.arange(k), per_class),
         k,
         learning_rate=getattr(config.chosen("method")[1], "inner_lr", 0.01),
         confidence=config.confidence if config.labels == "soft" else 1.0,
@@ -161,6 +152,24 @@ def _start(
     if by_experts is not None:
         start = start._replace(label_logits=by_experts(images))
     return start
+
+
+def _real_images(
+    config: Config, prepared: Prepared, per_class: int, by_experts: ExpertLogits | None
+) -> Array:
+    """Returns random training images, class-ordered and preprocessed, f32[n, h, w, c]."""
+    smallest = int(prepared.real.class_sizes.min())
+    if per_class > smallest:
+        reason = (
+            f"{per_class} images of each class are wanted, the smallest has {smallest} "
+            "training images besides those held out; lower --ipc or --held_out"
+        )
+        raise FieldError("ipc", config.ipc, reason)
+    candidates = prepared.rest
+    if by_experts is not None:
+        candidates = _classified_right(config, prepared, per_class, by_experts)
+    chosen = data.subset(candidates, per_class, config.seed)
+    return prepared.transform(jnp.asarray(chosen.images))
 
 
 def _classified_right(

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from distilljax import data
 from distilljax.config import Config, FieldError, option
 from distilljax.types import (
@@ -51,11 +53,28 @@ def prepare(config: DataOptions) -> Prepared:
       FieldError: more images are held out than a class has.
     """
     loaded = data.load(config.dataset, config.data_dir)
-    k, labels = loaded.num_classes, loaded.train.labels
-    smallest = min(int((labels == j).sum()) for j in range(k))
+    k = loaded.num_classes
+    train, test = (
+        np.bincount(split.labels, minlength=k) for split in (loaded.train, loaded.test)
+    )
+    smallest = int(train.min())
+    if smallest < 2:
+        raise InputError(
+            f"{config.dataset} has one training image of the class "
+            f"{loaded.class_names[train.argmin()]!r}, and one has to be held out; add some, "
+            "or leave the class out"
+        )
     if config.held_out >= smallest:
-        reason = f"the smallest class has {smallest} training images; hold out fewer"
+        reason = (
+            f"the smallest class has {smallest} training images; hold out at most "
+            f"{smallest - 1}"
+        )
         raise FieldError("held_out", config.held_out, reason)
+    if absent := [loaded.class_names[j] for j in np.flatnonzero(test == 0)]:
+        raise InputError(
+            f"{config.dataset} has no test image of the class {absent[0]!r}; add some, or "
+            "leave the class out"
+        )
     rest, held_out = data.hold_out(loaded.train, config.held_out, config.split_seed)
     transform = data.fit(config.preprocess, rest.images, config.dataset)
     return Prepared(

@@ -1,8 +1,10 @@
 """Pictures: what the figures of all experiments share."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 # Figures are written to files: a backend of the user's need not be installed.
@@ -14,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from distilljax import launch
 from distilljax.io.files import replacing
 
 MOST_IMAGES_PER_CLASS = 10
@@ -36,6 +39,19 @@ plt.rcParams.update(
         "text.parse_math": False,  # names are drawn as they are, dollars and all
     }
 )
+
+
+@contextlib.contextmanager
+def kept_apart(what: str) -> Iterator[None]:
+    """Keeps a failure to draw from what was computed: one line on stderr in its place."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        (first, *_) = str(error).splitlines() or [type(error).__name__]
+        text = f"{what} cannot be drawn ({first}); the results are there"
+        print(launch.printable(text), file=sys.stderr, flush=True)
 
 
 def draw_image(axes: Axes, image: np.ndarray) -> None:
