@@ -15,7 +15,7 @@ INFLUENCE = "experiments.influence"
 
 
 class Influences(NamedTuple):
-    """What a run of `experiments.influence` left."""
+    """The result of a run of `experiments.influence`."""
 
     values: np.ndarray  # f[s, n, t]; positive where the image helped
     positions: np.ndarray  # i[t], in the test split

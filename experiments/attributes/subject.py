@@ -17,7 +17,7 @@ from experiments.lab.sets import Named, load_artefacts, transform_digest
 
 
 class Subject(NamedTuple):
-    """What is examined."""
+    """A distilled set, with the test images that its influences look at."""
 
     label: str
     named: Named

@@ -1,4 +1,4 @@
-"""What is found of the attributes, and its record."""
+"""All that is found of the attributes, and its record."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
