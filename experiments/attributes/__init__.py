@@ -1,1 +1,1 @@
-"""See `experiments.attributes.run`."""
+"""Asks what the test images that a distilled image acts on have in common."""

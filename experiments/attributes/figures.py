@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of `experiments.attributes`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def attributed(
     *,
     header: str,
 ) -> None:
-    """A row for each distilled image: it, its test images, and attributes in words.
+    """Draws a row for each distilled image: it, its test images, attributes in words.
 
     Args:
       path: the PNG to write.
@@ -76,7 +76,7 @@ def effect_map(
     marked: tuple[str, str],
     unknown: str,
 ) -> None:
-    """Signed effects of attributes, a row for each image.
+    """Draws signed effects of attributes, a row for each image.
 
     Args:
       path: the PNG to write.

@@ -1,101 +1,120 @@
-"""TODO."""
+"""The part of the report on attributes: claims, table, captions."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distilljax.analysis.statistics import ALPHA
+from experiments.attributes import study
+from experiments.attributes.record import Summary, rate_or_mean
 from experiments.lab.claims import (
+    EVERY,
     NAMES,
+    Claim,
     Every,
     Node,
     Reading,
     Record,
     in_order,
     recorded_interval,
+    set_name,
 )
-from experiments.lab.html import Markup, data_table, el
-from experiments.lab.sections import pictures_of
+from experiments.lab.experiment import Experiment
+from experiments.lab.html import Content, Markup, data_table, el
+from experiments.lab.paper import SHARED_ATTRIBUTES
+from experiments.lab.parts import pictures_of
 
-
-def _attributed(record: Record) -> dict[str, Any]:
-    return {
-        "method": str(record.get("method")),
-        "label": str(record.get("label")),
-        "scale": f"{int(record.number('attributes', 'images'))} distilled images",
-        "folder": record.folder,
-    }
-
-
-def _enriched(records: Sequence[Record]) -> Node:
-    found: list[Node] = []
-    for record in records:
-        found.append(
-            Reading(
-                **_attributed(record),
-                unit="p",
-                threshold=ALPHA / 2,
-                above=False,
-                value=record.number("attributes", "p"),
-                p=record.number("attributes", "p"),
-                n=f"{int(record.number('attributes', 'tests')):,} tests",
-                note=(
-                    f"{record.number('attributes', 'significant'):g} findings, "
-                    f"{record.number('attributes', 'expected_by_chance'):.3g} expected by "
-                    f"chance; {record.number('attributes', 'images_with_finding'):g} of "
-                    f"{record.number('attributes', 'images'):g} images have one"
-                ),
-            )
-        )
-    return Every(in_order(found))
-
-
-def _coherent(records: Sequence[Record]) -> Node:
-    found: list[Node] = []
-    for record in records:
-        found.append(
-            Reading(
-                **_attributed(record),
-                unit="coherence",
-                threshold=0.0,
-                above=True,
-                value=record.number("coherence", "mean"),
-                interval=recorded_interval(
-                    record,
-                    "coherence",
-                    "interval",
-                    freedom=max(len(record.numbers("coherence", "p_values")) - 1, 1),
-                ),
-                n=f"{int(record.number('attributes', 'images'))} images",
-                note=(
-                    f"{record.number('coherence', 'images_above'):g} images are above "
-                    "chance each by itself"
-                ),
-            )
-        )
-    return Every(in_order(found))
-
+Records = Sequence[Record[Summary]]
 
 MOST_FINDINGS = 12
 
 
-def _table(records: Sequence[Record]) -> list[Markup]:
-    found = []
+def _about(record: Record[Summary]) -> dict[str, Any]:
+    return {
+        "method": record.summary["method"],
+        "label": record.summary["label"],
+        "scale": f"{record.summary['attributes']['images']} distilled images",
+        "folder": record.folder,
+    }
+
+
+def _enriched(records: Records) -> Node:
+    found: list[Node] = []
     for record in records:
-        if record.experiment != "attributes":
-            continue
-        rows = sorted(record.get("enrichment"), key=lambda row: (row["p"], str(row)))
-        table = []
+        counts = record.summary["attributes"]
+        found.append(
+            Reading(
+                **_about(record),
+                unit="p",
+                threshold=ALPHA / 2,
+                above=False,
+                value=counts["p"],
+                p=counts["p"],
+                n=f"{counts['tests']:,} tests",
+                note=(
+                    f"{counts['significant']} findings, "
+                    f"{counts['expected_by_chance']:.3g} expected by chance; "
+                    f"{counts['images_with_finding']} of {counts['images']} images have one"
+                ),
+            )
+        )
+    return Every(in_order(found))
+
+
+def _coherent(records: Records) -> Node:
+    found: list[Node] = []
+    for record in records:
+        coherence = record.summary["coherence"]
+        freedom = max(len(coherence["p_values"]) - 1, 1)
+        ends = coherence["interval"]
+        found.append(
+            Reading(
+                **_about(record),
+                unit="coherence",
+                threshold=0.0,
+                above=True,
+                value=coherence["mean"],
+                interval=recorded_interval(record, "coherence.interval", ends, freedom),
+                n=f"{record.summary['attributes']['images']} images",
+                note=f"{coherence['images_above']} images are above chance each by itself",
+            )
+        )
+    return Every(in_order(found))
+
+
+def title(record: Record[Summary]) -> str:
+    """Returns the name of the set."""
+    return set_name(record.summary["artefact"])
+
+
+def _networks(_: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+    yield from ()
+
+
+def _sets(record: Record[Summary]) -> list[str]:
+    return [record.summary["artefact"]]
+
+
+def _subjects(record: Record[Summary]) -> set[Hashable]:
+    return {os.path.normpath(path) for path in _sets(record)}
+
+
+def _tables(records: Records) -> list[Markup]:
+    found: list[Markup] = []
+    for record in records:
+        summary = record.summary
+        rows = sorted(summary["enrichment"], key=lambda row: (row["p"], str(row)))
+        table: list[list[Content]] = []
         for row in rows[:MOST_FINDINGS]:
-            rate = row.get("rate", row.get("mean"))
             table.append(
                 [
                     [
-                        el("strong", str(row["attribute"])),
-                        el("span", str(row["annotator"]), class_="sub"),
+                        el("strong", row["attribute"]),
+                        el("span", row["annotator"], class_="sub"),
                     ],
                     f"{row['image']} ({row['class']})",
-                    *(f"{x:.3g}" for x in (rate, row["base"], row["effect"])),
-                    *(_p(row[k]) for k in ("p", "p_holm", "q")),
+                    *(f"{x:.3g}" for x in (rate_or_mean(row), row["base"], row["effect"])),
+                    *(_spelt_p(x) for x in (row["p"], row["p_holm"], row["q"])),
                 ]
             )
         head = [
@@ -109,22 +128,33 @@ def _table(records: Sequence[Record]) -> list[Markup]:
             "q",
         ]
         count = f"the {len(table)} of smallest p of {len(rows)}"
-        name = NAMES.get(str(record.get("method")), str(record.get("method")))
-        caption = f"{name}, {record.get('label')}: attributes, {count}."
+        name = NAMES.get(summary["method"], summary["method"])
+        caption = f"{name}, {summary['label']}: attributes, {count}."
         if table:
             found.append(data_table(head, table, caption))
-        found += pictures_of(record)
+        found += pictures_of(record, CAPTIONS, title(record))
     return found
 
 
-def _p(value: float) -> str:
+def _spelt_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
+
+CAPTIONS = {
+    "attributes.png": (
+        "Distilled images, each with the test images that it acts on and the attributes "
+        "that tell those best from others of their class"
+    ),
+    "effects.png": (
+        "How strongly each attribute tells the images that a distilled image acts on from "
+        "others of their class"
+    ),
+}
 
 CLAIMS = (
     Claim(
         "attributes_enriched",
-        "5",
+        SHARED_ATTRIBUTES,
         "The test images that a distilled image acts on share visible attributes.",
         "More attributes tell them from others of their class than chance allows: the "
         "one-sided p of their number "
@@ -137,7 +167,7 @@ CLAIMS = (
     ),
     Claim(
         "attributes_coherent",
-        "5",
+        SHARED_ATTRIBUTES,
         "The test images that a distilled image acts on resemble each other more than "
         "others of their class do.",
         "The mean similarity of their features, in a network trained on real images, less "
@@ -147,4 +177,17 @@ CLAIMS = (
         "attributes.png",
         _coherent,
     ),
+)
+
+EXPERIMENT = Experiment(
+    name="attributes",
+    summary=Summary,
+    title=title,
+    sets=_sets,
+    subjects=_subjects,
+    networks=_networks,
+    claims=CLAIMS,
+    contents=((SHARED_ATTRIBUTES, _tables),),
+    captions=CAPTIONS,
+    steps=study.steps,
 )

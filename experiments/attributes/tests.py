@@ -1,4 +1,4 @@
-"""TODO."""
+"""Statistical tests: rank tests of attributes, coherence of groups, and their chance."""
 
 import functools
 import math
@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
+from distilljax.analysis.statistics import ALPHA
 from experiments.attributes.groups import Group
-
-ALPHA = 0.05
 
 COHERENCE_DRAWS = 9_999  # random groups that a group's coherence is compared with
 
@@ -18,7 +17,7 @@ MOST_WORK = 5e7  # additions to tabulate one exact distribution
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values corrected for all of them by Holm's step-down procedure, f64[..., m].
+    """Returns p-values corrected for all by Holm's step-down procedure, f64[..., m].
 
     Holm 1979: with p_(1) <= .. <= p_(m), the i-th becomes max over j <= i of
     min(1, (m + 1 - j) p_(j)). Those at most alpha hold together with probability
@@ -36,8 +35,8 @@ class RankTest(NamedTuple):
     """The rank-sum test of Mann and Whitney, with ties, for one population.
 
     Chance draws m of the N values without replacement. The statistic is the sum of the
-    drawn mid-ranks; of a boolean attribute that is how many have it, and the test that of
-    Fisher.
+    drawn mid-ranks; of a boolean attribute it is the number that have it, and the test is
+    Fisher's.
     """
 
     scores: np.ndarray  # i64[N], mid-ranks, shifted and scaled to the least integers
@@ -47,7 +46,11 @@ class RankTest(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray, size: int) -> "RankTest":
-        """Args: values f[N], not all equal; size m, 0 < m < N.
+        """Makes the test of a population.
+
+        Args:
+          values: f[N], not all equal.
+          size: m, 0 < m < N.
 
         Two-sided p is twice the smaller tail, at most 1. Tails are exact where that takes
         up to MOST_WORK additions, else those of the normal distribution with the variance
@@ -60,11 +63,11 @@ class RankTest(NamedTuple):
         return cls(scores, unit / 2, size, _two_sided(scores, size))
 
     def sums(self, groups: np.ndarray) -> np.ndarray:
-        """i[..., m], positions in the population -> i64[...]."""
+        """Returns rank sums i64[...] of groups i[..., m], positions in the population."""
         return self.scores[groups].sum(axis=-1)
 
     def effects(self, sums: np.ndarray) -> np.ndarray:
-        """The rank-biserial correlation, f64[...] in -1..1.
+        """Returns the rank-biserial correlation, f64[...] in -1..1.
 
         P(drawn > other) - P(drawn < other); of a boolean attribute that is the difference
         of the rates.
@@ -73,7 +76,7 @@ class RankTest(NamedTuple):
         return 2 * beyond / (self.size * (len(self.scores) - self.size))
 
     def p_values(self, sums: np.ndarray) -> np.ndarray:
-        """Two-sided, f64[...]."""
+        """Returns two-sided p-values, f64[...]."""
         if self.table is not None:
             return self.table[sums]
         num, size = len(self.scores), self.size
@@ -84,7 +87,7 @@ class RankTest(NamedTuple):
 
 
 def _two_sided(scores: np.ndarray, size: int) -> np.ndarray | None:
-    """f64[largest sum + 1], by counting the subsets of each sum, equal scores at once."""
+    """Returns p of every sum, f64[largest + 1], by counting the subsets of each."""
     largest = int(np.sort(scores)[-size:].sum())
     each, numbers = np.unique(scores, return_counts=True)
     if size * largest * np.minimum(numbers, size).sum() > MOST_WORK:
@@ -104,7 +107,7 @@ def _two_sided(scores: np.ndarray, size: int) -> np.ndarray | None:
 
 
 class Enrichment(NamedTuple):
-    """Every test, and what chance makes of all of them."""
+    """All tests, and the number of findings by chance."""
 
     images: np.ndarray  # i[m], of each test
     attributes: np.ndarray  # i[m]
@@ -195,12 +198,12 @@ def enrichment(
 
 
 def chance_p(found: float, by_chance: np.ndarray) -> float:
-    """One-sided p of a number that chance made so often: (1 + #{>= found}) / (1 + r)."""
+    """Returns the one-sided p of a number of findings, (1 + #{>= found}) / (1 + r)."""
     return float((1 + (by_chance >= found).sum()) / (1 + len(by_chance)))
 
 
 class Coherence(NamedTuple):
-    """How alike the members of each group are."""
+    """Similarity of the members of each group."""
 
     images: np.ndarray  # i[g], whose groups have two members or more
     similarity: np.ndarray  # f64[g], mean cosine of two members

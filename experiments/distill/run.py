@@ -5,10 +5,10 @@
     python -m experiments.distill --dataset=cifar10 --data_dir=DIR --convnet.width=32
 
 Without flags: the embedded subset of Fashion-MNIST, one image a class, `bptt`. The
-working directory then holds the distilled set (`distilled.npz`; while it runs the best so
-far, `so_far.npz`), its picture (`grid.png`), the loss curve (`loss.png`), `metrics.jsonl`, `config.json` and
-`summary.json`. The same command run again resumes a run that was cut, and shows the
-summary of one that was finished.
+working directory then holds the distilled set (`distilled.npz`; the best so far,
+`so_far.npz`, while it runs), its picture (`grid.png`), the loss curve (`loss.png`),
+`metrics.jsonl`, `config.json` and `summary.json`. The same command run again resumes a run
+that was cut, and shows the summary of one that was finished.
 
 The set is chosen by the accuracy of fresh networks on held-out training images; the
 test set is read once, at the end.
@@ -138,7 +138,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
 
 
 def _has_result(workdir: pathlib.Path) -> bool:
-    """Whether the set of a finished run is there; else it is made again, from checkpoints."""
+    """Whether the set of a finished run is there; else checkpoints give it again."""
     try:
         io.load(workdir / RESULT)
     except InputError as error:

@@ -1,1 +1,1 @@
-"""See `experiments.dynamics.run`."""
+"""Measures what probes see on real and distilled sets while a network learns."""

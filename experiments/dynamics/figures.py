@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of `experiments.dynamics`."""
 
 import pathlib
 from collections.abc import Collection, Mapping
@@ -6,8 +6,21 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
-from experiments.lab.pictures import line_styles, save
+from experiments.lab.pictures import legend_beside, line_styles, save
+
+
+def _grid(num: int) -> tuple[Figure, np.ndarray]:
+    """Returns a figure of `num` panels, three in a row."""
+    columns = min(3, num)
+    rows = -(-num // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
+    )
+    for axes in grid.flat[num:]:
+        axes.set_visible(False)
+    return figure, grid
 
 
 def probe_curves(
@@ -16,7 +29,7 @@ def probe_curves(
     *,
     soft: Collection[str] = (),
 ) -> None:
-    """A panel for each quantity along training, a line for each set.
+    """Draws a panel for each quantity along training, a line for each set.
 
     Args:
       path: the PNG to write.
@@ -25,15 +38,9 @@ def probe_curves(
         there are several runs their standard deviation.
       soft: sets to compare with, drawn grey.
     """
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
-    )
+    figure, grid = _grid(len(curves))
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     styles = line_styles(names, soft)
-    for axes in grid.flat[len(curves) :]:
-        axes.set_visible(False)
     for axes, (quantity, panel) in zip(grid.flat, curves.items(), strict=False):
         for name, curve in panel.items():
             x = curve["iterations"]
@@ -55,16 +62,7 @@ def probe_curves(
             axes.set_yscale("log")
     for axes in grid[-1]:
         axes.set_xlabel("iteration")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.tight_layout()
-    figure.legend(
-        handles,
-        labels,
-        frameon=False,
-        fontsize=8,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
+    legend_beside(figure, grid[0][0])
     save(figure, path)
 
 
@@ -74,21 +72,15 @@ def densities(
     *,
     soft: Collection[str] = (),
 ) -> None:
-    """Spectral densities of the Hessian, a panel for each iteration.
+    """Draws spectral densities of the Hessian, a panel for each iteration.
 
     Args:
       path: the PNG to write.
       panels: title -> set -> (eigenvalues, density).
       soft: sets to compare with, drawn grey.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(0.6 + 3.3 * columns, 0.5 + 2.5 * rows), squeeze=False
-    )
+    figure, grid = _grid(len(panels))
     styles = line_styles(list(next(iter(panels.values()))), soft)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
     for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
         for name, (x, density) in panel.items():
             axes.plot(x, density, label=name, **styles[name])
@@ -100,14 +92,5 @@ def densities(
         axes.set_xlabel("eigenvalue of the Hessian")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.tight_layout()
-    figure.legend(
-        handles,
-        labels,
-        frameon=False,
-        fontsize=8,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-    )
+    legend_beside(figure, grid[0][0])
     save(figure, path)

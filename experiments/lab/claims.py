@@ -58,6 +58,7 @@ MATCHING_DYNAMICS, MATCHING_STATISTICS = ("bptt", "tm"), ("gm", "dm")
 METHODS = (*MATCHING_DYNAMICS, *MATCHING_STATISTICS)
 
 Summary = TypeVar("Summary", bound=Mapping[str, Any])
+Value = TypeVar("Value")
 Unit = Literal["points", "percent", "ratio", "correlation", "p", "coherence"]
 
 SIGNED: tuple[Unit, ...] = ("points", "correlation", "coherence")
@@ -79,6 +80,22 @@ def malformed(record: Record[Any], path: str, wanted: str, found: Any) -> InputE
         f"{record.folder}/summary.json: {path} is {str(found)[:40]!r}, expected {wanted}; "
         "the file is damaged or of another version: run the experiment again"
     )
+
+
+def entry(record: Record[Any], path: str, found: Mapping[str, Value], name: str) -> Value:
+    """Returns `found[name]`, where `found` lies at `path` of the record.
+
+    For names that another part of the record gives, which its type cannot promise.
+
+    Raises:
+      InputError: there is no such name.
+    """
+    if name not in found:
+        raise InputError(
+            f"{record.folder}/summary.json has no {path}.{name}, so another version of "
+            f"experiments.{record.experiment} wrote it; run that again"
+        )
+    return found[name]
 
 
 class Reading(NamedTuple):

@@ -61,8 +61,8 @@ def prepare(config: DataOptions) -> Prepared:
     if smallest < 2:
         raise InputError(
             f"{config.dataset} has one training image of the class "
-            f"{loaded.class_names[train.argmin()]!r}, and one has to be held out; add some, "
-            "or leave the class out"
+            f"{loaded.class_names[train.argmin()]!r}, and one has to be held out; add "
+            "some, or leave the class out"
         )
     if config.held_out >= smallest:
         reason = (

@@ -1,16 +1,16 @@
 """Networks of an experiment: named architectures, and those that artefacts name."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from distilljax import data, io
 from distilljax.config import Config, FieldError
 from distilljax.core import parameters
 from distilljax.models import MODELS, alexnet, convnet, mlp, resnet, vgg
-from distilljax.types import (
-    Model,
-)
+from distilljax.types import Model
 from experiments.lab.options import OWN, parse_choices
 
 ARCHITECTURES: dict[str, tuple[str, Config]] = {  # name -> (key of MODELS, its Config)
@@ -96,3 +96,24 @@ def model_of(config: Config, image_shape: tuple[int, int, int], num_classes: int
     except ValueError as error:
         raise FieldError("model", name, str(error)) from None
     return model
+
+
+def map_chunks(compute: Callable[[Any], Any], images: Any, chunk: int) -> Any:
+    """Applies `compute` to `chunk` images at a time, so that it is compiled once.
+
+    Args:
+      compute: [chunk, h, w, c] -> a tree of arrays [chunk, ...]; it treats images one by
+        one. The last chunk is filled up with zeros, whose results are dropped.
+      images: [n, h, w, c], n at least 1.
+      chunk: images at a time.
+
+    Returns:
+      The tree, with arrays [n, ...] on the host.
+    """
+    found = []
+    for start in range(0, len(images), chunk):
+        part = np.asarray(images[start : start + chunk])
+        filled = np.pad(part, ((0, chunk - len(part)), *((0, 0),) * 3))
+        found.append(jax.tree.map(np.asarray, compute(filled)))
+    num = len(images)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *found)

@@ -79,7 +79,7 @@ class RowRecord(TypedDict):
     network: NotRequired[dict[str, Any]]
 
 
-def paths_of(rows: Mapping[str, RowRecord]) -> list[str]:
+def paths_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns the files of the distilled sets among the rows of a record."""
     return [row["path"] for row in rows.values() if row["path"]]
 

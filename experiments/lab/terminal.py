@@ -23,6 +23,7 @@ def new_table(
     *,
     caption: str | None = None,
     left: Sequence[str] = (),
+    wrap: Sequence[str] | None = None,
 ) -> TextTable:
     """Returns an empty table.
 
@@ -31,6 +32,7 @@ def new_table(
       columns: heads; the first is set left, the others right.
       caption: below it.
       left: further columns that are set left.
+      wrap: columns that may take several lines; the first if None.
     """
     table = TextTable(
         title=escape(title),
@@ -44,7 +46,7 @@ def new_table(
         table.add_column(
             escape(column),
             justify="left" if first or column in left else "right",
-            no_wrap=not first,
+            no_wrap=not (first if wrap is None else column in wrap),
         )
     return table
 

@@ -1,1 +1,1 @@
-"""See `experiments.recognition.run`."""
+"""Asks whether networks trained on real images recognise distilled ones."""

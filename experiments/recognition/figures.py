@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of `experiments.recognition`."""
 
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ def pixel_densities(
     *,
     soft: Collection[str] = (),
 ) -> None:
-    """Draws densities of pixel values; 0..1, what an image can show, is shaded.
+    """Draws densities of pixel values; the range of images, 0..1, is shaded.
 
     Args:
       path: the PNG to write.

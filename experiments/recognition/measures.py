@@ -1,14 +1,14 @@
-"""TODO."""
+"""Measures of pixels and features: shares outside 0..1, densities, two-dimensional maps."""
 
 import importlib.metadata
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from distilljax import data
 from experiments.lab.sets import Named, displayable
-from experiments.recognition.run import REAL
+from experiments.recognition.record import REAL, Pixels, Umap
 
 HALF_LEVEL = 0.5 / 255  # beyond 0..1 by more than this is outside
 
@@ -17,19 +17,17 @@ QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)
 NEIGHBOURS, UMAP_SEED = 5, 42
 
 
-def pixel_statistics(
-    values: np.ndarray, counts: np.ndarray | None = None
-) -> dict[str, Any]:
-    """What pixel values are, and which share of them no image can show.
+def pixel_statistics(values: np.ndarray, counts: np.ndarray | None = None) -> Pixels:
+    """Returns statistics of pixel values, and which share of them no image can show.
 
     Args:
       values: f[n], in 0..1 where they can be shown.
-      counts: i[n], how often each comes; once if absent.
+      counts: i[n], the number of times each occurs; 1 if absent.
 
     Returns:
       `mean`, `std` (population); `below` and `above`, the shares beyond 0 and 1 by more
-      than half of the 255 grey levels, `outside` their sum; `quantiles`, share -> the
-      least value that at least that share does not exceed.
+      than half a grey level of 255, `outside` their sum; `quantiles`, share -> the least
+      value that at least this share of the values does not exceed.
     """
     values = np.asarray(values, np.float64).ravel()
     weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
@@ -56,8 +54,8 @@ Curve = tuple[np.ndarray, np.ndarray]  # edges f64[b + 1], density f64[b]
 
 def measure_pixels(
     artefacts: Mapping[str, Named], train: data.Split
-) -> tuple[dict[str, Any], dict[str, Curve]]:
-    """Statistics and densities of all pixel values of each set, and of real images."""
+) -> tuple[dict[str, Pixels], dict[str, Curve]]:
+    """Returns statistics and densities of all pixels of each set, and of real images."""
     levels, counts = np.arange(256) / 255, np.zeros(256, np.int64)
     for start in range(0, len(train.images), 2000):
         part = train.images[start : start + 2000]
@@ -85,15 +83,15 @@ class Components(NamedTuple):
 
     mean: np.ndarray  # f64[d]
     axes: np.ndarray  # f64[d, m], orthonormal, by falling variance
-    explained: np.ndarray  # f64[m], each one's share of the variance
+    explained: np.ndarray  # f64[m], share of the variance of each
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """f[n, d] -> f64[n, m]."""
+        """Returns coordinates f64[n, m] of points f[n, d]."""
         return (points - self.mean) @ self.axes
 
 
 def principal_components(points: np.ndarray, num: int = 2) -> Components:
-    """The first components of f[n, d], n at least 2, by a singular value decomposition.
+    """Returns the first components of f[n, d], n at least 2, by singular values.
 
     The sign of an axis is such that its largest entry is positive.
     """
@@ -108,8 +106,8 @@ def principal_components(points: np.ndarray, num: int = 2) -> Components:
     return Components(mean, axes, variance[:num] / total)
 
 
-def umap_points(points: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """f32[n, 2], or None where umap-learn is not there; and what to record."""
+def umap_points(points: np.ndarray) -> tuple[np.ndarray | None, Umap]:
+    """Returns f32[n, 2], or None where umap-learn is not installed; and its record."""
     try:
         import umap
     except ImportError as error:
@@ -117,7 +115,11 @@ def umap_points(points: np.ndarray) -> tuple[np.ndarray | None, dict[str, Any]]:
         print(f"features.png is without UMAP: {why}")
         return None, {"left_out": why}
     version = importlib.metadata.version("umap-learn")
-    about = {"version": version, "n_neighbors": NEIGHBOURS, "random_state": UMAP_SEED}
+    about: Umap = {
+        "version": version,
+        "n_neighbors": NEIGHBOURS,
+        "random_state": UMAP_SEED,
+    }
     # A seed needs a single thread.
     reducer = umap.UMAP(n_neighbors=NEIGHBOURS, random_state=UMAP_SEED, n_jobs=1)
     return np.asarray(reducer.fit_transform(points)), about

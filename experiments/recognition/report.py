@@ -1,94 +1,113 @@
-"""TODO."""
+"""The part of the report on recognition: claims, tables, captions."""
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from distilljax.analysis.statistics import Interval, student
 from experiments.lab.claims import (
+    EVERY,
+    MATCHING_DYNAMICS,
+    MATCHING_STATISTICS,
     METHODS,
     NO_SPREAD,
+    Claim,
     Every,
     Node,
     Reading,
     Record,
     absent_readings,
     by_method,
-    check_paired,
     describe_network,
+    entry,
     in_order,
+    paired,
     paper_value,
     per_class,
 )
+from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, beside, data_table, el
-from experiments.lab.paper import RECOGNITION, WIDTH
-from experiments.lab.sections import (
+from experiments.lab.paper import RECOGNITION, STAND_IN, WIDTH
+from experiments.lab.parts import (
     as_theirs,
     pictures_of,
     set_label,
     spelt_mean,
     spelt_percent,
 )
+from experiments.lab.records import paths_of
+from experiments.recognition import study
+from experiments.recognition.record import TEST, Summary
+
+Records = Sequence[Record[Summary]]
+MakeReading = Callable[[Record[Summary], str, str, str], Reading]
 
 OUTSIDE = 0.01  # share of pixel values beyond 0..1 by more than half a grey level
 
 CHANCES = 2  # times chance is well above it
 
-TEST_ROW = "test images"  # of experiments.recognition
 
-
-def _recognition(
-    records: Sequence[Record], methods: Sequence[str], make: Callable[..., Reading]
-) -> Node:
-    """A reading of each method and architecture."""
+def _recognition(records: Records, methods: Sequence[str], make: MakeReading) -> Node:
+    """Returns a reading of each method and architecture."""
     found: list[Node] = [
         make(record, label, method, name)
         for record in records
-        for label, method in by_method(record.get("rows"), record, "rows")
+        for label, method in by_method(record.summary["rows"])
         if method in methods
-        for name in record.get("recognition", label)
+        for name in entry(record, "recognition", record.summary["recognition"], label)
     ]
     blank: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": True}
     return Every([*in_order(found), *absent_readings(methods, found, **blank)])
 
 
-def _recognised(record: Record, label: str, method: str, name: str) -> dict[str, Any]:
-    about = record.get("networks", name)
+def _ipc(record: Record[Summary], label: str) -> int:
+    row = record.summary["rows"][label]
+    entry(record, f"rows.{label}", row, "images_per_class")
+    return row["images_per_class"]
+
+
+def _recognised(
+    record: Record[Summary], label: str, method: str, name: str
+) -> dict[str, Any]:
+    about = entry(record, "networks", record.summary["networks"], name)
     paper = RECOGNITION.get(name)
     width = paper.width if paper and paper.width else WIDTH
-    epochs = f"{record.get('networks', name, 'epochs')} epochs"
-    if paper and paper.epochs and epochs != f"{paper.epochs} epochs":
+    epochs = f"{about['epochs']} epochs"
+    if paper and paper.epochs and about["epochs"] != paper.epochs:
         epochs += f" (paper: {paper.epochs})"
-    ipc = int(record.number("rows", label, "images_per_class"))
     return {
         "method": method,
         "label": label,
         "where": name,
-        "scale": f"{describe_network(about, width)}, {epochs}; {per_class(ipc)}",
+        "scale": f"{describe_network(about, width)}, {epochs}; "
+        f"{per_class(_ipc(record, label))}",
         "folder": record.folder,
     }
 
 
 def _shown_and_test(
-    record: Record, label: str, name: str
+    record: Record[Summary], label: str, name: str
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Accuracies on the set and on test images, and the steps they are counted in."""
-    keys = "accuracy", "values"
-    ours = record.numbers("recognition", label, name, *keys)
-    test = record.numbers("recognition", TEST_ROW, name, *keys)
-    check_paired(record, f"recognition.{label}.{name}", ours, test)
-    return (
-        ours,
-        test,
-        1 / record.number("rows", label, "num_images"),
-        1 / record.number("rows", TEST_ROW, "num_images"),
-    )
+    """Returns accuracies on the set and on test images, and the steps they come in."""
+
+    def row(label: str) -> tuple[list[float], float]:
+        recognised = entry(record, "recognition", record.summary["recognition"], label)
+        found = entry(record, f"recognition.{label}", recognised, name)
+        about = entry(record, "rows", record.summary["rows"], label)
+        return found["accuracy"]["values"], 1 / about["num_images"]
+
+    (ours, grain), (test, test_grain) = row(label), row(TEST)
+    values = paired(record, f"recognition.{label}.{name}", ours, test)
+    return (*values, grain, test_grain)
 
 
-def _against_test(above: bool) -> Callable[..., Reading]:
-    def make(record: Record, label: str, method: str, name: str) -> Reading:
+def _against_test(*, above: bool) -> MakeReading:
+    """Returns what makes a reading of the accuracy less that on test images."""
+
+    def make(record: Record[Summary], label: str, method: str, name: str) -> Reading:
         ours, test, grain, test_grain = _shown_and_test(record, label, name)
         difference = ours - test
         interval = student(difference, math.hypot(grain, test_grain))
@@ -102,40 +121,41 @@ def _against_test(above: bool) -> Callable[..., Reading]:
             value=float(difference.mean()),
             interval=interval,
             n=f"{len(difference)} networks",
-            paper=paper_value(apart, record.number("rows", label, "images_per_class")),
+            paper=paper_value(apart, _ipc(record, label)),
             note="" if interval else NO_SPREAD,
         )
 
     return make
 
 
-def _above_chance(record: Record, label: str, method: str, name: str) -> Reading:
+def _above_chance(record: Record[Summary], label: str, method: str, name: str) -> Reading:
     ours, _, grain, _ = _shown_and_test(record, label, name)
     paper = RECOGNITION.get(name)
     shown = None if paper is None else paper.sets[method]
     interval = student(ours, grain)
+    dataset = record.summary["dataset"]
+    entry(record, "dataset", dataset, "num_classes")
     return Reading(
         **_recognised(record, label, method, name),
         unit="percent",
-        threshold=CHANCES / record.number("dataset", "num_classes"),
+        threshold=CHANCES / dataset["num_classes"],
         above=True,
         value=float(ours.mean()),
         interval=interval,
         n=f"{len(ours)} networks",
-        paper=paper_value(shown, record.number("rows", label, "images_per_class")),
+        paper=paper_value(shown, _ipc(record, label)),
         note="" if interval else NO_SPREAD,
     )
 
 
-def _pixels(records: Sequence[Record]) -> Node:
+def _pixels(records: Records) -> Node:
     about: dict[str, Any] = {"unit": "percent", "threshold": OUTSIDE, "above": True}
     found: list[Node] = []
     for record in records:
-        for label, method in by_method(record.get("rows"), record, "rows"):
+        for label, method in by_method(record.summary["rows"]):
             if method not in METHODS:
                 continue
-            value = record.number("pixels", label, "outside")
-            ipc = int(record.number("rows", label, "images_per_class"))
+            value = entry(record, "pixels", record.summary["pixels"], label)["outside"]
             found.append(
                 Reading(
                     method,
@@ -144,7 +164,7 @@ def _pixels(records: Sequence[Record]) -> Node:
                     interval=Interval(value, value),
                     label=label,
                     n="all pixels",
-                    scale=per_class(ipc),
+                    scale=per_class(_ipc(record, label)),
                     note="a count of all values of the set, so there is no spread",
                     folder=record.folder,
                 )
@@ -157,65 +177,102 @@ def _paper_width(name: str) -> int:
     return paper.width if paper and paper.width else WIDTH
 
 
-def _table(records: Sequence[Record]) -> list[Markup]:
-    found = []
-    for record in records:
-        if record.experiment != "recognition":
-            continue
-        rows, nets = record.get("rows"), list(record.get("networks"))
-        table: list[list[Content]] = []
-        for label in record.get("recognition"):
-            method = rows[label]["method"]
-            cells: list[Content] = [set_label(label, method)]
-            for name in nets:
-                paper = RECOGNITION.get(name)
-                of_paper = None
-                if paper and as_theirs(rows[label]):
-                    of_paper = paper.test if method == "test" else paper.sets.get(method)
-                ours = spelt_mean(record.get("recognition", label, name, "accuracy"))
-                cells.append(
-                    beside(ours, spelt_percent(of_paper, 0 if method != "test" else 1))
-                )
-            table.append(cells)
-        seeds = int(
-            record.number("recognition", next(iter(rows)), nets[0], "accuracy", "seeds")
-        )
-        head: list[Content] = ["shown"]
+def title(record: Record[Summary]) -> str:
+    """Returns the networks."""
+    about = record.summary["networks"]
+    return "; ".join(
+        f"{name}: {describe_network(about[name], _paper_width(name))}" for name in about
+    )
+
+
+def _networks(record: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+    """Yields the networks but `convnet16`, which the paper has as narrow."""
+    for name, about in record.summary["networks"].items():
+        if name != "convnet16":
+            yield about
+
+
+def _sets(record: Record[Summary]) -> list[str]:
+    return paths_of(record.summary["rows"])
+
+
+def _subjects(record: Record[Summary]) -> set[Hashable]:
+    return {
+        (os.path.normpath(path), name)
+        for path in _sets(record)
+        for name in record.summary["networks"]
+    }
+
+
+def _recognised_table(record: Record[Summary]) -> Markup:
+    rows, nets = record.summary["rows"], record.summary["networks"]
+    recognition = record.summary["recognition"]
+    table: list[list[Content]] = []
+    for label, of_row in recognition.items():
+        method = rows[label]["method"]
+        cells: list[Content] = [set_label(label, method)]
         for name in nets:
-            about = describe_network(record.get("networks", name), _paper_width(name))
-            epochs = record.get("networks", name, "epochs")
-            head.append([name, el("span", f"{about}, {epochs} epochs", class_="sub")])
-        caption = (
-            f"Recognised, in percent: mean ± standard deviation of {seeds} networks "
-            "trained on real images."
-        )
-        found.append(data_table(head, table, caption))
-        pixels = record.get("pixels")
-        table = [
-            [
-                set_label(label, rows[label]["method"]) if label in rows else label,
-                *(spelt_percent(one[side]) for side in ("outside", "below", "above")),
-                *(f"{one['quantiles'][q]:.2f}".replace("-", "−") for q in ("0.0", "1.0")),
-            ]
-            for label, one in pixels.items()
+            paper = RECOGNITION.get(name)
+            of_paper = None
+            if paper and as_theirs(rows[label]):
+                of_paper = paper.test if method == "test" else paper.sets.get(method)
+            theirs = spelt_percent(of_paper, 0 if method != "test" else 1)
+            cells.append(beside(spelt_mean(of_row[name]["accuracy"]), theirs))
+        table.append(cells)
+    head: list[Content] = ["shown"]
+    for name, about in nets.items():
+        network = describe_network(about, _paper_width(name))
+        sub = el("span", f"{network}, {about['epochs']} epochs", class_="sub")
+        head.append([name, sub])
+    first = next(iter(recognition[next(iter(rows))].values()))
+    caption = (
+        "Recognised, in percent: mean ± standard deviation of "
+        f"{first['accuracy']['seeds']} networks trained on real images."
+    )
+    return data_table(head, table, caption)
+
+
+def _pixel_table(record: Record[Summary]) -> Markup:
+    rows = record.summary["rows"]
+    table: list[list[Content]] = [
+        [
+            set_label(label, rows[label]["method"]) if label in rows else label,
+            *(spelt_percent(x) for x in (one["outside"], one["below"], one["above"])),
+            *(f"{one['quantiles'][q]:.2f}".replace("-", "−") for q in ("0.0", "1.0")),
         ]
-        head = [
-            "pixel values of",
-            "outside 0..1, %",
-            "below, %",
-            "above, %",
-            "least",
-            "most",
-        ]
-        found.append(data_table(head, table))
-        found += pictures_of(record)
+        for label, one in record.summary["pixels"].items()
+    ]
+    head = ["pixel values of", "outside 0..1, %", "below, %", "above, %", "least", "most"]
+    return data_table(head, table)
+
+
+def _tables(records: Records) -> list[Markup]:
+    found: list[Markup] = []
+    for record in records:
+        found += [_recognised_table(record), _pixel_table(record)]
+        found += pictures_of(record, CAPTIONS, title(record))
     return found
 
+
+CAPTIONS = {
+    "recognition.png": (
+        "Share of each set that networks trained on real images recognise, a column of "
+        "dots for each architecture"
+    ),
+    "pixels.png": (
+        "Densities of pixel values, back in the range of images, of each set and of real "
+        "images"
+    ),
+    "features.png": (
+        "Features of test images and of distilled images in two dimensions, by the input "
+        "of the last layer"
+    ),
+}
 
 CLAIMS = (
     Claim(
         "recognised_as_well",
-        "3",
+        STAND_IN,
         "Networks trained on real images recognise BPTT and TM sets at least as well as "
         "test images.",
         "Accuracy on the set less that on test images, network by network, is at least 0 "
@@ -223,11 +280,11 @@ CLAIMS = (
         "91 to 100 % of the images, at test accuracies of 68 to 93 %",
         "recognition",
         "recognition.png",
-        lambda records: _recognition(records, MATCHING_DYNAMICS, _against_test(True)),
+        lambda records: _recognition(records, MATCHING_DYNAMICS, _against_test(above=True)),
     ),
     Claim(
         "recognised_less",
-        "3",
+        STAND_IN,
         "Networks trained on real images recognise GM and DM sets less well than test "
         "images.",
         "Accuracy on the set less that on test images, network by network, is at most 0 "
@@ -235,11 +292,13 @@ CLAIMS = (
         "36 to 71 % of the images, at test accuracies of 68 to 93 %",
         "recognition",
         "recognition.png",
-        lambda records: _recognition(records, MATCHING_STATISTICS, _against_test(False)),
+        lambda records: _recognition(
+            records, MATCHING_STATISTICS, _against_test(above=False)
+        ),
     ),
     Claim(
         "recognised_above_chance",
-        "3",
+        STAND_IN,
         "Networks trained on real images recognise GM and DM sets far above chance.",
         "Accuracy on the set is at least twice one over the number of classes, for each "
         f"set and architecture. {EVERY}",
@@ -250,7 +309,7 @@ CLAIMS = (
     ),
     Claim(
         "pixels_leave_the_range",
-        "3",
+        STAND_IN,
         "Pixels of distilled sets leave the range that images have.",
         "At least 1 % of a set's pixel values, back in the range of images, lie below 0 or "
         "above 1 by more than half of one of 255 grey levels, for each of the four "
@@ -260,4 +319,17 @@ CLAIMS = (
         "pixels.png",
         _pixels,
     ),
+)
+
+EXPERIMENT = Experiment(
+    name="recognition",
+    summary=Summary,
+    title=title,
+    sets=_sets,
+    subjects=_subjects,
+    networks=_networks,
+    claims=CLAIMS,
+    contents=((STAND_IN, _tables),),
+    captions=CAPTIONS,
+    steps=study.steps,
 )

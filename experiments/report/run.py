@@ -122,7 +122,7 @@ COLOURS = {
 def show(verdicts: Sequence[Verdict]) -> None:
     """Prints the table of verdicts."""
     columns = ("verdict", "sec.", "claim", "ours (95 %)", "paper")
-    table = new_table("Verdicts", columns, left=columns)
+    table = new_table("Verdicts", columns, left=columns, wrap=columns[3:])
     for verdict in verdicts:
         ours, theirs = "–", None
         if verdict.deciding is not None:

@@ -1,14 +1,14 @@
-"""Annotators: what can be said of an image without its label.
+"""Annotators: attributes of images, told without their labels.
 
     annotations = Measured()(images)  # Annotations: names, kinds, descriptions, values
 
-`Measured` computes pixel statistics. `Clip` asks a CLIP model, and needs the extra `clip`
-and weights that are on this machine.
+`Measured` computes pixel statistics. `Clip` uses a CLIP model; it needs the extra `clip`
+and weights on this machine.
 """
 
-from experiments.annotators.clip import Clip
-from experiments.annotators.measured import Measured
-from experiments.annotators.table import Annotations, Annotator, Kind
+from experiments.attributes.annotators.clip import Clip
+from experiments.attributes.annotators.measured import Measured
+from experiments.attributes.annotators.table import Annotations, Annotator, Kind
 
 ANNOTATORS = ("measured", "clip")
 

@@ -3,8 +3,8 @@
 Radford et al. 2021, sec. 3.1: an image and a text are compared by the cosine of their
 embeddings. An attribute is a pair of prompts, one of an image that has it and one of an
 image that has not; an image has it where the first is the nearer. Images of 28 or 32
-pixels are blown up to what the model takes (224) and are far from what it was trained on:
-its answers are noisy, alike for the images of both sides.
+pixels are enlarged to the size of the model (224) and are far from its training data: its
+answers are noisy, alike for the images of both sides.
 
 Nothing is ever downloaded: the weights are a folder, or lie in the cache of transformers.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.types import InputError
-from experiments.annotators.table import Annotations, Kind, unit_range
+from experiments.attributes.annotators.table import Annotations, Kind, unit_range
 from experiments.lab.kept import digest
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 
@@ -58,7 +58,7 @@ PROMPTS: Prompts = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
-    """Which model, and what it is asked."""
+    """The model, and its prompts."""
 
     path: str = option(
         "openai/clip-vit-base-patch32",
@@ -67,11 +67,11 @@ class Config(Base):
     prompts: str | None = option(
         None, 'JSON file, {"striped": ["a striped thing", "a plain thing"]}; none: ours.'
     )
-    batch: int = option(64, "Images at a time.", low=1)
+    batch: int = option(64, "Batch size.", low=1)
 
 
 def read_prompts(path: str | None) -> Prompts:
-    """The prompts of a file, or ours.
+    """Returns the prompts of a file, or ours.
 
     Raises:
       FieldError: of `clip.prompts`: a file that cannot be read, or holds something else.
@@ -116,7 +116,7 @@ class Clip:
         self.identity = digest(["clip, version 1", self._prompts], weights)
 
     def __call__(self, images: np.ndarray) -> Annotations:
-        """Of u8[n, h, w, c], or of f[n, h, w, c] in 0..1. Progress goes to stderr."""
+        """Returns the table of u8[n, h, w, c], or f[n, h, w, c] in 0..1."""
         import torch
         from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Attributes that are measured: colour, light, background, edges, the object, symmetry.
+"""Measured attributes: colour, light, background, edges, the object, symmetry.
 
 Definitions, for images in 0..1; the luma of a grey image is its value, of a coloured one
 .299 R + .587 G + .114 B:
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.annotators.table import Annotations, Kind, unit_range
+from experiments.attributes.annotators.table import Annotations, Kind, unit_range
 
 CHUNK = 1000  # images at a time
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -57,7 +57,7 @@ class Measured:
     identity = "measured, version 1"
 
     def __call__(self, images: np.ndarray) -> Annotations:
-        """Of u8[n, h, w, c], or of f[n, h, w, c] in 0..1; h and w at least 2."""
+        """Returns the table of u8[n, h, w, c], or f[n, h, w, c] in 0..1; h, w >= 2."""
         parts = [
             list(_columns(unit_range(images[start : start + CHUNK])))
             for start in range(0, len(images), CHUNK)
@@ -95,7 +95,7 @@ def _light(luma: np.ndarray) -> Iterator[_Column]:
 
 
 def border(shape: tuple[int, int]) -> np.ndarray:
-    """bool[h, w], the frame that counts as background."""
+    """Returns the frame that counts as background, bool[h, w]."""
     width = max(1, round(min(shape) / 16))
     inside = np.zeros(shape, bool)
     inside[width : shape[0] - width, width : shape[1] - width] = True
@@ -133,7 +133,7 @@ def _edges(luma: np.ndarray) -> Iterator[_Column]:
         strong,
     )
     total = power.sum(axis=(1, 2))
-    # Of the gradient, 0 to 90 degrees: 0 is across a vertical edge.
+    # Angle of the gradient, 0 to 90 degrees: 0 is across a vertical edge.
     angle = np.degrees(np.arctan2(np.abs(down), np.abs(right)))
     sectors = {
         "horizontal edges": angle > 67.5,
@@ -151,7 +151,7 @@ def _edges(luma: np.ndarray) -> Iterator[_Column]:
 
 
 def saliency(images: np.ndarray) -> np.ndarray:
-    """f32[n, h, w, c] in 0..1 -> f32[n, h, w], the distance from the border's colour."""
+    """Returns distances from the border's colour, f32[n, h, w], of f32[n, h, w, c]."""
     colour = np.median(images[:, border(images.shape[1:3])], axis=1)
     return np.sqrt(((images - colour[:, None, None]) ** 2).mean(axis=-1))
 
@@ -198,7 +198,7 @@ def _object(images: np.ndarray) -> Iterator[_Column]:
 
 
 def colours(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Which pixels have which colour: name -> bool[n, h, w], one true for each pixel.
+    """Returns the pixels of each colour: name -> bool[n, h, w], one true for each pixel.
 
     Args:
       images: f[n, h, w, c] in 0..1. With c = 1 there are `SHADES` only.

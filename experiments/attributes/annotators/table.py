@@ -1,4 +1,4 @@
-"""What an annotator says of images: a table of attributes."""
+"""The table of attributes that an annotator makes of images."""
 
 from typing import Literal, NamedTuple, Protocol
 
@@ -17,17 +17,17 @@ class Annotations(NamedTuple):
 
 
 class Annotator(Protocol):
-    """Looks at images and at nothing else."""
+    """Names attributes of images, from their pixels alone."""
 
     name: str
-    identity: str  # of two annotators with the same one the tables are the same
+    identity: str  # annotators of the same identity make the same tables
 
     def __call__(self, images: np.ndarray) -> Annotations:
-        """Of u8[n, h, w, c], or of f[n, h, w, c] in 0..1; c is 1 or 3."""
+        """Returns the table of u8[n, h, w, c], or f[n, h, w, c] in 0..1; c is 1 or 3."""
 
 
 def unit_range(images: np.ndarray) -> np.ndarray:
-    """u8[n, h, w, c], or f[n, h, w, c] in 0..1 -> f32[n, h, w, c], 255 taken as 1.
+    """Scales u8[n, h, w, c], or f[n, h, w, c] in 0..1, to f32[n, h, w, c] in 0..1.
 
     Raises:
       ValueError: another shape, n = 0, c neither 1 nor 3, or values outside.

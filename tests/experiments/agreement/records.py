@@ -8,7 +8,7 @@ from distilljax.analysis.statistics import spread, spread_interval
 from experiments.agreement.record import Agreed, Matched, Summary
 from experiments.lab.claims import METHODS, Record
 from experiments.lab.records import RowRecord
-from tests.experiments.common import COMMON
+from tests.experiments.made_up import COMMON
 
 NETWORK = {"model": "convnet", "width": 32, "depth": 3, "parameters": 24_714}
 

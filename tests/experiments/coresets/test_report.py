@@ -7,8 +7,8 @@ from experiments.coresets.report import EXPERIMENT
 from experiments.lab.claims import Record
 from experiments.lab.paper import BEYOND
 from experiments.lab.records import checked
-from tests.experiments.common import COMMON
 from tests.experiments.distill.made import PROTOCOL, spread
+from tests.experiments.made_up import COMMON
 
 
 def record(**config):

@@ -9,8 +9,8 @@ from experiments.cross_architecture.report import EXPERIMENT
 from experiments.lab.claims import Record
 from experiments.lab.paper import BEYOND
 from experiments.lab.records import checked
-from tests.experiments.common import COMMON
 from tests.experiments.distill.made import spread
+from tests.experiments.made_up import COMMON
 
 RANDOM = "random, 10 per class"
 

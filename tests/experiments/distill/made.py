@@ -5,7 +5,7 @@ import numpy as np
 from experiments.distill.record import Summary
 from experiments.lab.claims import Record
 from experiments.lab.records import checked
-from tests.experiments.common import COMMON
+from tests.experiments.made_up import COMMON
 
 METHODS = ("tm", "bptt", "gm", "dm")
 PROTOCOL = {

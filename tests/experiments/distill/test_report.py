@@ -17,8 +17,8 @@ from experiments.distill.report import CLAIMS, EXPERIMENT, grid
 from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from experiments.lab.paper import WORTH
 from experiments.lab.records import checked
-from tests.experiments.common import COMMON
 from tests.experiments.distill.made import METHODS, distill, distilled
+from tests.experiments.made_up import COMMON
 
 (CLAIM,) = CLAIMS
 

@@ -7,7 +7,7 @@ import numpy as np
 from distilljax.analysis.statistics import spread, spread_interval
 from experiments.influence.record import Correlation, Estimated, Summary
 from experiments.lab.claims import Record
-from tests.experiments.common import COMMON
+from tests.experiments.made_up import COMMON
 
 
 def about(mean, width, num):

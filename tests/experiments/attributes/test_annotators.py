@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from distilljax.types import InputError
-from experiments.annotators import Clip, Measured, measured
-from experiments.annotators import clip as clip_annotator
+from experiments.attributes.annotators import Clip, Measured, measured
+from experiments.attributes.annotators import clip as clip_annotator
 
 
 def columns(images):

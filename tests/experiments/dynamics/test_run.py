@@ -1,6 +1,7 @@
 """The experiment that runs probes along a training run."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,7 +13,10 @@ from distilljax.core import parameters
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 from experiments.dynamics import run as dynamics_run
+from experiments.dynamics.record import Summary
+from experiments.lab.records import checked
 from tests.experiments.conftest import MLP
+from tests.experiments.lab.damage import DAMAGES, mended_line
 
 PROBES = "accuracy@4,hessian_trace,ntk"
 
@@ -82,6 +86,8 @@ def measurements(workdir):
 
 def test_every_curve_is_there(finished):
     workdir, summary = finished
+    read = json.loads((workdir / "summary.json").read_text())
+    assert checked(Summary, read, str(workdir), "dynamics") == summary
     assert summary["curves"].keys() >= {
         "accuracy.accuracy",
         "hessian_trace.hessian_trace",
@@ -185,11 +191,12 @@ def test_the_reverse_run_learns_the_distilled_set(artefact, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--probes=sharpness"], "there is no probe 'sharpness'"),
+        (["--probes=sharpness"], "unknown probe 'sharpness'; choose among"),
         (["--probes=accuracy,accuracy@2"], "named twice"),
         (["--probes=accuracy@often"], "after @ comes a number"),
         (["--probes=accuracy", "--ntk.images=5"], "does not name"),
-        (["--sets=validation"], "there is no set 'validation'"),
+        (["--sets=validation"], "unknown set 'validation'; choose among"),
+        (["--sets=train,train"], "train is named twice"),
         (["--ipc=100"], "the smallest class has 40 training images"),
         (["--train_on=absent.npz"], "absent.npz"),
     ],
@@ -202,5 +209,79 @@ def test_mistakes_are_named(artefact, tmp_path, flags, message):
 
 
 def test_divergence_says_what_to_do(artefact, tmp_path):
-    with pytest.raises(InputError, match="lower --lr"):
+    with pytest.raises(InputError, match=r"training of run 0 diverged .*; lower --lr"):
         dynamics_run.run(options(artefact, tmp_path / "wild", "--lr=1e30"))
+
+
+def accuracy_only(artefact, workdir):
+    """Two runs, of which the accuracy alone is measured."""
+    config = options(artefact, workdir, "--probes=accuracy@4", "--runs=2")
+    defaults = dynamics_run.Config()
+    names = ("hessian_trace", "ntk")
+    return config.replace({name: getattr(defaults, name).to_dict() for name in names})
+
+
+@pytest.fixture(scope="module")
+def two_runs(artefact, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    # Options of a probe that is not named are refused on the command line alone.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dynamics_run, "probe_curves", lambda *_, **__: None)
+        return workdir, dynamics_run.run(accuracy_only(artefact, workdir))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    monkeypatch.setattr(dynamics_run, "probe_curves", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_trajectories_are_trained_again(
+    two_runs, artefact, tmp_path, kind, undrawn, capsys
+):
+    """While measurements of both runs are missing."""
+    shutil.copytree(two_runs[0], tmp_path / "run")
+    lines = tmp_path / "run" / "measurements.jsonl"
+    kept = lines.read_text().splitlines(keepends=True)
+    lines.write_text("".join(kept[:3] + kept[10:12]))
+    file = tmp_path / "run" / "run1.npz"
+    DAMAGES[kind](file, tmp_path / "run" / "run0.npz")
+    again = dynamics_run.run(accuracy_only(artefact, tmp_path / "run"))
+    said = capsys.readouterr()
+    assert "5 measurements were made before" in said.out
+    assert mended_line(said.err, file)
+    assert ("computed again" in said.err) == (kind != "deleted")
+    assert again["curves"] == two_runs[1]["curves"]
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_measurements_are_made_again(
+    two_runs, finished, artefact, tmp_path, kind, undrawn, capsys
+):
+    shutil.copytree(two_runs[0], tmp_path / "run")
+    lines = tmp_path / "run" / "measurements.jsonl"
+    DAMAGES[kind](lines, finished[0] / "measurements.jsonl")
+    again = dynamics_run.run(accuracy_only(artefact, tmp_path / "run"))
+    err = capsys.readouterr().err
+    assert mended_line(err, lines)
+    assert ("computed again" in err) == (kind in ("truncated", "flipped"))
+    assert again["curves"] == two_runs[1]["curves"]
+    assert len(measurements(tmp_path / "run")) == 2 * 3 * 3
+
+
+def test_measurements_of_a_set_that_changed_are_made_again(
+    two_runs, artefact, tmp_path, undrawn, capsys
+):
+    """At the same place lies another set; what is of real images stays."""
+    made = io.load(artefact)
+    try:
+        brighter = made.distilled._replace(images=made.distilled.images + 0.5)
+        io.save(artefact, made._replace(distilled=brighter))
+        shutil.copytree(two_runs[0], tmp_path / "run")
+        again = dynamics_run.run(accuracy_only(artefact, tmp_path / "run"))
+    finally:
+        io.save(artefact, made)
+    assert "12 measurements were made before" in capsys.readouterr().out
+    ours, theirs = (s["curves"]["accuracy.accuracy"] for s in (again, two_runs[1]))
+    assert ours["train"] == theirs["train"]
+    assert ours["made"] != theirs["made"]

@@ -3,6 +3,7 @@
 import contextlib
 import io as text_io
 import json
+import shutil
 import sys
 import types
 
@@ -16,14 +17,17 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.io import records
 from distilljax.models import mlp
-from distilljax.training import expert
 from distilljax.types import InputError
+from experiments.lab import training
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.keys import fresh_key
-from experiments.lab.networks import scaled_network
+from experiments.lab.kept import Arrays
+from experiments.lab.records import checked
 from experiments.recognition import measures as recognition_measures
+from experiments.recognition import options as recognition_options
 from experiments.recognition import run as recognition_run
+from experiments.recognition.record import Summary
 from tests.experiments.helpers import write
+from tests.experiments.lab.damage import DAMAGES, mended_line
 
 RANDOM = "random, 2 per class"
 MODEL = mlp.make(mlp.Config(width=6), (8, 8, 1), 3)
@@ -81,7 +85,7 @@ def drawn(monkeypatch):
     asked = {}
     for name in ("accuracy_dots", "pixel_densities", "feature_maps"):
         monkeypatch.setattr(
-            figures, name, lambda path, *args, **_: asked.update({path.name: args})
+            recognition_run, name, lambda path, *args, **_: asked.update({path.name: args})
         )
     return asked
 
@@ -99,7 +103,8 @@ def prepared(artefacts):
 
 def test_everything_is_in_the_summary(finished, artefacts):
     workdir, summary, out = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    read = json.loads((workdir / "summary.json").read_text())
+    assert checked(Summary, read, str(workdir), "recognition") == summary
     for name in ("recognition.png", "pixels.png", "features.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")
     rows = ["one", "two", RANDOM, "test images"]
@@ -146,27 +151,23 @@ def test_recognition_is_that_of_the_stored_networks(finished, artefacts):
             assert found["loss"]["values"][number] == pytest.approx(loss, rel=1e-5)
 
 
-def test_networks_are_those_that_the_core_trains(finished, artefacts):
+def test_networks_are_those_of_the_trainer(finished, artefacts):
+    """Without this command: the second network, from the recipe and its number."""
     workdir, summary, _ = finished
     _, loaded, transform = prepared(artefacts)
-    recipe = config(workdir, artefacts).recipe
-    assert (recipe.momentum, recipe.augment) == (0.9, "")
-    real = data.on_device(loaded.train, transform, 3)
-    key, number = fresh_key(0), 1
-    state = expert.init(expert.epoch_key(key, number, 0), MODEL, recipe)
-    advance = jax.jit(lambda key, state: expert.epoch(key, MODEL, real, recipe, state))
-    losses = []
-    for epoch in (1, 2, 3):
-        state, loss = advance(expert.epoch_key(key, number, epoch), state)
-        losses.append(float(loss))
-    stored = held(workdir, summary, number)
-    np.testing.assert_allclose(
-        stored["params"], parameters.flatten(state.params), atol=1e-6
+    chosen = config(workdir, artefacts)
+    assert (chosen.recipe.momentum, chosen.recipe.augment) == (0.9, "")
+    network = recognition_options.choose(chosen).networks["mlp"]
+    net = training.plan_net(loaded, transform, network, chosen.recipe, 3, 0, 1)
+    assert (
+        summary["networks"]["mlp"]["files"][1] == f"networks/mlp_1_{net.identity[:8]}.npz"
     )
-    np.testing.assert_allclose(stored["losses"], losses, rtol=1e-5)
+    stored = held(workdir, summary, 1)
+    assert stored["identity"] == net.identity
     assert int(stored["epoch"]) == 3
-    assert stored["optimizer"].size == 0
-    assert losses[-1] < losses[0]
+    assert stored["losses"][-1] < stored["losses"][0]
+    of_all = summary["networks"]["mlp"]["training_loss"]["values"]
+    assert of_all[1] == stored["losses"][-1]
 
 
 class Killed(BaseException):
@@ -177,21 +178,21 @@ def test_killed_and_resumed_it_is_the_same(
     finished, artefacts, tmp_path, monkeypatch, drawn, capsys
 ):
     """Once between two epochs of the second network, once between two cells."""
-    monkeypatch.setattr(recognition, "SECONDS_BETWEEN_SAVES", 0.0)
-    write_one, append = recognition_run._write, records.append
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0.0)
+    write_one, append = Arrays.write, records.append
     writes = []
 
-    def dies_after_writing(net, kept, workdir):
-        write_one(net, kept, workdir)
-        writes.append((net.number, kept.epoch))
-        if writes[-1] == (1, 2):
+    def dies_after_writing(pieces, name, identity, **arrays):
+        write_one(pieces, name, identity, **arrays)
+        writes.append((name[:5], int(arrays["epoch"])))
+        if writes[-1] == ("mlp_1", 2):
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(recognition, "_write", dies_after_writing)
+        patched.setattr(Arrays, "write", dies_after_writing)
         with pytest.raises(Killed):
             recognition_run.run(config(tmp_path / "cut", artefacts))
-    assert writes == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    assert writes == [(f"mlp_{n}", e) for n, e in ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))]
 
     def dies_at_a_cell(path, lines):
         if path.exists() and len(records.read(path)) == 2:
@@ -225,7 +226,7 @@ def test_other_artefacts_train_nothing_again(
     def refuse(*_):
         raise AssertionError("a network is trained")
 
-    monkeypatch.setattr(recognition, "_programs", refuse)
+    monkeypatch.setattr(training, "_epoch_programs", refuse)
     found = recognition_run.run(config(workdir, [artefacts[0], other]))
     assert list(found["recognition"]) == ["one", "three", RANDOM, "test images"]
     assert found["networks"] == summary["networks"]
@@ -290,7 +291,7 @@ def test_umap_is_drawn_where_it_is(finished, artefacts, drawn, monkeypatch, caps
 
     monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Reducer))
     monkeypatch.setattr(
-        recognition.importlib.metadata,
+        recognition_measures.importlib.metadata,
         "version",
         lambda name: "9.9" if name == "umap-learn" else "1",
     )
@@ -366,7 +367,9 @@ def test_components_of_equal_points():
 
 def test_width_of_each_network():
     def widths(text, *names):
-        found = recognition_run._networks(recognition_run.Config(width_scale=text), names)
+        found = recognition_options.networks_of(
+            recognition_run.Config(width_scale=text), names
+        )
         return [network.config.width for network in found.values()]
 
     assert widths("0.25", "convnet", "resnet18") == [32, 16]
@@ -375,7 +378,7 @@ def test_width_of_each_network():
 
 def test_epochs_of_each_network():
     def epochs(text, *names):
-        return recognition_run._epochs(recognition_run.Config(epochs=text), names)
+        return recognition_options.epochs_of(recognition_run.Config(epochs=text), names)
 
     assert epochs("", "convnet16", "resnet18") == {"convnet16": 20, "resnet18": 40}
     assert epochs("3", "mlp", "convnet") == {"mlp": 3, "convnet": 3}
@@ -386,7 +389,7 @@ def test_epochs_of_each_network():
     ("more", "message"),
     [
         (["--artefacts="], "artefacts=.*name distilled sets"),
-        (["--models=own"], "models='own': there is no architecture 'own'"),
+        (["--models=own"], "models='own': unknown architecture 'own'"),
         (["--epochs=1,2"], "epochs='1,2': expected one positive integer, or one for each"),
         (["--epochs=0"], "epochs='0': expected one positive integer"),
         (["--epochs=ten"], "epochs='ten': expected"),
@@ -412,23 +415,33 @@ def test_sets_of_different_preprocessing_are_refused(artefacts, dataset, tmp_pat
 
 def test_a_network_that_diverges_is_refused(artefacts, tmp_path):
     chosen = config(tmp_path / "run", artefacts, "--recipe.lr=1e38", "--epochs=2")
-    with pytest.raises(InputError, match=r"mlp 0 at epoch 1 has a training loss of nan; "):
+    with pytest.raises(InputError, match="training of mlp 0 diverged at epoch 1, its"):
         recognition_run.run(chosen)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_network_is_refused(tmp_path):
-    net = recognition_run._Net(scaled_network("mlp", 0.05), 0, 3, "0123456789")
-    path = net.path(tmp_path)
-    path.parent.mkdir()
-    assert path.name == "mlp_0_01234567.npz"
-    kept = recognition_run._Kept(2, np.ones(3), np.ones(2), np.ones(2), 1.5)
-    recognition_run._write(net, kept, tmp_path)
-    found = recognition_run._read(net, tmp_path)
-    assert (found.epoch, found.seconds) == (2, 1.5)
-    np.testing.assert_array_equal(found.optimizer, kept.optimizer)
-    with pytest.raises(InputError, match="it holds another network"):
-        recognition_run._read(net._replace(identity="01234567x"), tmp_path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"mlp_0_01234567\.npz cannot be read .*delete it"):
-        recognition_run._read(net, tmp_path)
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kept", ["network", "cells"])
+def test_damaged_pieces_are_computed_again(
+    finished, artefacts, tmp_path, kind, kept, drawn, capsys
+):
+    workdir, summary, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    first, second = (tmp_path / "run" / x for x in summary["networks"]["mlp"]["files"])
+    path, other = (first, second) if kept == "network" else (workdir / "cells.jsonl", first)
+    if kept == "cells":
+        path = tmp_path / "run" / "cells.jsonl"
+        other = tmp_path / "of_another_run.jsonl"
+        other.write_text("".join(path.read_text().splitlines(True)[:1]))
+    DAMAGES[kind](path, other)
+    again = recognition_run.run(config(tmp_path / "run", artefacts))
+    err = capsys.readouterr().err
+    assert mended_line(err, path)
+    if kept == "network" or kind in ("truncated", "flipped"):
+        assert ("computed again" in err) == (kind != "deleted")
+    for name in ("recognition", "pixels", "rows", "features"):
+        assert again[name] == summary[name], name
+    before, after = summary["networks"]["mlp"], again["networks"]["mlp"]
+    assert before["training_loss"] == after["training_loss"]
+    ours, theirs = (held(w, again, 0) for w in (tmp_path / "run", workdir))
+    np.testing.assert_array_equal(ours["params"], theirs["params"])

@@ -13,23 +13,27 @@ import pytest
 from distilljax import launch
 from distilljax.analysis.statistics import Interval
 from distilljax.types import InputError
-from experiments.dynamics import report as dynamics_report
 from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Reading
-from experiments.lab.html import MOST_PIXELS, PIXELS_SHOWN, STYLE, el, join, picture
-from experiments.report import collect as report_collect
-from experiments.report import run as report_run
-from experiments.report import verdicts as report_verdicts
+from experiments.lab.experiment import load_all
+from experiments.lab.html import STYLE
+from experiments.report import collect as collect_module
+from experiments.report import run as run_module
+from experiments.report.verdicts import axis, forest
 from tests.experiments.agreement.records import record as agreement
+from tests.experiments.attributes.test_report import attributes
+from tests.experiments.distill.made import distill
+from tests.experiments.dynamics.test_report import dynamics
 from tests.experiments.influence.records import record as influence
-from tests.experiments.test_claims import (
-    DATASET,
-    METHODS,
-    attributes,
-    distill,
-    dynamics,
-    mixing,
-    recognition,
-)
+from tests.experiments.made_up import DATASET, METHODS
+from tests.experiments.mixing.test_report import mixing
+from tests.experiments.recognition.test_report import recognition
+
+TABLE = load_all()
+CLAIMS = [claim for experiment in TABLE.values() for claim in experiment.claims]
+
+
+def collect(root, dataset=None):
+    return collect_module.collect(root, TABLE, dataset)
 
 
 def write(root, record, name=None, **summary):
@@ -78,8 +82,8 @@ def study(tmp_path, monkeypatch):
 
 
 def made(root="study", **options):
-    config = report_run.Config(records=str(root), **options)
-    found = report_run.run(config)
+    config = run_module.Config(records=str(root), **options)
+    found = run_module.run(config)
     return pathlib.Path(config.out or f"{root}/report.html").read_text(), found
 
 
@@ -175,8 +179,8 @@ def test_the_page_says_what_the_records_hold(study):
     assert verdicts["beats_random"] == SUPPORTED
     assert verdicts["recognised_less"] == NOT_SUPPORTED
     assert verdicts["recognised_early"] == UNDECIDED  # one run
-    assert sum(found["counts"].values()) == len(report_verdicts.CLAIMS)
-    for claim in report_verdicts.CLAIMS:
+    assert sum(found["counts"].values()) == len(CLAIMS)
+    for claim in CLAIMS:
         assert f'id="claim-{claim.id}"' in text
         assert claim.statement in said
     assert said.count("✓") > found["counts"][SUPPORTED]  # a sign beside each word
@@ -261,7 +265,7 @@ def test_a_study_without_pictures_or_makers_says_so(tmp_path, monkeypatch):
     said = Reader(text).said()
     assert "There is no record of how sets/tm_ipc10/distilled.npz was made" in said
     assert "No finished run of experiments.recognition is among the records." in said
-    assert found["counts"][NO_RECORD] == len(report_verdicts.CLAIMS) - 2
+    assert found["counts"][NO_RECORD] == len(CLAIMS) - 2
     assert "<figure>" not in text
 
 
@@ -296,18 +300,18 @@ def test_records_are_found_at_any_depth_and_through_links(tmp_path, monkeypatch)
     write("study/.hidden", mixing((0.05, -0.05), methods=("dm",)))
     cut = write("study", mixing((0.0, 0.0)), "cut") / "summary.json"
     cut.unlink()
-    found = report_collect.collect(pathlib.Path("study"))
+    found = collect(pathlib.Path("study"))
     assert [r.folder for r in found.records] == ["study/deep/link/mixing"]
     assert [r.folder for r in found.unfinished] == ["study/cut"]
 
 
 def test_copies_are_dropped_and_contradictions_refused(study):
     shutil.copytree("study/mixing", "study/mixing_again")
-    found = report_collect.collect(study)
+    found = collect(study)
     assert [r.folder for r in found.records if r.experiment == "mixing"] == ["study/mixing"]
     write(study, mixing((0.5, 0.5)), "mixing_other")
     with pytest.raises(InputError, match="study/mixing and study/mixing_other are both"):
-        report_collect.collect(study)
+        collect(study)
 
 
 def test_records_of_other_sets_architectures_or_curves_are_merged(tmp_path, monkeypatch):
@@ -345,12 +349,12 @@ def test_a_page_is_about_one_data_set(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"cifar10 \(study/mixing\).*choose with --dataset"
     ):
-        report_collect.collect(pathlib.Path("study"))
+        collect(pathlib.Path("study"))
     for name in ("embedded", "Embedded Fashion-MNIST", "6f9b43a8"):
-        found = report_collect.collect(pathlib.Path("study"), name)
+        found = collect(pathlib.Path("study"), name)
         assert [r.experiment for r in found.records] == ["influence"]
     with pytest.raises(InputError, match="no such data are among the records"):
-        report_collect.collect(pathlib.Path("study"), "svhn")
+        collect(pathlib.Path("study"), "svhn")
     said = Reader(made(dataset="embedded")[0]).said()
     assert "the paper's are CIFAR-10" in said
     assert "paper (CIFAR-10, width 128)" in said
@@ -367,11 +371,11 @@ def test_damaged_records_are_refused_by_name(study, name, text):
 
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
-        report_collect.collect(tmp_path / "none")
+        collect(tmp_path / "none")
     with pytest.raises(InputError, match="holds no finished run of distill"):
-        report_collect.collect(tmp_path)
+        collect(tmp_path)
     with pytest.raises(InputError, match="name a folder of runs"):
-        report_run.run(report_run.Config())
+        run_module.run(run_module.Config())
 
 
 def test_a_page_that_cannot_be_written_is_an_error(study):
@@ -383,63 +387,33 @@ def test_a_page_that_cannot_be_written_is_an_error(study):
 def test_the_table_of_verdicts_is_printed(study, capsys):
     made()
     printed = capsys.readouterr().out
-    for claim in report_verdicts.CLAIMS:
+    for claim in CLAIMS:
         assert claim.id in printed
     assert "✕ not supported" in printed
     assert "<" not in printed.replace("< 0.001", "")
 
 
 def test_the_command_line(study):
-    config = launch.parse(report_run.Config, ["--records=study", "--dataset=cifar10"])
-    assert config == report_run.Config(records="study", dataset="cifar10")
-
-
-# --- pictures --------------------------------------------------------------------------
-
-
-def test_large_pictures_are_made_smaller(tmp_path):
-    drawn(tmp_path / "small.png")
-    small = picture(tmp_path / "small.png", "alt", "caption")
-    assert "data:image/png" in small
-    drawn(tmp_path / "large.png", (2400, 600), noise=True)
-    large = picture(tmp_path / "large.png", "alt", "caption")
-    assert "data:image/webp" in large
-    assert f'width="{round(PIXELS_SHOWN * MOST_PIXELS)}"' in large
-    assert len(large) < (tmp_path / "large.png").stat().st_size
-
-
-@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n" + b"0" * 600_000])
-def test_what_is_no_picture_is_refused(tmp_path, content):
-    (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.png is no picture"):
-        picture(tmp_path / "broken.png", "alt", "caption")
-
-
-def test_elements_escape_text_and_attributes():
-    made = el("p", "a < b & c", title='"quoted"')
-    assert made == '<p title="&quot;quoted&quot;">a &lt; b &amp; c</p>'
-    assert el("p", made) == f"<p>{made}</p>"
-    assert el("p", None, ["x", None], class_="y") == '<p class="y">x</p>'
-    assert el("img", src="data:,") == '<img src="data:,">'
-    assert join("5 %") == "5\u00a0%"
-
-
-def test_smoothing_is_the_papers_an_iteration_at_a_time():
-    every = dynamics_report.smoothed([0, 1, 2], [1.0, 2.0, 3.0])
-    assert every == pytest.approx([1.0, 1.1, 1.29])
-    # A constant between two looks: the same as looking at it every iteration.
-    sparse = dynamics_report.smoothed([0, 10], [0.0, 5.0])
-    dense = dynamics_report.smoothed(list(range(11)), [0.0] + [5.0] * 10)
-    assert sparse[-1] == pytest.approx(dense[-1])
+    config = launch.parse(run_module.Config, ["--records=study", "--dataset=cifar10"])
+    assert config == run_module.Config(records="study", dataset="cifar10")
 
 
 def test_an_interval_far_longer_than_the_others_ends_in_an_arrow():
     short = Reading("tm", "points", 0.0, True, value=0.1, interval=Interval(0.05, 0.15))
     long = short._replace(interval=Interval(-90.0, 90.2))
-    scale = report_verdicts.axis([short, long])
+    scale = axis([short, long])
     assert scale is not None
     assert scale.high < 1
-    assert report_verdicts.forest(short, scale) != report_verdicts.forest(long, scale)
-    assert Reader(report_verdicts.forest(long, scale)).all("path")
+    assert forest(short, scale) != forest(long, scale)
+    assert Reader(forest(long, scale)).all("path")
     assert scale.at(-90.0) >= 0
     assert scale.at(90.0) <= 240
+
+
+def test_equal_numbers_have_an_axis():
+    """As where both sets reach 100 % and nothing is between them."""
+    same = Reading("tm", "points", 0.0, True, value=0.0, interval=Interval(0.0, 0.0))
+    scale = axis([same, same])
+    assert scale is not None
+    assert scale.low < 0 < scale.high
+    assert Reader(forest(same, scale)).all("circle")

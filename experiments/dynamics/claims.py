@@ -1,0 +1,391 @@
+"""Claims about training on real images: recognition, curvature, tangent kernel."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distilljax.analysis.statistics import from_error, student
+from distilljax.types import InputError
+from experiments.dynamics.record import Curve, Summary
+from experiments.lab import paper
+from experiments.lab.claims import (
+    EVERY,
+    MATCHING_DYNAMICS,
+    MATCHING_STATISTICS,
+    NO_SPREAD,
+    ONE_RUN,
+    ONE_RUN_EXACT,
+    Claim,
+    Every,
+    Node,
+    Reading,
+    Record,
+    Some,
+    absent_readings,
+    by_method,
+    describe_network,
+    entry,
+    in_order,
+    malformed,
+    paper_value,
+    per_class,
+)
+from experiments.lab.paper import BEYOND, CURVATURE, RECOGNITION_IN_TRAINING
+
+Records = Sequence[Record[Summary]]
+
+ACCURACY, TRACE, KERNEL = (
+    "accuracy.accuracy",
+    "hessian_trace.hessian_trace",
+    "ntk.distance",
+)
+
+RISE = range(30, 121)  # iterations in which curvature may rise above that on real images
+
+RECOGNISED_AT, WHOLLY = 150, 0.98
+
+TEST_GAIN = 0.02  # accuracy that test images still gain after `RECOGNISED_AT`
+
+END = 250  # iteration from which on a look says where curvature ends
+
+HALF = 0.5
+
+
+def learning_real(records: Records) -> list[Record[Summary]]:
+    """Returns the runs in which a network learns real images."""
+    return [record for record in records if record.summary["trained_on"] == "real"]
+
+
+def _with_curve(records: Records, curve: str) -> list[Record[Summary]]:
+    """Returns the runs on real images that measured the curve."""
+    return [r for r in learning_real(records) if curve in r.summary["curves"]]
+
+
+def _looked_at(record: Record[Summary], methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns labels and methods of distilled sets."""
+    return [one for one in by_method(record.summary["sets"]) if one[1] in methods]
+
+
+def curve_of(record: Record[Summary], quantity: str, name: str) -> Curve:
+    """Returns a quantity on a set along training.
+
+    Raises:
+      InputError: the record does not have it.
+    """
+    curves = record.summary["curves"]
+    return entry(record, f"curves.{quantity}", curves[quantity], name)
+
+
+class Point(NamedTuple):
+    """A curve at one iteration."""
+
+    values: np.ndarray  # f64[runs]
+    error: float  # of the probes, in one run
+    num_probes: int
+
+
+def point(record: Record[Summary], quantity: str, name: str, iteration: int) -> Point:
+    """Returns a measurement at an iteration that was looked at.
+
+    Raises:
+      InputError: it is not there, or not finite.
+    """
+    curve, path = curve_of(record, quantity, name), f"curves.{quantity}.{name}"
+    if iteration not in curve["iterations"]:
+        wanted = f"a list with {iteration}, as on another set"
+        raise malformed(record, f"{path}.iterations", wanted, curve["iterations"])
+    at = curve["iterations"].index(iteration)
+    for field, rows in (
+        ("values", curve["values"]),
+        ("standard_error", [curve["standard_error"]]),
+    ):
+        if any(len(row) <= at for row in rows):
+            wanted = "a number for each iteration"
+            raise malformed(record, f"{path}.{field}", wanted, rows)
+    values = [row[at] for row in curve["values"]]
+    if None in values:
+        raise malformed(record, f"{path}.values", "a finite number", None)
+    error = curve["standard_error"][at]
+    return Point(np.array(values, np.float64), error or 0.0, curve["num_probes"])
+
+
+def _over_runs(
+    values: np.ndarray, error: float, num_probes: int, grain: float = 0.0
+) -> dict[str, Any]:
+    """Returns value, interval, number and caveat of a quantity measured in each run.
+
+    Args:
+      values: f64[runs].
+      error: in one run, the standard error that the probes leave.
+      num_probes: random probes behind it; fewer than two are no estimate of an error.
+      grain: see `student`.
+    """
+    found: dict[str, Any] = {"value": float(values.mean())}
+    if len(values) > 1:
+        interval = student(values, grain)
+        note = "" if interval else NO_SPREAD.replace("networks", "runs")
+        return {**found, "interval": interval, "n": f"{len(values)} runs", "note": note}
+    if num_probes < 2 or not error:
+        return {**found, "n": "1 run", "note": ONE_RUN_EXACT}
+    interval = from_error(found["value"], error, num_probes - 1)
+    return {
+        **found,
+        "interval": interval,
+        "n": f"1 run, {num_probes} probes",
+        "note": ONE_RUN,
+    }
+
+
+def images_per_class(record: Record[Summary], label: str) -> float:
+    """Returns the images a class of a set."""
+    dataset = record.summary["dataset"]
+    entry(record, "dataset", dataset, "num_classes")
+    return record.summary["sets"][label]["images"] / dataset["num_classes"]
+
+
+def _ipc(record: Record[Summary], label: str) -> int:
+    return round(images_per_class(record, label))
+
+
+def network_of(record: Record[Summary]) -> dict[str, Any]:
+    """Returns the settings of the network, as `describe_network` takes them."""
+    return {**record.summary["model"], "model": record.summary["model"]["name"]}
+
+
+def _about(
+    record: Record[Summary], label: str, method: str, more: str = ""
+) -> dict[str, Any]:
+    more = more or per_class(_ipc(record, label))
+    return {
+        "method": method,
+        "label": label,
+        "scale": f"{describe_network(network_of(record))}; {more}",
+        "folder": record.folder,
+    }
+
+
+def _last_by(measured: Sequence[int], iteration: int) -> int | None:
+    """Returns the last iteration looked at by then; None where the run is shorter."""
+    if not measured or measured[-1] < iteration:
+        return None
+    return max(i for i in measured if i <= iteration)
+
+
+def _accuracy_images(record: Record[Summary], label: str) -> int:
+    """Returns the images of a set that the accuracy is of."""
+    group = record.config.get("accuracy")
+    if not isinstance(group, Mapping) or not isinstance(group.get("images"), int):
+        raise InputError(
+            f"{record.folder}/config.json does not say how many images the accuracy is of "
+            "(accuracy.images); run experiments.dynamics again"
+        )
+    images = entry(record, "sets", record.summary["sets"], label)["images"]
+    return min(int(group["images"]), images)
+
+
+def _trained_at(name: str) -> float:
+    """Returns the paper's accuracy at `RECOGNISED_AT`."""
+    return paper.TRAINING[name][paper.TRAINING_ITERATIONS.index(RECOGNISED_AT)]
+
+
+def _recognised_early(records: Records) -> Node:
+    found: list[Node] = []
+    for record in _with_curve(records, ACCURACY):
+        for label, method in _looked_at(record, MATCHING_DYNAMICS):
+            at = _last_by(curve_of(record, ACCURACY, label)["iterations"], RECOGNISED_AT)
+            if at is None:
+                continue
+            measured = point(record, ACCURACY, label, at)
+            images = _accuracy_images(record, label)
+            found.append(
+                Reading(
+                    **_about(record, label, method),
+                    unit="percent",
+                    threshold=WHOLLY,
+                    above=True,
+                    **_over_runs(measured.values, measured.error, 0, 1 / images),
+                    where=f"iteration {at}",
+                    paper=paper_value(_trained_at(method), _ipc(record, label)),
+                )
+            )
+    about: dict[str, Any] = {"unit": "percent", "threshold": WHOLLY, "above": True}
+    return Every([*in_order(found), *absent_readings(MATCHING_DYNAMICS, found, **about)])
+
+
+def _test_still_learning(records: Records) -> Node:
+    found: list[Node] = []
+    for record in _with_curve(records, ACCURACY):
+        if "test" not in record.summary["curves"][ACCURACY]:
+            continue
+        measured = curve_of(record, ACCURACY, "test")["iterations"]
+        at = _last_by(measured, RECOGNISED_AT)
+        if at is None or at == measured[-1]:
+            continue
+        first, last = (point(record, ACCURACY, "test", i) for i in (at, measured[-1]))
+        images = _accuracy_images(record, "test")
+        shown = f"{images:,} test images"
+        grain = math.sqrt(2) / images
+        found.append(
+            Reading(
+                **_about(record, "test", "test", shown),
+                unit="points",
+                threshold=TEST_GAIN,
+                above=True,
+                **_over_runs(last.values - first.values, 0.0, 0, grain),
+                where=f"iteration {at} to {measured[-1]}",
+                paper=paper.TRAINING["test"][-1] - _trained_at("test"),
+            )
+        )
+    return Every(found)
+
+
+def _ratios(
+    record: Record[Summary], label: str, method: str, curve: str, iteration: int
+) -> dict[str, Any]:
+    """Returns a quantity on a set over that on real training images."""
+    ours = point(record, curve, label, iteration)
+    real = point(record, curve, "train", iteration)
+    about = {**_about(record, label, method), "where": f"iteration {iteration}"}
+    unclear = len(real.values) == 1 and real.values[0] < 4 * real.error
+    if unclear or (real.values <= 0).any():
+        return {**about, "note": "no ratio: that on real images is not clear of zero"}
+    ratios = ours.values / real.values
+    # To first order in both errors, which are taken as independent.
+    relative = math.hypot(ours.error, float(ratios[0]) * real.error) / float(real.values[0])
+    probes = min(ours.num_probes, real.num_probes)
+    return {**about, **_over_runs(ratios, relative, probes)}
+
+
+def _read_at(iteration: int, name: str) -> float:
+    """Returns the paper's trace, interpolated between those that were read off."""
+    return float(np.interp(iteration, paper.TRACE_ITERATIONS, paper.TRACE[name]))
+
+
+def _trace(
+    methods: Sequence[str], *, rises: bool, threshold: float, above: bool
+) -> Callable[[Records], Node]:
+    """Returns the readings of a claim about the trace, early in training or at its end."""
+
+    def read(records: Records) -> Node:
+        found: list[Node] = []
+        for record in _with_curve(records, TRACE):
+            if "train" not in record.summary["curves"][TRACE]:
+                continue
+            measured = curve_of(record, TRACE, "train")["iterations"]
+            if rises:
+                chosen = [i for i in measured if i in RISE]
+            else:
+                # A run that was cut short does not say where curvature ends.
+                chosen = measured[-1:] if measured[-1] >= END else []
+            for label, method in _looked_at(record, methods):
+                parts = [
+                    Reading(
+                        **_ratios(record, label, method, TRACE, i),
+                        unit="ratio",
+                        threshold=threshold,
+                        above=above,
+                        paper=paper_value(
+                            _read_at(i, method) / _read_at(i, "real"), _ipc(record, label)
+                        ),
+                    )
+                    for i in chosen
+                ]
+                if parts:
+                    found.append(Some(parts) if rises else Every(parts))
+        about: dict[str, Any] = {"unit": "ratio", "threshold": threshold, "above": above}
+        return Every([*in_order(found), *absent_readings(methods, found, **about)])
+
+    return read
+
+
+KERNEL_METHODS = (*MATCHING_DYNAMICS, "gm")
+
+
+def _kernel(records: Records) -> Node:
+    about: dict[str, Any] = {"unit": "ratio", "threshold": 1.0, "above": False}
+    found: list[Node] = []
+    for record in _with_curve(records, KERNEL):
+        if "train" not in record.summary["curves"][KERNEL]:
+            continue
+        last = curve_of(record, KERNEL, "train")["iterations"][-1]
+        for label, method in _looked_at(record, KERNEL_METHODS):
+            ratio = _ratios(record, label, method, KERNEL, last)
+            found.append(Reading(**ratio, **about))
+    return Every([*in_order(found), *absent_readings(KERNEL_METHODS, found, **about)])
+
+
+CLAIMS = (
+    Claim(
+        "recognised_early",
+        RECOGNITION_IN_TRAINING,
+        "A network that learns real images recognises BPTT and TM sets wholly by iteration "
+        "150.",
+        "Accuracy on the set, at the last look by iteration 150, is at least 98 % for each "
+        f"set. {EVERY}",
+        "100 % of both at iteration 150",
+        "dynamics",
+        "dynamics.png",
+        _recognised_early,
+    ),
+    Claim(
+        "test_still_learning",
+        RECOGNITION_IN_TRAINING,
+        "At iteration 150 the network has much left to learn about test images.",
+        "Accuracy on test images at the end less that at iteration 150 is at least 2 "
+        "points.",
+        "60 % at iteration 150, 67 % at 298",
+        "dynamics",
+        "dynamics.png",
+        _test_still_learning,
+    ),
+    Claim(
+        "curvature_rises",
+        CURVATURE,
+        "Early in training the loss is sharper on BPTT and TM sets than on real images.",
+        "For each set there is an iteration from 30 to 120 at which the trace of the "
+        "Hessian is above that on real training images. The best of m iterations is "
+        "picked, so its interval is widened to level 1 − 0.05 / m; refuted only if it is "
+        "below at every one.",
+        "twice as sharp around iteration 75",
+        "dynamics",
+        "dynamics.png",
+        _trace(MATCHING_DYNAMICS, rises=True, threshold=1.0, above=True),
+    ),
+    Claim(
+        "curvature_vanishes",
+        CURVATURE,
+        "At the end of training the loss is much flatter on BPTT and TM sets than on real "
+        "images.",
+        "The trace of the Hessian at the last look (iteration 250 or later) is at most "
+        f"half of that on real training images, for each set. {EVERY}",
+        "450 (BPTT) and 740 (TM) against 1,790",
+        "dynamics",
+        "dynamics.png",
+        _trace(MATCHING_DYNAMICS, rises=False, threshold=HALF, above=False),
+    ),
+    Claim(
+        "curvature_stays",
+        CURVATURE,
+        "At the end of training the loss is not flat on GM and DM sets.",
+        "The trace of the Hessian at the last look (iteration 250 or later) is at least "
+        f"half of that on real training images, for each set. {EVERY}",
+        "2,060 (GM) and 2,330 (DM) against 1,790",
+        "dynamics",
+        "dynamics.png",
+        _trace(MATCHING_STATISTICS, rises=False, threshold=HALF, above=True),
+    ),
+    Claim(
+        "kernel_moves_less",
+        BEYOND,
+        "While a network learns real images, its tangent kernel changes less on BPTT, TM "
+        "and GM sets than on the real images.",
+        "Distance of the kernel from that at the start, at the last look, over the same on "
+        f"real training images is below 1 for each set. {EVERY}",
+        "not in the paper",
+        "dynamics",
+        "dynamics.png",
+        _kernel,
+    ),
+)
