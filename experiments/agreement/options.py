@@ -5,21 +5,7 @@ from typing import Literal, NamedTuple
 
 from distilljax.config import FieldError, option
 from distilljax.types import Transform
-from experiments.lab.networks import (
-    ARCHITECTURES,
-    Network,
-    own_network,
-    parse_architectures,
-    scaled_network,
-)
-from experiments.lab.options import (
-    OWN,
-    ArtefactsOption,
-    RealDataOptions,
-    SeedOption,
-    TogetherOption,
-    WorkdirOption,
-)
+from experiments.lab import networks, options
 from experiments.lab.sets import Named, load_artefacts, shared_transform
 
 NAME = "experiments.agreement"
@@ -30,11 +16,18 @@ NAMES = {SUBSET: "subset-trained", EARLY: "early-stopped"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, TogetherOption, RealDataOptions, ArtefactsOption):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.TogetherOption,
+    options.RealDataOptions,
+    options.ArtefactsOption,
+):
     """Options of the experiment."""
 
     model: str = option(
-        OWN, f"Network: own (the artefacts'), or one of {', '.join(ARCHITECTURES)}."
+        options.OWN,
+        f"Network: own (the artefacts'), or one of {', '.join(networks.ARCHITECTURES)}.",
     )
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
@@ -79,7 +72,7 @@ class Choice(NamedTuple):
     """Artefacts and the network that all comparisons are of."""
 
     artefacts: dict[str, Named]
-    network: Network
+    network: networks.Network
     transform: Transform  # of all artefacts
 
 
@@ -90,7 +83,7 @@ def choose(config: Config) -> Choice:
       FieldError: options that contradict each other; artefacts that no network can share.
       InputError: a file that is no artefact; artefacts of different data.
     """
-    found = parse_architectures(config.model, "model")
+    found = networks.parse_architectures(config.model, "model")
     if len(found) > 1:
         raise FieldError("model", config.model, "name one")
     if config.subset_low > config.subset_high:
@@ -101,21 +94,24 @@ def choose(config: Config) -> Choice:
         raise FieldError("early_every", config.early_every, reason)
     artefacts = load_artefacts(config.artefacts)
     transform = shared_transform(artefacts)
-    if config.model != OWN:
-        network = scaled_network(found[0], config.width_scale)
+    if config.model != options.OWN:
+        network = networks.scaled_network(found[0], config.width_scale)
         return Choice(artefacts, network, transform)
     return Choice(artefacts, _shared_network(artefacts), transform)
 
 
-def _shared_network(artefacts: dict[str, Named]) -> Network:
+def _shared_network(artefacts: dict[str, Named]) -> networks.Network:
     """Returns the network that all artefacts were made with."""
     (first, (_, made)), *others = artefacts.items()
-    network = own_network(first, made, "model")
+    network = networks.own_network(first, made, "model")
     for label, (_, artefact) in others:
-        if own_network(label, artefact, "model").described() != network.described():
+        if (
+            networks.own_network(label, artefact, "model").described()
+            != network.described()
+        ):
             reason = (
                 f"{first} and {label} were made with different networks, and the pools "
                 "are of one; choose another, or compare them in commands of their own"
             )
-            raise FieldError("model", OWN, reason)
+            raise FieldError("model", options.OWN, reason)
     return network

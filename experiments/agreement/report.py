@@ -9,46 +9,30 @@ from distilljax.analysis.statistics import Interval
 from distilljax.types import InputError
 from experiments.agreement import study
 from experiments.agreement.record import Difference, Matched, Summary, Unmatched
-from experiments.lab.claims import (
-    EVERY,
-    METHODS,
-    Claim,
-    Every,
-    Node,
-    Reading,
-    Record,
-    absent_readings,
-    by_method,
-    configured_network,
-    describe_network,
-    in_order,
-    paper_value,
-    per_class,
-    recorded_interval,
-    spelt,
-    spelt_interval,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, beside, data_table, el
 from experiments.lab.paper import AGREEMENT, PREDICTIONS, Modes
 from experiments.lab.parts import as_theirs, pictures_of, set_label, spelt_mean
 from experiments.lab.records import paths_of
 
-Records = Sequence[Record[Summary]]
+Records = Sequence[claims.Record[Summary]]
 
 
 def _interval(
-    record: Record[Summary], path: str, entry: Matched | Difference
+    record: claims.Record[Summary], path: str, entry: Matched | Difference
 ) -> Interval | None:
     """Returns the interval of an entry; None where one of its errors is unknown."""
     ends = [end for end in entry["interval"] if end is not None]
     if len(ends) < len(entry["interval"]):
         return None
     freedom = math.inf if entry["freedom"] is None else entry["freedom"]
-    return recorded_interval(record, f"{path}.interval", ends, freedom)
+    return claims.recorded_interval(record, f"{path}.interval", ends, freedom)
 
 
-def _reading(record: Record[Summary], label: str, base: Reading) -> Reading:
+def _reading(
+    record: claims.Record[Summary], label: str, base: claims.Reading
+) -> claims.Reading:
     """Returns the difference between the pools, on one set."""
     agreed = record.summary["agreement"][label]
     early, subset = agreed["early_stopped"], agreed["subset"]
@@ -79,40 +63,42 @@ def _reading(record: Record[Summary], label: str, base: Reading) -> Reading:
     )
 
 
-def _agreement(records: Records) -> Node:
+def _agreement(records: Records) -> claims.Node:
     about: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": True}
-    found: list[Node] = []
+    found: list[claims.Node] = []
     for record in records:
         summary = record.summary
-        for label, method in by_method(summary["rows"]):
-            if method not in METHODS:
+        for label, method in claims.by_method(summary["rows"]):
+            if method not in claims.METHODS:
                 continue
             ipc = summary["rows"][label]["images_per_class"]
             paper = AGREEMENT[method]
-            base = Reading(
+            base = claims.Reading(
                 method,
                 **about,
                 label=label,
-                paper=paper_value(paper.early_stopped - paper.subset, ipc),
+                paper=claims.paper_value(paper.early_stopped - paper.subset, ipc),
                 scale=(
-                    f"{describe_network(summary['model'])}; {per_class(ipc)}; "
-                    f"{summary['test_images']:,} test images"
+                    f"{claims.describe_network(summary['model'])}; "
+                    f"{claims.per_class(ipc)}; {summary['test_images']:,} test images"
                 ),
                 folder=record.folder,
             )
             found.append(_reading(record, label, base))
-    return Every([*in_order(found), *absent_readings(METHODS, found, **about)])
+    return claims.Every(
+        [*claims.in_order(found), *claims.absent_readings(claims.METHODS, found, **about)]
+    )
 
 
-def _sets(record: Record[Summary]) -> list[str]:
+def _sets(record: claims.Record[Summary]) -> list[str]:
     return paths_of(record.summary["rows"])
 
 
-def _subjects(record: Record[Summary]) -> set[Hashable]:
+def _subjects(record: claims.Record[Summary]) -> set[Hashable]:
     return {os.path.normpath(path) for path in _sets(record)}
 
 
-def _networks(record: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+def _networks(record: claims.Record[Summary]) -> Iterator[Mapping[str, Any]]:
     yield record.summary["model"]
 
 
@@ -133,15 +119,15 @@ def _tables(records: Records) -> list[Markup]:
         caption = (
             "Equal test predictions at equal accuracy, with 95 % intervals; κ is Cohen's, "
             "d the difference in standard deviations. The paper's are the modes of its "
-            f"distributions. {describe_network(summary['model'])}."
+            f"distributions. {claims.describe_network(summary['model'])}."
         )
         rows = [_row(record, label) for label in summary["agreement"]]
         found.append(data_table(HEAD, rows, caption))
-        found += pictures_of(record, CAPTIONS, configured_network(record))
+        found += pictures_of(record, CAPTIONS, claims.configured_network(record))
     return found
 
 
-def _row(record: Record[Summary], label: str) -> list[Content]:
+def _row(record: claims.Record[Summary], label: str) -> list[Content]:
     agreed, about = record.summary["agreement"][label], record.summary["rows"][label]
     method = about["method"]
     paper: Modes | None = AGREEMENT.get(method) if as_theirs(about) else None
@@ -166,37 +152,49 @@ def _row(record: Record[Summary], label: str) -> list[Content]:
 
 
 def _pool_cell(
-    record: Record[Summary], path: str, entry: Matched | Unmatched, paper: float | None
+    record: claims.Record[Summary],
+    path: str,
+    entry: Matched | Unmatched,
+    paper: float | None,
 ) -> Content:
     """Returns the cell of agreement with one pool."""
     if "unmatched" in entry:
         return f"not matched: {entry['unmatched']}"
     below = []
     if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
-        below.append(spelt_interval(interval.low, interval.high, "percent"))
+        below.append(claims.spelt_interval(interval.low, interval.high, "percent"))
     if entry["kappa"] is not None:
         below.append(f"κ {entry['kappa']:.2f}")
     below.append(f"{entry['num_members']} networks")
     return beside(
-        [spelt(entry["value"], "percent"), el("span", "; ".join(below), class_="sub")],
-        None if paper is None else spelt(paper, "percent"),
+        [
+            claims.spelt(entry["value"], "percent"),
+            el("span", "; ".join(below), class_="sub"),
+        ],
+        None if paper is None else claims.spelt(paper, "percent"),
     )
 
 
 def _difference_cell(
-    record: Record[Summary], path: str, entry: Difference | Unmatched, paper: float | None
+    record: claims.Record[Summary],
+    path: str,
+    entry: Difference | Unmatched,
+    paper: float | None,
 ) -> Content:
     """Returns the cell of the difference between the pools."""
     if "unmatched" in entry:
         return f"not matched: {entry['unmatched']}"
     below = []
     if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
-        below.append(spelt_interval(interval.low, interval.high, "points"))
+        below.append(claims.spelt_interval(interval.low, interval.high, "points"))
     if entry["cohen_d"] is not None:
         below.append(f"d {entry['cohen_d']:.1f}")
     return beside(
-        [spelt(entry["value"], "points"), el("span", "; ".join(below), class_="sub")],
-        None if paper is None else spelt(paper, "points"),
+        [
+            claims.spelt(entry["value"], "points"),
+            el("span", "; ".join(below), class_="sub"),
+        ],
+        None if paper is None else claims.spelt(paper, "points"),
     )
 
 
@@ -208,14 +206,14 @@ CAPTIONS = {
 }
 
 CLAIMS = (
-    Claim(
+    claims.Claim(
         "agrees_with_early_stopped",
         PREDICTIONS,
         "A network trained on a distilled set predicts more like a network stopped early "
         "on all real images than like one trained on a subset of them.",
         "At matched accuracy, the share of equal test predictions with early-stopped "
         "networks less that with subset-trained ones is above 0 for each of the four "
-        f"methods. {EVERY}",
+        f"methods. {claims.EVERY}",
         "closer by 3.8 (BPTT), 6 (TM), 7 (GM) and 10.5 points (DM)",
         "agreement",
         "agreement.png",
@@ -226,7 +224,7 @@ CLAIMS = (
 EXPERIMENT = Experiment(
     name="agreement",
     summary=Summary,
-    title=configured_network,
+    title=claims.configured_network,
     sets=_sets,
     subjects=_subjects,
     networks=_networks,

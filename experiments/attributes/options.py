@@ -7,20 +7,14 @@ from distilljax.config import FieldError, option
 from distilljax.training.expert import Recipe
 from experiments.attributes.annotators import ANNOTATORS, Annotator, Clip, Measured
 from experiments.attributes.annotators import clip as clip_annotator
+from experiments.lab import options
 from experiments.lab.networks import ARCHITECTURES
-from experiments.lab.options import (
-    OWN,
-    RealDataOptions,
-    SeedOption,
-    WorkdirOption,
-    parse_choices,
-)
 
 Among = Literal["class", "all"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions):
+class Config(options.WorkdirOption, options.SeedOption, options.RealDataOptions):
     """Options of the experiment."""
 
     influence: str = option("", "A finished working directory of experiments.influence.")
@@ -42,7 +36,7 @@ class Config(WorkdirOption, SeedOption, RealDataOptions):
     )
     permutations: int = option(200, "Permutations for the null distribution.", low=19)
     model: str = option(
-        OWN,
+        options.OWN,
         "Network whose features are compared, trained on real images: own, "
         f"{', '.join(ARCHITECTURES)}.",
     )
@@ -58,7 +52,7 @@ def make_annotators(config: Config) -> list[Annotator]:
     Raises:
       InputError: an unknown one, one that cannot be made, or options of one not named.
     """
-    names = parse_choices(config.annotators, "annotators", ANNOTATORS, "annotator")
+    names = options.parse_choices(config.annotators, "annotators", ANNOTATORS, "annotator")
     if "clip" not in names and config.clip != clip_annotator.Config():
         reason = "--clip.* options have no meaning without clip, name it too"
         raise FieldError("annotators", config.annotators, reason)

@@ -7,29 +7,18 @@ from typing import Any
 from distilljax.analysis.statistics import ALPHA
 from experiments.attributes import study
 from experiments.attributes.record import Summary, rate_or_mean
-from experiments.lab.claims import (
-    EVERY,
-    NAMES,
-    Claim,
-    Every,
-    Node,
-    Reading,
-    Record,
-    in_order,
-    recorded_interval,
-    set_name,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, data_table, el
 from experiments.lab.paper import SHARED_ATTRIBUTES
 from experiments.lab.parts import pictures_of
 
-Records = Sequence[Record[Summary]]
+Records = Sequence[claims.Record[Summary]]
 
 MOST_FINDINGS = 12
 
 
-def _about(record: Record[Summary]) -> dict[str, Any]:
+def _about(record: claims.Record[Summary]) -> dict[str, Any]:
     return {
         "method": record.summary["method"],
         "label": record.summary["label"],
@@ -38,12 +27,12 @@ def _about(record: Record[Summary]) -> dict[str, Any]:
     }
 
 
-def _enriched(records: Records) -> Node:
-    found: list[Node] = []
+def _enriched(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         counts = record.summary["attributes"]
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record),
                 unit="p",
                 threshold=ALPHA / 2,
@@ -58,44 +47,46 @@ def _enriched(records: Records) -> Node:
                 ),
             )
         )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def _coherent(records: Records) -> Node:
-    found: list[Node] = []
+def _coherent(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         coherence = record.summary["coherence"]
         freedom = max(len(coherence["p_values"]) - 1, 1)
         ends = coherence["interval"]
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record),
                 unit="coherence",
                 threshold=0.0,
                 above=True,
                 value=coherence["mean"],
-                interval=recorded_interval(record, "coherence.interval", ends, freedom),
+                interval=claims.recorded_interval(
+                    record, "coherence.interval", ends, freedom
+                ),
                 n=f"{record.summary['attributes']['images']} images",
                 note=f"{coherence['images_above']} images are above chance each by itself",
             )
         )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def title(record: Record[Summary]) -> str:
+def title(record: claims.Record[Summary]) -> str:
     """Returns the name of the set."""
-    return set_name(record.summary["artefact"])
+    return claims.set_name(record.summary["artefact"])
 
 
-def _networks(_: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+def _networks(_: claims.Record[Summary]) -> Iterator[Mapping[str, Any]]:
     yield from ()
 
 
-def _sets(record: Record[Summary]) -> list[str]:
+def _sets(record: claims.Record[Summary]) -> list[str]:
     return [record.summary["artefact"]]
 
 
-def _subjects(record: Record[Summary]) -> set[Hashable]:
+def _subjects(record: claims.Record[Summary]) -> set[Hashable]:
     return {os.path.normpath(path) for path in _sets(record)}
 
 
@@ -128,7 +119,7 @@ def _tables(records: Records) -> list[Markup]:
             "q",
         ]
         count = f"the {len(table)} of smallest p of {len(rows)}"
-        name = NAMES.get(summary["method"], summary["method"])
+        name = claims.NAMES.get(summary["method"], summary["method"])
         caption = f"{name}, {summary['label']}: attributes, {count}."
         if table:
             found.append(data_table(head, table, caption))
@@ -152,7 +143,7 @@ CAPTIONS = {
 }
 
 CLAIMS = (
-    Claim(
+    claims.Claim(
         "attributes_enriched",
         SHARED_ATTRIBUTES,
         "The test images that a distilled image acts on share visible attributes.",
@@ -165,13 +156,13 @@ CLAIMS = (
         "attributes.png",
         _enriched,
     ),
-    Claim(
+    claims.Claim(
         "attributes_coherent",
         SHARED_ATTRIBUTES,
         "The test images that a distilled image acts on resemble each other more than "
         "others of their class do.",
         "The mean similarity of their features, in a network trained on real images, less "
-        f"that of random groups of the class is above 0 for each set. {EVERY}",
+        f"that of random groups of the class is above 0 for each set. {claims.EVERY}",
         "shown in pictures, no number",
         "attributes",
         "attributes.png",

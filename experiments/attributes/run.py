@@ -78,15 +78,8 @@ from experiments.attributes.tests import (
     coherence,
     enrichment,
 )
+from experiments.lab import networks
 from experiments.lab.kept import Arrays, digest, write_arrays
-from experiments.lab.networks import (
-    Network,
-    map_chunks,
-    own_network,
-    parse_architectures,
-    scaled_network,
-    sized_model,
-)
 from experiments.lab.options import OWN
 from experiments.lab.progress import duration
 from experiments.lab.records import write_summary
@@ -109,7 +102,7 @@ def run(config: Config) -> Summary:
       InputError: options, influences, an artefact, data, an annotator or a working
         directory that cannot be used; training that diverges.
     """
-    if len(parse_architectures(config.model, "model")) > 1:
+    if len(networks.parse_architectures(config.model, "model")) > 1:
         raise FieldError("model", config.model, "name one")
     subject = load_subject(config)
     workdir = workdir_path(NAME, config, subject.label)
@@ -122,7 +115,7 @@ def run(config: Config) -> Summary:
 def _run(config: Config, subject: Subject, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     network = _network(config, subject)
-    model, num_parameters = sized_model(network, subject.loaded, "model")
+    model, num_parameters = networks.sized_model(network, subject.loaded, "model")
     annotators = make_annotators(config)
     classes = subject.classes
     mean = subject.influences.values.mean(axis=0, dtype=np.float64)
@@ -180,13 +173,13 @@ def _run(config: Config, subject: Subject, workdir: pathlib.Path) -> Summary:
     return write_summary(workdir, Summary, summary)
 
 
-def _network(config: Config, subject: Subject) -> Network:
+def _network(config: Config, subject: Subject) -> networks.Network:
     if config.model == OWN:
         if config.width_scale != 1:
             reason = "own has the width that the set was made with; name another --model"
             raise FieldError("width_scale", config.width_scale, reason)
-        return own_network(subject.label, subject.named.artefact, "model")
-    return scaled_network(config.model, config.width_scale)
+        return networks.own_network(subject.label, subject.named.artefact, "model")
+    return networks.scaled_network(config.model, config.width_scale)
 
 
 def _annotated(annotator: Annotator, images: np.ndarray, pieces: Arrays) -> Annotations:
@@ -207,7 +200,7 @@ def _annotated(annotator: Annotator, images: np.ndarray, pieces: Arrays) -> Anno
 def _train(
     config: Config,
     subject: Subject,
-    network: Network,
+    network: networks.Network,
     model: Model,
     num_parameters: int,
     workdir: pathlib.Path,
@@ -231,7 +224,7 @@ def _look(
         seen = transform(images)
         return model.features(params, seen), model.apply(params, seen)
 
-    return map_chunks(lambda part: compute(params, part), images, CHUNK)
+    return networks.map_chunks(lambda part: compute(params, part), images, CHUNK)
 
 
 def _positions(groups: Sequence[Group], classes: np.ndarray) -> np.ndarray:

@@ -30,25 +30,11 @@ from distilljax.config import option
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.types import Batch, Model
 from experiments.cross_architecture.record import CellRecord, Summary
+from experiments.lab import networks, options
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
-from experiments.lab.networks import (
-    ARCHITECTURES,
-    own_network,
-    parse_architectures,
-    scaled_network,
-    sized_model,
-)
-from experiments.lab.options import (
-    OWN,
-    ArtefactsOption,
-    RealDataOptions,
-    SeedOption,
-    TogetherOption,
-    WorkdirOption,
-)
 from experiments.lab.pictures import accuracy_dots
 from experiments.lab.progress import duration
 from experiments.lab.records import write_summary
@@ -61,12 +47,19 @@ NAME = "experiments.cross_architecture"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, TogetherOption, RealDataOptions, ArtefactsOption):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.TogetherOption,
+    options.RealDataOptions,
+    options.ArtefactsOption,
+):
     """Options of the experiment."""
 
     models: str = option(
         "own,resnet18,vgg11,alexnet",
-        f"Networks, with commas: own (the artefact's), {', '.join(ARCHITECTURES)}.",
+        "Networks, with commas: own (the artefact's), "
+        f"{', '.join(networks.ARCHITECTURES)}.",
     )
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
@@ -106,7 +99,7 @@ def run(config: Config) -> Summary:
       InputError: an artefact, architecture, data or working directory that cannot be
         used; artefacts of different data.
     """
-    architectures = parse_architectures(config.models)
+    architectures = networks.parse_architectures(config.models)
     artefacts = load_artefacts(config.artefacts)
     label = f"{next(iter(artefacts))}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)
@@ -125,7 +118,7 @@ def _run(
     first = next(iter(artefacts.values()))
     loaded = load_data_of(first, config.dataset, config.data_dir)
     rows = make_rows(
-        artefacts, loaded, config.protocol, config.seeds, own=OWN in architectures
+        artefacts, loaded, config.protocol, config.seeds, own=options.OWN in architectures
     )
     models, cells = _cells(config, architectures, rows, loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "network", config.seeds)
@@ -160,13 +153,13 @@ def _cells(
     for name in architectures:
         for row in rows:
             network = (
-                own_network(row.label, row.artefact)
-                if name == OWN
-                else scaled_network(name, config.width_scale)
+                networks.own_network(row.label, row.artefact)
+                if name == options.OWN
+                else networks.scaled_network(name, config.width_scale)
             )
             described = json.dumps(network.described(), sort_keys=True)
             if described not in models:
-                models[described] = sized_model(network, loaded)
+                models[described] = networks.sized_model(network, loaded)
             identity = digest([row.identity, name, described, config.seed])
             cells.append(_Cell(row, name, described, identity))
     return models, cells
@@ -192,7 +185,7 @@ def _summarise(
         "architectures": {
             cell.architecture: json.loads(cell.network)
             for cell in table.cells
-            if cell.architecture != OWN
+            if cell.architecture != options.OWN
         },
         "protocol": config.protocol,
         "dataset": describe_dataset(loaded),

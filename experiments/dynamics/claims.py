@@ -9,32 +9,10 @@ import numpy as np
 from distilljax.analysis.statistics import from_error, student
 from distilljax.types import InputError
 from experiments.dynamics.record import Curve, Summary
-from experiments.lab import paper
-from experiments.lab.claims import (
-    EVERY,
-    MATCHING_DYNAMICS,
-    MATCHING_STATISTICS,
-    NO_SPREAD,
-    ONE_RUN,
-    ONE_RUN_EXACT,
-    Claim,
-    Every,
-    Node,
-    Reading,
-    Record,
-    Some,
-    absent_readings,
-    by_method,
-    describe_network,
-    entry,
-    in_order,
-    malformed,
-    paper_value,
-    per_class,
-)
+from experiments.lab import claims, paper
 from experiments.lab.paper import BEYOND, CURVATURE, RECOGNITION_IN_TRAINING
 
-Records = Sequence[Record[Summary]]
+Records = Sequence[claims.Record[Summary]]
 
 ACCURACY, TRACE, KERNEL = (
     "accuracy.accuracy",
@@ -53,29 +31,31 @@ END = 250  # iteration from which on a look says where curvature ends
 HALF = 0.5
 
 
-def learning_real(records: Records) -> list[Record[Summary]]:
+def learning_real(records: Records) -> list[claims.Record[Summary]]:
     """Returns the runs in which a network learns real images."""
     return [record for record in records if record.summary["trained_on"] == "real"]
 
 
-def _with_curve(records: Records, curve: str) -> list[Record[Summary]]:
+def _with_curve(records: Records, curve: str) -> list[claims.Record[Summary]]:
     """Returns the runs on real images that measured the curve."""
     return [r for r in learning_real(records) if curve in r.summary["curves"]]
 
 
-def _looked_at(record: Record[Summary], methods: Sequence[str]) -> list[tuple[str, str]]:
+def _looked_at(
+    record: claims.Record[Summary], methods: Sequence[str]
+) -> list[tuple[str, str]]:
     """Returns labels and methods of distilled sets."""
-    return [one for one in by_method(record.summary["sets"]) if one[1] in methods]
+    return [one for one in claims.by_method(record.summary["sets"]) if one[1] in methods]
 
 
-def curve_of(record: Record[Summary], quantity: str, name: str) -> Curve:
+def curve_of(record: claims.Record[Summary], quantity: str, name: str) -> Curve:
     """Returns a quantity on a set along training.
 
     Raises:
       InputError: the record does not have it.
     """
     curves = record.summary["curves"]
-    return entry(record, f"curves.{quantity}", curves[quantity], name)
+    return claims.entry(record, f"curves.{quantity}", curves[quantity], name)
 
 
 class Point(NamedTuple):
@@ -86,7 +66,9 @@ class Point(NamedTuple):
     num_probes: int
 
 
-def point(record: Record[Summary], quantity: str, name: str, iteration: int) -> Point:
+def point(
+    record: claims.Record[Summary], quantity: str, name: str, iteration: int
+) -> Point:
     """Returns a measurement at an iteration that was looked at.
 
     Raises:
@@ -95,7 +77,7 @@ def point(record: Record[Summary], quantity: str, name: str, iteration: int) -> 
     curve, path = curve_of(record, quantity, name), f"curves.{quantity}.{name}"
     if iteration not in curve["iterations"]:
         wanted = f"a list with {iteration}, as on another set"
-        raise malformed(record, f"{path}.iterations", wanted, curve["iterations"])
+        raise claims.malformed(record, f"{path}.iterations", wanted, curve["iterations"])
     at = curve["iterations"].index(iteration)
     for field, rows in (
         ("values", curve["values"]),
@@ -103,10 +85,10 @@ def point(record: Record[Summary], quantity: str, name: str, iteration: int) -> 
     ):
         if any(len(row) <= at for row in rows):
             wanted = "a number for each iteration"
-            raise malformed(record, f"{path}.{field}", wanted, rows)
+            raise claims.malformed(record, f"{path}.{field}", wanted, rows)
     values = [row[at] for row in curve["values"]]
     if None in values:
-        raise malformed(record, f"{path}.values", "a finite number", None)
+        raise claims.malformed(record, f"{path}.values", "a finite number", None)
     error = curve["standard_error"][at]
     return Point(np.array(values, np.float64), error or 0.0, curve["num_probes"])
 
@@ -125,43 +107,43 @@ def _over_runs(
     found: dict[str, Any] = {"value": float(values.mean())}
     if len(values) > 1:
         interval = student(values, grain)
-        note = "" if interval else NO_SPREAD.replace("networks", "runs")
+        note = "" if interval else claims.NO_SPREAD.replace("networks", "runs")
         return {**found, "interval": interval, "n": f"{len(values)} runs", "note": note}
     if num_probes < 2 or not error:
-        return {**found, "n": "1 run", "note": ONE_RUN_EXACT}
+        return {**found, "n": "1 run", "note": claims.ONE_RUN_EXACT}
     interval = from_error(found["value"], error, num_probes - 1)
     return {
         **found,
         "interval": interval,
         "n": f"1 run, {num_probes} probes",
-        "note": ONE_RUN,
+        "note": claims.ONE_RUN,
     }
 
 
-def images_per_class(record: Record[Summary], label: str) -> float:
+def images_per_class(record: claims.Record[Summary], label: str) -> float:
     """Returns the images a class of a set."""
     dataset = record.summary["dataset"]
-    entry(record, "dataset", dataset, "num_classes")
+    claims.entry(record, "dataset", dataset, "num_classes")
     return record.summary["sets"][label]["images"] / dataset["num_classes"]
 
 
-def _ipc(record: Record[Summary], label: str) -> int:
+def _ipc(record: claims.Record[Summary], label: str) -> int:
     return round(images_per_class(record, label))
 
 
-def network_of(record: Record[Summary]) -> dict[str, Any]:
+def network_of(record: claims.Record[Summary]) -> dict[str, Any]:
     """Returns the settings of the network, as `describe_network` takes them."""
     return {**record.summary["model"], "model": record.summary["model"]["name"]}
 
 
 def _about(
-    record: Record[Summary], label: str, method: str, more: str = ""
+    record: claims.Record[Summary], label: str, method: str, more: str = ""
 ) -> dict[str, Any]:
-    more = more or per_class(_ipc(record, label))
+    more = more or claims.per_class(_ipc(record, label))
     return {
         "method": method,
         "label": label,
-        "scale": f"{describe_network(network_of(record))}; {more}",
+        "scale": f"{claims.describe_network(network_of(record))}; {more}",
         "folder": record.folder,
     }
 
@@ -173,7 +155,7 @@ def _last_by(measured: Sequence[int], iteration: int) -> int | None:
     return max(i for i in measured if i <= iteration)
 
 
-def _accuracy_images(record: Record[Summary], label: str) -> int:
+def _accuracy_images(record: claims.Record[Summary], label: str) -> int:
     """Returns the images of a set that the accuracy is of."""
     group = record.config.get("accuracy")
     if not isinstance(group, Mapping) or not isinstance(group.get("images"), int):
@@ -181,7 +163,7 @@ def _accuracy_images(record: Record[Summary], label: str) -> int:
             f"{record.folder}/config.json does not say how many images the accuracy is of "
             "(accuracy.images); run experiments.dynamics again"
         )
-    images = entry(record, "sets", record.summary["sets"], label)["images"]
+    images = claims.entry(record, "sets", record.summary["sets"], label)["images"]
     return min(int(group["images"]), images)
 
 
@@ -190,32 +172,37 @@ def _trained_at(name: str) -> float:
     return paper.TRAINING[name][paper.TRAINING_ITERATIONS.index(RECOGNISED_AT)]
 
 
-def _recognised_early(records: Records) -> Node:
-    found: list[Node] = []
+def _recognised_early(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in _with_curve(records, ACCURACY):
-        for label, method in _looked_at(record, MATCHING_DYNAMICS):
+        for label, method in _looked_at(record, claims.MATCHING_DYNAMICS):
             at = _last_by(curve_of(record, ACCURACY, label)["iterations"], RECOGNISED_AT)
             if at is None:
                 continue
             measured = point(record, ACCURACY, label, at)
             images = _accuracy_images(record, label)
             found.append(
-                Reading(
+                claims.Reading(
                     **_about(record, label, method),
                     unit="percent",
                     threshold=WHOLLY,
                     above=True,
                     **_over_runs(measured.values, measured.error, 0, 1 / images),
                     where=f"iteration {at}",
-                    paper=paper_value(_trained_at(method), _ipc(record, label)),
+                    paper=claims.paper_value(_trained_at(method), _ipc(record, label)),
                 )
             )
     about: dict[str, Any] = {"unit": "percent", "threshold": WHOLLY, "above": True}
-    return Every([*in_order(found), *absent_readings(MATCHING_DYNAMICS, found, **about)])
+    return claims.Every(
+        [
+            *claims.in_order(found),
+            *claims.absent_readings(claims.MATCHING_DYNAMICS, found, **about),
+        ]
+    )
 
 
-def _test_still_learning(records: Records) -> Node:
-    found: list[Node] = []
+def _test_still_learning(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in _with_curve(records, ACCURACY):
         if "test" not in record.summary["curves"][ACCURACY]:
             continue
@@ -228,7 +215,7 @@ def _test_still_learning(records: Records) -> Node:
         shown = f"{images:,} test images"
         grain = math.sqrt(2) / images
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record, "test", "test", shown),
                 unit="points",
                 threshold=TEST_GAIN,
@@ -238,11 +225,11 @@ def _test_still_learning(records: Records) -> Node:
                 paper=paper.TRAINING["test"][-1] - _trained_at("test"),
             )
         )
-    return Every(found)
+    return claims.Every(found)
 
 
 def _ratios(
-    record: Record[Summary], label: str, method: str, curve: str, iteration: int
+    record: claims.Record[Summary], label: str, method: str, curve: str, iteration: int
 ) -> dict[str, Any]:
     """Returns a quantity on a set over that on real training images."""
     ours = point(record, curve, label, iteration)
@@ -265,11 +252,11 @@ def _read_at(iteration: int, name: str) -> float:
 
 def _trace(
     methods: Sequence[str], *, rises: bool, threshold: float, above: bool
-) -> Callable[[Records], Node]:
+) -> Callable[[Records], claims.Node]:
     """Returns the readings of a claim about the trace, early in training or at its end."""
 
-    def read(records: Records) -> Node:
-        found: list[Node] = []
+    def read(records: Records) -> claims.Node:
+        found: list[claims.Node] = []
         for record in _with_curve(records, TRACE):
             if "train" not in record.summary["curves"][TRACE]:
                 continue
@@ -281,55 +268,59 @@ def _trace(
                 chosen = measured[-1:] if measured[-1] >= END else []
             for label, method in _looked_at(record, methods):
                 parts = [
-                    Reading(
+                    claims.Reading(
                         **_ratios(record, label, method, TRACE, i),
                         unit="ratio",
                         threshold=threshold,
                         above=above,
-                        paper=paper_value(
+                        paper=claims.paper_value(
                             _read_at(i, method) / _read_at(i, "real"), _ipc(record, label)
                         ),
                     )
                     for i in chosen
                 ]
                 if parts:
-                    found.append(Some(parts) if rises else Every(parts))
+                    found.append(claims.Some(parts) if rises else claims.Every(parts))
         about: dict[str, Any] = {"unit": "ratio", "threshold": threshold, "above": above}
-        return Every([*in_order(found), *absent_readings(methods, found, **about)])
+        return claims.Every(
+            [*claims.in_order(found), *claims.absent_readings(methods, found, **about)]
+        )
 
     return read
 
 
-KERNEL_METHODS = (*MATCHING_DYNAMICS, "gm")
+KERNEL_METHODS = (*claims.MATCHING_DYNAMICS, "gm")
 
 
-def _kernel(records: Records) -> Node:
+def _kernel(records: Records) -> claims.Node:
     about: dict[str, Any] = {"unit": "ratio", "threshold": 1.0, "above": False}
-    found: list[Node] = []
+    found: list[claims.Node] = []
     for record in _with_curve(records, KERNEL):
         if "train" not in record.summary["curves"][KERNEL]:
             continue
         last = curve_of(record, KERNEL, "train")["iterations"][-1]
         for label, method in _looked_at(record, KERNEL_METHODS):
             ratio = _ratios(record, label, method, KERNEL, last)
-            found.append(Reading(**ratio, **about))
-    return Every([*in_order(found), *absent_readings(KERNEL_METHODS, found, **about)])
+            found.append(claims.Reading(**ratio, **about))
+    return claims.Every(
+        [*claims.in_order(found), *claims.absent_readings(KERNEL_METHODS, found, **about)]
+    )
 
 
 CLAIMS = (
-    Claim(
+    claims.Claim(
         "recognised_early",
         RECOGNITION_IN_TRAINING,
         "A network that learns real images recognises BPTT and TM sets wholly by iteration "
         "150.",
         "Accuracy on the set, at the last look by iteration 150, is at least 98 % for each "
-        f"set. {EVERY}",
+        f"set. {claims.EVERY}",
         "100 % of both at iteration 150",
         "dynamics",
         "dynamics.png",
         _recognised_early,
     ),
-    Claim(
+    claims.Claim(
         "test_still_learning",
         RECOGNITION_IN_TRAINING,
         "At iteration 150 the network has much left to learn about test images.",
@@ -340,7 +331,7 @@ CLAIMS = (
         "dynamics.png",
         _test_still_learning,
     ),
-    Claim(
+    claims.Claim(
         "curvature_rises",
         CURVATURE,
         "Early in training the loss is sharper on BPTT and TM sets than on real images.",
@@ -351,38 +342,38 @@ CLAIMS = (
         "twice as sharp around iteration 75",
         "dynamics",
         "dynamics.png",
-        _trace(MATCHING_DYNAMICS, rises=True, threshold=1.0, above=True),
+        _trace(claims.MATCHING_DYNAMICS, rises=True, threshold=1.0, above=True),
     ),
-    Claim(
+    claims.Claim(
         "curvature_vanishes",
         CURVATURE,
         "At the end of training the loss is much flatter on BPTT and TM sets than on real "
         "images.",
         "The trace of the Hessian at the last look (iteration 250 or later) is at most "
-        f"half of that on real training images, for each set. {EVERY}",
+        f"half of that on real training images, for each set. {claims.EVERY}",
         "450 (BPTT) and 740 (TM) against 1,790",
         "dynamics",
         "dynamics.png",
-        _trace(MATCHING_DYNAMICS, rises=False, threshold=HALF, above=False),
+        _trace(claims.MATCHING_DYNAMICS, rises=False, threshold=HALF, above=False),
     ),
-    Claim(
+    claims.Claim(
         "curvature_stays",
         CURVATURE,
         "At the end of training the loss is not flat on GM and DM sets.",
         "The trace of the Hessian at the last look (iteration 250 or later) is at least "
-        f"half of that on real training images, for each set. {EVERY}",
+        f"half of that on real training images, for each set. {claims.EVERY}",
         "2,060 (GM) and 2,330 (DM) against 1,790",
         "dynamics",
         "dynamics.png",
-        _trace(MATCHING_STATISTICS, rises=False, threshold=HALF, above=True),
+        _trace(claims.MATCHING_STATISTICS, rises=False, threshold=HALF, above=True),
     ),
-    Claim(
+    claims.Claim(
         "kernel_moves_less",
         BEYOND,
         "While a network learns real images, its tangent kernel changes less on BPTT, TM "
         "and GM sets than on the real images.",
         "Distance of the kernel from that at the start, at the last look, over the same on "
-        f"real training images is below 1 for each set. {EVERY}",
+        f"real training images is below 1 for each set. {claims.EVERY}",
         "not in the paper",
         "dynamics",
         "dynamics.png",

@@ -6,15 +6,8 @@ from typing import NamedTuple
 from distilljax.config import FieldError, chooses, offers, option
 from distilljax.models import MODELS
 from distilljax.probes import PROBES
+from experiments.lab import options
 from experiments.lab.data import Preprocess
-from experiments.lab.options import (
-    ArtefactsOption,
-    RealDataOptions,
-    SeedOption,
-    WorkdirOption,
-    parse_choices,
-    parse_names,
-)
 from experiments.lab.sets import Named, load_artefacts
 
 REAL = "real"  # of --train_on
@@ -31,7 +24,12 @@ REAL_SETS = ("train", "test", "random")
     changed={"convnet": {"width": 32}},
 )
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions, ArtefactsOption):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.RealDataOptions,
+    options.ArtefactsOption,
+):
     """Options of the experiment."""
 
     sets: str = option(
@@ -82,8 +80,8 @@ def choose(config: Config) -> Choice:
       InputError: options or artefacts that cannot be used.
     """
     every = probes_of(config)
-    real_sets = parse_choices(config.sets, "sets", REAL_SETS, "set", least=0)
-    paths = parse_names(config.artefacts, "artefacts")
+    real_sets = options.parse_choices(config.sets, "sets", REAL_SETS, "set", least=0)
+    paths = options.parse_names(config.artefacts, "artefacts")
     if config.train_on not in (REAL, *paths):
         paths.append(config.train_on)
     artefacts = load_artefacts(",".join(paths)) if paths else {}

@@ -10,30 +10,18 @@ from distilljax.analysis.statistics import from_error, student, wilson
 from distilljax.types import InputError
 from experiments.influence import study
 from experiments.influence.record import Summary
-from experiments.lab.claims import (
-    EVERY,
-    NO_SPREAD,
-    Claim,
-    Every,
-    Node,
-    Reading,
-    Record,
-    in_order,
-    malformed,
-    per_class,
-    set_name,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, data_table
 from experiments.lab.paper import BEYOND, SINGLE_IMAGES
 from experiments.lab.parts import pictures_of, set_label
 
-Records = Sequence[Record[Summary]]
-NO_SPREAD_OF_SEEDS = NO_SPREAD.replace("networks", "seeds")
+Records = Sequence[claims.Record[Summary]]
+NO_SPREAD_OF_SEEDS = claims.NO_SPREAD.replace("networks", "seeds")
 ESTIMATES = {"gauss_newton": "influence functions", "ntk": "NTK"}
 
 
-def _num_classes(record: Record[Summary]) -> int:
+def _num_classes(record: claims.Record[Summary]) -> int:
     found = record.summary["dataset"].get("num_classes")
     if found is None:
         raise InputError(
@@ -43,7 +31,7 @@ def _num_classes(record: Record[Summary]) -> int:
     return found
 
 
-def _about(record: Record[Summary]) -> dict[str, Any]:
+def _about(record: claims.Record[Summary]) -> dict[str, Any]:
     """Returns the fields that all readings of a run share."""
     summary = record.summary
     ipc = summary["images"] // _num_classes(record)
@@ -51,20 +39,20 @@ def _about(record: Record[Summary]) -> dict[str, Any]:
         "method": summary["artefact"]["method"],
         "label": title(record),
         "scale": (
-            f"{summary['parameters']:,} parameters; {per_class(ipc)}; "
+            f"{summary['parameters']:,} parameters; {claims.per_class(ipc)}; "
             f"{summary['test_images']:,} test images"
         ),
         "folder": record.folder,
     }
 
 
-def _own_class(records: Records) -> Node:
-    found: list[Node] = []
+def _own_class(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         share = record.summary["same_class_among_top_nine"]
         images = record.summary["images"]
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record),
                 unit="percent",
                 threshold=1 / _num_classes(record),
@@ -75,11 +63,11 @@ def _own_class(records: Records) -> Node:
                 note="Wilson's interval, each distilled image and its nine as one draw",
             )
         )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def _reliability(records: Records) -> Node:
-    found: list[Node] = []
+def _reliability(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         reliability = record.summary["reliability"]
         value, seeds = reliability["value"], reliability["seeds"]
@@ -88,7 +76,7 @@ def _reliability(records: Records) -> Node:
         if error and seeds > 2:
             interval, note = from_error(value, error, seeds - 1), ""
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record),
                 unit="correlation",
                 threshold=0.0,
@@ -99,16 +87,16 @@ def _reliability(records: Records) -> Node:
                 note=note,
             )
         )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def _above_noise(records: Records) -> Node:
-    found: list[Node] = []
+def _above_noise(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         summary = record.summary
         floor = summary["mean_noise_floor"]
         if floor <= 0:
-            raise malformed(record, "mean_noise_floor", "a positive number", floor)
+            raise claims.malformed(record, "mean_noise_floor", "a positive number", floor)
         if "influence_over_noise" in summary:
             values = np.array(summary["influence_over_noise"]["values"])
             value, interval = float(values.mean()), student(values)
@@ -117,7 +105,7 @@ def _above_noise(records: Records) -> Node:
             value = summary["mean_absolute_influence"] / floor
             interval, note = None, "no interval: the record does not hold it seed by seed"
         found.append(
-            Reading(
+            claims.Reading(
                 **_about(record),
                 unit="ratio",
                 threshold=1.0,
@@ -128,17 +116,17 @@ def _above_noise(records: Records) -> Node:
                 note=note,
             )
         )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def _estimates(records: Records) -> Node:
-    found: list[Node] = []
+def _estimates(records: Records) -> claims.Node:
+    found: list[claims.Node] = []
     for record in records:
         for name, row in record.summary["estimates"].items():
             values = np.array(row["with_the_same_initialisation"]["values"])
             interval = student(values)
             found.append(
-                Reading(
+                claims.Reading(
                     **_about(record),
                     unit="correlation",
                     threshold=0.0,
@@ -150,23 +138,23 @@ def _estimates(records: Records) -> Node:
                     note="" if interval else NO_SPREAD_OF_SEEDS,
                 )
             )
-    return Every(in_order(found))
+    return claims.Every(claims.in_order(found))
 
 
-def title(record: Record[Summary]) -> str:
+def title(record: claims.Record[Summary]) -> str:
     """Returns the name of the set."""
-    return set_name(record.summary["artefact"]["path"])
+    return claims.set_name(record.summary["artefact"]["path"])
 
 
-def _sets(record: Record[Summary]) -> list[str]:
+def _sets(record: claims.Record[Summary]) -> list[str]:
     return [record.summary["artefact"]["path"]]
 
 
-def _subjects(record: Record[Summary]) -> set[Hashable]:
+def _subjects(record: claims.Record[Summary]) -> set[Hashable]:
     return {os.path.normpath(path) for path in _sets(record)}
 
 
-def _networks(_: Record[Summary]) -> Iterable[Mapping[str, Any]]:
+def _networks(_: claims.Record[Summary]) -> Iterable[Mapping[str, Any]]:
     return ()  # the record names none, but for the number of parameters
 
 
@@ -191,7 +179,7 @@ def _tables(records: Records) -> list[Markup]:
     return found
 
 
-def _row(record: Record[Summary]) -> list[Content]:
+def _row(record: claims.Record[Summary]) -> list[Content]:
     summary = record.summary
     correlations = [
         f"{ESTIMATES.get(name, name)} {row['with_the_same_initialisation']['mean']:.2f}"
@@ -216,48 +204,48 @@ CAPTIONS = {
 }
 
 CLAIMS = (
-    Claim(
+    claims.Claim(
         "influence_above_noise",
         SINGLE_IMAGES,
         "Leaving out one distilled image changes test losses by more than other initial "
         "weights do.",
         "The mean absolute influence of a seed, over the standard deviation of a test loss "
-        f"between seeds, is above 1 for each set. {EVERY}",
+        f"between seeds, is above 1 for each set. {claims.EVERY}",
         "one initialisation, so no noise floor",
         "influence",
         "influence.png",
         _above_noise,
     ),
-    Claim(
+    claims.Claim(
         "influence_reliable",
         SINGLE_IMAGES,
         "Which test images a distilled image acts on is not a matter of initial weights.",
         "Rank correlation, over test images, of influences from different seeds is above 0 "
-        f"for each set; the interval is the jackknife's over seeds. {EVERY}",
+        f"for each set; the interval is the jackknife's over seeds. {claims.EVERY}",
         "one initialisation",
         "influence",
         "influence.png",
         _reliability,
     ),
-    Claim(
+    claims.Claim(
         "influence_own_class",
         SINGLE_IMAGES,
         "Each distilled image speaks for real images of its own class.",
         "The share of the nine most influenced test images that are of the distilled "
         "image's class is above one over the number of classes, for each set. "
-        f"{EVERY}",
+        f"{claims.EVERY}",
         "shown in pictures, no number",
         "influence",
         "influence.png",
         _own_class,
     ),
-    Claim(
+    claims.Claim(
         "estimates_predict",
         BEYOND,
         "Influence functions and the neural tangent kernel tell what leaving an image out "
         "does, without training again.",
         "Rank correlation, over test images, of each estimate with leave-one-out from the "
-        f"same initial weights is above 0 for each set. {EVERY}",
+        f"same initial weights is above 0 for each set. {claims.EVERY}",
         "not in the paper",
         "influence",
         "influence.png",

@@ -49,17 +49,11 @@ from experiments.influence.estimates import ESTIMATES, Approximation, compare, e
 from experiments.influence.figures import influenced
 from experiments.influence.record import Correlations, Estimated, Summary
 from experiments.influence.train import PROTOCOL, Problem, retrained
+from experiments.lab import options
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest, write_arrays
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
-from experiments.lab.options import (
-    RealDataOptions,
-    SeedOption,
-    TogetherOption,
-    WorkdirOption,
-    parse_choices,
-)
 from experiments.lab.progress import duration
 from experiments.lab.records import write_summary
 from experiments.lab.sets import Named, displayable, load_artefacts, transform_digest
@@ -71,7 +65,12 @@ MOST = 9  # test images shown beside a distilled one
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, TogetherOption, RealDataOptions):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.TogetherOption,
+    options.RealDataOptions,
+):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz).")
@@ -96,7 +95,7 @@ class Config(WorkdirOption, SeedOption, TogetherOption, RealDataOptions):
 def _chosen_estimates(config: Config) -> list[str]:
     if config.estimates == "none":
         return []
-    return parse_choices(config.estimates, "estimates", ESTIMATES, "estimate")
+    return options.parse_choices(config.estimates, "estimates", ESTIMATES, "estimate")
 
 
 def run(config: Config) -> Summary:

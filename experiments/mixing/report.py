@@ -4,24 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distilljax.analysis.statistics import student
-from experiments.lab.claims import (
-    EVERY,
-    MATCHING_DYNAMICS,
-    NO_SPREAD,
-    Claim,
-    Every,
-    Node,
-    Reading,
-    Record,
-    Some,
-    absent_readings,
-    by_method,
-    describe_network,
-    in_order,
-    paired,
-    paper_value,
-    per_class,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, beside, data_table
 from experiments.lab.paper import MIXING, REAL_PER_CLASS, STAND_IN
@@ -36,18 +19,18 @@ from experiments.lab.records import paths_of
 from experiments.mixing import study
 from experiments.mixing.record import Summary
 
-Records = Sequence[Record[Summary]]
+Records = Sequence[claims.Record[Summary]]
 
 
 def _effects(
-    record: Record[Summary], label: str, method: str, *, lowers: bool
-) -> list[Reading]:
+    record: claims.Record[Summary], label: str, method: str, *, lowers: bool
+) -> list[claims.Reading]:
     """Returns the change by each number of real images, network by network."""
     accuracy, row = record.summary["accuracy"][label], record.summary["rows"][label]
     ipc = row["images_per_class"]
     found = []
     for number in sorted(int(n) for n in accuracy if n != "0"):
-        values, alone = paired(
+        values, alone = claims.paired(
             record,
             f"accuracy.{label}",
             accuracy[str(number)]["values"],
@@ -59,7 +42,7 @@ def _effects(
             of_method = MIXING[method]
             paper = of_method[REAL_PER_CLASS.index(number)] - of_method[0]
         found.append(
-            Reading(
+            claims.Reading(
                 method,
                 "points",
                 0.0,
@@ -69,48 +52,50 @@ def _effects(
                 label=label,
                 where=f"+{number} per class",
                 n=f"{len(difference)} networks",
-                paper=paper_value(paper, ipc),
-                scale=f"{describe_network(row['network'])}; {per_class(ipc)}",
-                note="" if interval else NO_SPREAD,
+                paper=claims.paper_value(paper, ipc),
+                scale=f"{claims.describe_network(row['network'])}; {claims.per_class(ipc)}",
+                note="" if interval else claims.NO_SPREAD,
                 folder=record.folder,
             )
         )
     return found
 
 
-def _mixing(methods: Sequence[str], *, lowers: bool) -> Callable[[Records], Node]:
+def _mixing(methods: Sequence[str], *, lowers: bool) -> Callable[[Records], claims.Node]:
     """Returns the readings of a claim that accuracy falls, or that it does not."""
 
-    def read(records: Records) -> Node:
-        found: list[Node] = []
+    def read(records: Records) -> claims.Node:
+        found: list[claims.Node] = []
         for record in records:
-            for label, method in by_method(record.summary["rows"]):
+            for label, method in claims.by_method(record.summary["rows"]):
                 if method in methods:
                     parts = _effects(record, label, method, lowers=lowers)
                     if parts:
-                        found.append((Some if lowers else Every)(parts))
+                        found.append((claims.Some if lowers else claims.Every)(parts))
         about: dict[str, Any] = {"unit": "points", "threshold": 0.0, "above": not lowers}
-        return Every([*in_order(found), *absent_readings(methods, found, **about)])
+        return claims.Every(
+            [*claims.in_order(found), *claims.absent_readings(methods, found, **about)]
+        )
 
     return read
 
 
-def title(record: Record[Summary]) -> str:
+def title(record: claims.Record[Summary]) -> str:
     """Returns the networks and their number."""
-    networks = sorted({describe_network(n) for n in _networks(record)})
+    networks = sorted({claims.describe_network(n) for n in _networks(record)})
     first = next(iter(record.summary["accuracy"].values()))
     return f"{'; '.join(networks)}; {first['0']['seeds']} networks"
 
 
-def _networks(record: Record[Summary]) -> Iterator[Mapping[str, Any]]:
+def _networks(record: claims.Record[Summary]) -> Iterator[Mapping[str, Any]]:
     yield from (row["network"] for row in record.summary["rows"].values())
 
 
-def _sets(record: Record[Summary]) -> list[str]:
+def _sets(record: claims.Record[Summary]) -> list[str]:
     return paths_of(record.summary["rows"])
 
 
-def _subjects(record: Record[Summary]) -> set[Hashable]:
+def _subjects(record: claims.Record[Summary]) -> set[Hashable]:
     return set(_sets(record))
 
 
@@ -148,7 +133,7 @@ CAPTIONS = {
 }
 
 CLAIMS = (
-    Claim(
+    claims.Claim(
         "mixing_lowers",
         STAND_IN,
         "Adding real images to a BPTT or TM set lowers the accuracy.",
@@ -159,14 +144,14 @@ CLAIMS = (
         "down by 8.9 (BPTT) and 7.9 points (TM) with ten per class",
         "mixing",
         "mixing.png",
-        _mixing(MATCHING_DYNAMICS, lowers=True),
+        _mixing(claims.MATCHING_DYNAMICS, lowers=True),
     ),
-    Claim(
+    claims.Claim(
         "mixing_random",
         STAND_IN,
         "Adding real images to random real images never lowers the accuracy.",
         "With every number of added real images test accuracy, network by network, is at "
-        f"least that without. {EVERY}",
+        f"least that without. {claims.EVERY}",
         "up by 1.4, 5.3, 17.9 and 31.2 points",
         "mixing",
         "mixing.png",

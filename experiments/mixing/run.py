@@ -52,6 +52,7 @@ from distilljax.config import FieldError, option
 from distilljax.core.scan import scan
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.types import Array, Batch, Model, Params
+from experiments.lab import options
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest
@@ -62,15 +63,6 @@ from experiments.lab.networks import (
     parse_architectures,
     scaled_network,
     sized_model,
-)
-from experiments.lab.options import (
-    OWN,
-    ArtefactsOption,
-    RealDataOptions,
-    SeedOption,
-    TogetherOption,
-    WorkdirOption,
-    parse_integers,
 )
 from experiments.lab.progress import duration
 from experiments.lab.records import write_summary
@@ -92,14 +84,20 @@ NAME = "experiments.mixing"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, TogetherOption, RealDataOptions, ArtefactsOption):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.TogetherOption,
+    options.RealDataOptions,
+    options.ArtefactsOption,
+):
     """Options of the experiment."""
 
     real_per_class: str = option(
         "0,2,10,50,250", "Real images added to each class, with commas; 0 is one of them."
     )
     model: str = option(
-        OWN, f"Network: own (the artefact's), or one of {', '.join(ARCHITECTURES)}."
+        options.OWN, f"Network: own (the artefact's), or one of {', '.join(ARCHITECTURES)}."
     )
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
@@ -140,7 +138,7 @@ class _Cell(NamedTuple):
 
 def _numbers(config: Config) -> list[int]:
     text = config.real_per_class
-    numbers = parse_integers(text, "real_per_class", low=0, example="0,2,10")
+    numbers = options.parse_integers(text, "real_per_class", low=0, example="0,2,10")
     if 0 not in numbers:
         raise FieldError("real_per_class", text, "0 must be one of the numbers")
     return sorted(numbers)
@@ -241,14 +239,16 @@ def _run(
     if numbers[-1] > most:
         reason = f"the smallest class has {smallest} training images; add at most {most}"
         raise FieldError("real_per_class", config.real_per_class, reason)
-    rows = make_rows(artefacts, loaded, config.protocol, config.seeds, own=name == OWN)
+    rows = make_rows(
+        artefacts, loaded, config.protocol, config.seeds, own=name == options.OWN
+    )
     models: dict[str, tuple[Model, int]] = {}
     wanted, weights = [], {}
     for added in numbers:
         for row in rows:
             network = (
                 own_network(row.label, row.artefact, "model")
-                if name == OWN
+                if name == options.OWN
                 else scaled_network(name, config.width_scale)
             )
             described = json.dumps(network.described(), sort_keys=True)

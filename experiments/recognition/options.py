@@ -7,17 +7,12 @@ from typing import NamedTuple
 
 from distilljax.config import FieldError, option
 from distilljax.training.expert import Recipe
+from experiments.lab import options
 from experiments.lab.networks import (
     ARCHITECTURES,
     Network,
     parse_architectures,
     scaled_network,
-)
-from experiments.lab.options import (
-    ArtefactsOption,
-    RealDataOptions,
-    SeedOption,
-    WorkdirOption,
 )
 from experiments.lab.sets import Named, load_artefacts, shared_transform
 
@@ -27,7 +22,12 @@ MOST_EPOCHS = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions, ArtefactsOption):
+class Config(
+    options.WorkdirOption,
+    options.SeedOption,
+    options.RealDataOptions,
+    options.ArtefactsOption,
+):
     """Options of the experiment."""
 
     models: str = option(

@@ -9,19 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.lab import paper
 from experiments.lab.claims import NO_RECORD, Record, Verdict, describe_network
 from experiments.lab.experiment import Fact
 from experiments.lab.html import STYLE, Content, Markup, el
-from experiments.lab.paper import (
-    ARXIV,
-    AUTHORS,
-    DATASET,
-    PRECISION,
-    TITLE,
-    VENUE,
-    WIDTH,
-    Section,
-)
 from experiments.lab.parts import listed
 from experiments.lab.progress import duration
 from experiments.report.collect import Collection, Table
@@ -45,7 +36,7 @@ def scale_notes(collection: Collection, table: Table) -> list[str]:
     """Returns how the runs differ from the paper's in scale."""
     notes = []
     name = str(collection.dataset["name"])
-    if name != DATASET:
+    if name != paper.DATASET:
         notes.append(
             f"The data are {DATA_NAMES.get(name, name)}; the paper's are CIFAR-10, and its "
             "numbers stand beside ours for orientation only."
@@ -56,12 +47,12 @@ def scale_notes(collection: Collection, table: Table) -> list[str]:
             for network in _networks(collection, table)
             if network.get("model") == "convnet"
             and isinstance(network.get("width"), int)
-            and network["width"] < WIDTH
+            and network["width"] < paper.WIDTH
         }
     )
     if widths:
         notes.append(
-            f"ConvNets of width {listed(widths)}, not {WIDTH} as in the paper: "
+            f"ConvNets of width {listed(widths)}, not {paper.WIDTH} as in the paper: "
             "a verdict here is one on these networks."
         )
     for name, records in collection.by_experiment().items():
@@ -197,7 +188,10 @@ def _not_there(
 
 
 def _section(
-    section: Section, collection: Collection, table: Table, verdicts: Sequence[Verdict]
+    section: paper.Section,
+    collection: Collection,
+    table: Table,
+    verdicts: Sequence[Verdict],
 ) -> Markup:
     """Returns a section: its claims, then what each experiment shows there."""
     by_experiment = collection.by_experiment()
@@ -218,7 +212,7 @@ def _section(
     )
 
 
-def _address(section: Section) -> str:
+def _address(section: paper.Section) -> str:
     return section.key.replace(".", "-")
 
 
@@ -272,9 +266,9 @@ def _footer() -> Markup:
         "footer",
         el(
             "p",
-            f"The paper: {AUTHORS}, “{TITLE}”, {VENUE}, ",
-            el("a", f"arXiv {ARXIV}", href=f"https://arxiv.org/abs/{ARXIV}"),
-            f". Its numbers are printed in released notebooks, or {PRECISION}; "
+            f"The paper: {paper.AUTHORS}, “{paper.TITLE}”, {paper.VENUE}, ",
+            el("a", f"arXiv {paper.ARXIV}", href=f"https://arxiv.org/abs/{paper.ARXIV}"),
+            f". Its numbers are printed in released notebooks, or {paper.PRECISION}; "
             "one network or run each.",
         ),
         el("p", "Made by ", el("code", "python -m experiments.report"), "."),

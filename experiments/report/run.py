@@ -27,16 +27,7 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io.files import replacing, write_json
 from distilljax.types import InputError
-from experiments.lab.claims import (
-    NO_RECORD,
-    NOT_SUPPORTED,
-    OUTCOMES,
-    SUPPORTED,
-    UNDECIDED,
-    Reading,
-    Verdict,
-    spelt,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import load_all
 from experiments.lab.paper import TITLE
 from experiments.lab.terminal import new_table, show_table
@@ -67,10 +58,10 @@ class Config(Base):
     title: str = option(f"Revisiting “{TITLE}”", "Title of the page.")
 
 
-def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
+def plain(verdicts: Sequence[claims.Verdict], base: pathlib.Path) -> dict[str, Any]:
     """Returns the verdicts as JSON can hold them."""
 
-    def of(reading: Reading) -> dict[str, Any]:
+    def of(reading: claims.Reading) -> dict[str, Any]:
         found = reading._asdict()
         ends = reading.interval
         found["interval"] = None if ends is None else [ends.low, ends.high]
@@ -79,7 +70,7 @@ def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
             found["folder"] = pathlib.Path(os.path.relpath(reading.folder, base)).as_posix()
         return found
 
-    def figure(verdict: Verdict) -> str | None:
+    def figure(verdict: claims.Verdict) -> str | None:
         for reading in verdict.readings:
             path = pathlib.Path(reading.folder, verdict.claim.figure)
             if reading.folder and path.exists():
@@ -87,7 +78,7 @@ def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
         return None
 
     return {
-        "counts": {kind: count_outcomes(verdicts)[kind] for kind in OUTCOMES},
+        "counts": {kind: count_outcomes(verdicts)[kind] for kind in claims.OUTCOMES},
         "claims": [
             {
                 "id": v.claim.id,
@@ -112,14 +103,14 @@ def plain(verdicts: Sequence[Verdict], base: pathlib.Path) -> dict[str, Any]:
 
 
 COLOURS = {
-    SUPPORTED: "green",
-    NOT_SUPPORTED: "red",
-    UNDECIDED: "yellow",
-    NO_RECORD: "bright_black",
+    claims.SUPPORTED: "green",
+    claims.NOT_SUPPORTED: "red",
+    claims.UNDECIDED: "yellow",
+    claims.NO_RECORD: "bright_black",
 }
 
 
-def show(verdicts: Sequence[Verdict]) -> None:
+def show(verdicts: Sequence[claims.Verdict]) -> None:
     """Prints the table of verdicts."""
     columns = ("verdict", "sec.", "claim", "ours (95 %)", "paper")
     table = new_table("Verdicts", columns, left=columns, wrap=columns[3:])
@@ -130,7 +121,7 @@ def show(verdicts: Sequence[Verdict]) -> None:
             interval = " ".join(
                 filter(None, (interval_text(reading, alpha), level_text(alpha)))
             )
-            ours = spelt(reading.value or 0.0, reading.unit)
+            ours = claims.spelt(reading.value or 0.0, reading.unit)
             ours += f" ({interval})" if interval_text(reading, alpha) else ""
             ours += f"; {reading_name(reading)}; {reading.n}"
             theirs = paper_number(reading)

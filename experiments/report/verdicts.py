@@ -5,29 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilljax.analysis.statistics import ALPHA
-from experiments.lab.claims import (
-    NAMES,
-    NO_RECORD,
-    NOT_SUPPORTED,
-    ONE_RUN,
-    ONE_RUN_EXACT,
-    OUTCOMES,
-    SUPPORTED,
-    UNDECIDED,
-    Deciding,
-    Reading,
-    Record,
-    Verdict,
-    bound,
-    spelt,
-    spelt_interval,
-)
+from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, el
 from experiments.lab.paper import OURS, SETTING, Section
 
 
-def judge(records: Sequence[Record[Any]], table: Mapping[str, Experiment]) -> list[Verdict]:
+def judge(
+    records: Sequence[claims.Record[Any]], table: Mapping[str, Experiment]
+) -> list[claims.Verdict]:
     """Returns the verdict on every claim, by section, then in the order of the table."""
     verdicts = []
     for name, experiment in table.items():
@@ -57,10 +43,10 @@ def sections(table: Mapping[str, Experiment]) -> list[Section]:
 
 
 SYMBOLS = {
-    SUPPORTED: "✓",
-    NOT_SUPPORTED: "✕",
-    UNDECIDED: "?",
-    NO_RECORD: "–",
+    claims.SUPPORTED: "✓",
+    claims.NOT_SUPPORTED: "✕",
+    claims.UNDECIDED: "?",
+    claims.NO_RECORD: "–",
 }
 
 
@@ -74,12 +60,12 @@ def badge(outcome: str) -> Markup:
     )
 
 
-def interval_text(reading: Reading, alpha: float = ALPHA) -> str | None:
+def interval_text(reading: claims.Reading, alpha: float = ALPHA) -> str | None:
     """Returns the interval; None where there is none, or the number is a count."""
-    found = Deciding(reading, alpha).interval()
+    found = claims.Deciding(reading, alpha).interval()
     if found is None or found[0] == found[1]:
         return None
-    return spelt_interval(*found, reading.unit)
+    return claims.spelt_interval(*found, reading.unit)
 
 
 def level_text(alpha: float) -> str:
@@ -87,9 +73,9 @@ def level_text(alpha: float) -> str:
     return "" if alpha == ALPHA else f"at {100 * (1 - alpha):.3g} %"
 
 
-def number_text(reading: Reading, alpha: float = ALPHA) -> Markup:
+def number_text(reading: claims.Reading, alpha: float = ALPHA) -> Markup:
     """Returns the number with its interval."""
-    value = "–" if reading.value is None else spelt(reading.value, reading.unit)
+    value = "–" if reading.value is None else claims.spelt(reading.value, reading.unit)
     interval = interval_text(reading, alpha)
     return el(
         "span",
@@ -99,9 +85,9 @@ def number_text(reading: Reading, alpha: float = ALPHA) -> Markup:
     )
 
 
-def reading_name(reading: Reading) -> str:
+def reading_name(reading: claims.Reading) -> str:
     """Returns the name of a reading among those of its claim."""
-    method = NAMES.get(reading.method, reading.method)
+    method = claims.NAMES.get(reading.method, reading.method)
     return f"{method}, {reading.where}" if reading.where else method
 
 
@@ -117,7 +103,7 @@ class Axis(NamedTuple):
         return 6 + 228 * min(max(share, 0.0), 1.0)
 
 
-def axis(readings: Sequence[Reading]) -> Axis | None:
+def axis(readings: Sequence[claims.Reading]) -> Axis | None:
     """Returns an axis that holds all numbers and thresholds, and most of the intervals."""
     core = [r.threshold for r in readings]
     core += [x for r in readings for x in (r.value, r.paper) if x is not None]
@@ -132,7 +118,7 @@ def axis(readings: Sequence[Reading]) -> Axis | None:
     return Axis(low - margin, high + margin)
 
 
-def forest(reading: Reading, scale: Axis) -> Markup:
+def forest(reading: claims.Reading, scale: Axis) -> Markup:
     """Draws the number, its interval, the threshold and the paper's number on a line."""
     at, middle = scale.at, 13
     threshold = at(reading.threshold)
@@ -190,9 +176,9 @@ def forest(reading: Reading, scale: Axis) -> Markup:
     )
 
 
-def paper_number(reading: Reading) -> str | None:
+def paper_number(reading: claims.Reading) -> str | None:
     """Returns the paper's number beside a reading, if there is one."""
-    return None if reading.paper is None else spelt(reading.paper, reading.unit)
+    return None if reading.paper is None else claims.spelt(reading.paper, reading.unit)
 
 
 def _sign(name: str, *parts: Markup) -> Markup:
@@ -221,13 +207,13 @@ KEY = el(
 )
 
 
-def shared_note(verdict: Verdict) -> str | None:
+def shared_note(verdict: claims.Verdict) -> str | None:
     """Returns the note that all readings share."""
     notes = {reading.note for reading in verdict.readings if reading.folder}
     return next(iter(notes)) or None if len(notes) == 1 else None
 
 
-def readings_table(verdict: Verdict) -> Markup | None:
+def readings_table(verdict: claims.Verdict) -> Markup | None:
     """Returns all readings of a claim, each with a picture on the same axis."""
     if not verdict.readings:
         return None
@@ -238,7 +224,7 @@ def readings_table(verdict: Verdict) -> Markup | None:
     for reading in verdict.readings:
         label = None if reading.label in ("", reading.method) else reading.label
         name = [
-            el("strong", NAMES.get(reading.method, reading.method)),
+            el("strong", claims.NAMES.get(reading.method, reading.method)),
             f" {reading.where}" if reading.where else None,
             [
                 el("span", text, class_="sub")
@@ -264,7 +250,7 @@ def readings_table(verdict: Verdict) -> Markup | None:
         )
     head = (
         "set",
-        f"claimed: {bound(verdict.readings[0])}",
+        f"claimed: {claims.bound(verdict.readings[0])}",
         "ours (95 %)",
         "paper",
         "by itself",
@@ -277,16 +263,16 @@ def readings_table(verdict: Verdict) -> Markup | None:
     )
 
 
-def card(verdict: Verdict) -> Markup:
+def card(verdict: claims.Verdict) -> Markup:
     """Returns a claim with the numbers that its verdict rests on."""
     claim = verdict.claim
     absent = sorted(set(verdict.absent()))
     missing = None
-    if verdict.outcome == NO_RECORD:
+    if verdict.outcome == claims.NO_RECORD:
         missing = f"No finished run of experiments.{claim.experiment} is among the records."
     elif absent:
         missing = f"Not looked at: {', '.join(absent)}."
-    table = readings_table(verdict) if verdict.outcome != NO_RECORD else None
+    table = readings_table(verdict) if verdict.outcome != claims.NO_RECORD else None
     note = shared_note(verdict)
     if note:
         note = f"{note[0].upper()}{note[1:]}."
@@ -302,7 +288,7 @@ def card(verdict: Verdict) -> Markup:
     )
 
 
-def overview(verdicts: Sequence[Verdict]) -> Markup:
+def overview(verdicts: Sequence[claims.Verdict]) -> Markup:
     """Returns the table of all claims, a row each."""
     rows = []
     for verdict in verdicts:
@@ -312,7 +298,7 @@ def overview(verdicts: Sequence[Verdict]) -> Markup:
         if verdict.deciding is not None:
             reading, alpha = verdict.deciding
             where = f"{reading_name(reading)}; {reading.n}"
-            if reading.note in (ONE_RUN, ONE_RUN_EXACT):
+            if reading.note in (claims.ONE_RUN, claims.ONE_RUN_EXACT):
                 where += "; no other run"
             if level_text(alpha) and interval_text(reading, alpha):
                 where += f"; interval {level_text(alpha)}, for it was picked"
@@ -349,12 +335,12 @@ def overview(verdicts: Sequence[Verdict]) -> Markup:
 PAPER_COLUMN = f"paper ({SETTING})"
 
 
-def count_outcomes(verdicts: Sequence[Verdict]) -> Counter[str]:
+def count_outcomes(verdicts: Sequence[claims.Verdict]) -> Counter[str]:
     """Returns the number of verdicts of each kind."""
     return Counter(verdict.outcome for verdict in verdicts)
 
 
-def tally(verdicts: Sequence[Verdict]) -> Markup:
+def tally(verdicts: Sequence[claims.Verdict]) -> Markup:
     """Returns the number of verdicts of each kind, as tiles."""
     counts = count_outcomes(verdicts)
     return el(
@@ -366,25 +352,25 @@ def tally(verdicts: Sequence[Verdict]) -> Markup:
                 badge(kind),
                 class_=kind.replace(" ", "-"),
             )
-            for kind in OUTCOMES
+            for kind in claims.OUTCOMES
         ],
         class_="tally",
     )
 
 
-def lead(verdicts: Sequence[Verdict]) -> str:
+def lead(verdicts: Sequence[claims.Verdict]) -> str:
     """Returns the result in a sentence."""
     of_paper = [v for v in verdicts if v.claim.section.place != OURS]
     counts = count_outcomes(of_paper)
-    known = len(of_paper) - counts[NO_RECORD]
+    known = len(of_paper) - counts[claims.NO_RECORD]
     said = (
         f"Of {len(of_paper)} claims of the paper, these runs support "
-        f"{counts[SUPPORTED]}, contradict {counts[NOT_SUPPORTED]} and leave "
-        f"{counts[UNDECIDED]} undecided"
+        f"{counts[claims.SUPPORTED]}, contradict {counts[claims.NOT_SUPPORTED]} and leave "
+        f"{counts[claims.UNDECIDED]} undecided"
     )
     if known < len(of_paper):
-        verb = "was" if counts[NO_RECORD] == 1 else "were"
-        said += f"; {counts[NO_RECORD]} {verb} not looked at"
+        verb = "was" if counts[claims.NO_RECORD] == 1 else "were"
+        said += f"; {counts[claims.NO_RECORD]} {verb} not looked at"
     ours = [v for v in verdicts if v.claim.section.place == OURS]
-    supported = count_outcomes(ours)[SUPPORTED]
+    supported = count_outcomes(ours)[claims.SUPPORTED]
     return f"{said}. Of {len(ours)} claims of our own they support {supported}."

@@ -48,15 +48,8 @@ from typing import TypedDict
 from distilljax import launch
 from distilljax.io.files import write_json
 from distilljax.types import InputError
+from experiments.lab import queue
 from experiments.lab.progress import duration
-from experiments.lab.queue import (
-    OUT_OF_TIME,
-    Ledger,
-    claimed,
-    run_queue,
-    say,
-    show_plan,
-)
 from experiments.lab.workdir import identity_of
 from experiments.study.plan import Config, plan, workdir_of
 
@@ -81,13 +74,13 @@ def run(config: Config) -> Summary:
     """
     steps, root = plan(config), workdir_of(config)
     if config.plan:
-        state = show_plan(steps, Ledger(root / LEDGER))
+        state = queue.show_plan(steps, queue.Ledger(root / LEDGER))
         done = set(state.values()) == {"done before"}
         return {"finished": done, "steps": state, "seconds": 0.0, "report": None}
-    with claimed(root, "study"):
-        outcome = run_queue(
+    with queue.claimed(root, "study"):
+        outcome = queue.run_queue(
             steps,
-            Ledger(root / LEDGER),
+            queue.Ledger(root / LEDGER),
             root / "logs",
             jobs=config.jobs,
             minutes=config.minutes,
@@ -107,7 +100,7 @@ def run(config: Config) -> Summary:
             "same command tries these again"
         )
     if outcome.finished:
-        say(
+        queue.say(
             f"finished in {duration(outcome.seconds)}, {duration(outcome.work)} of work "
             f"in {root}"
         )
@@ -120,6 +113,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     def command(config: Config) -> None:
         summary = run(config)
         if not (summary["finished"] or config.plan):
-            sys.exit(OUT_OF_TIME)
+            sys.exit(queue.OUT_OF_TIME)
 
     launch.main(Config, command, module=NAME, summary=__doc__, argv=argv)
