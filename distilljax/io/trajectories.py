@@ -19,7 +19,7 @@ import numpy as np
 
 import distilljax
 from distilljax.core.parameters import Trajectories
-from distilljax.data import preprocess
+from distilljax.data import stored
 from distilljax.io.files import write_json
 from distilljax.types import Array, InputError, Transform
 
@@ -62,7 +62,7 @@ def describe_transform(
       image of noise. The probe decides where the digests differ: ZCA fitted on the same
       images by two machines differs in its last bits.
     """
-    kind, arrays = preprocess.to_arrays(transform)
+    kind, arrays = stored.to_arrays(transform)
     digest = hashlib.sha256(kind.encode())
     for name, array in sorted(arrays.items()):
         values = np.ascontiguousarray(array)

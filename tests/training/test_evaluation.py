@@ -181,8 +181,8 @@ def test_the_given_rate_serves_only_where_the_protocol_has_none():
 def test_each_step_is_augmented_with_its_own_key(monkeypatch):
     batch, asked = small_batch(), set()
 
-    def double(key, images, *, strategy):
-        asked.add(strategy)
+    def double(key, images, *, strategy, each):
+        asked.add((strategy, each))
         # The sign is random, and so a step's own only if its key is.
         return images * jnp.where(jax.random.bernoulli(key), 2.0, -2.0)
 
@@ -191,7 +191,7 @@ def test_each_step_is_augmented_with_its_own_key(monkeypatch):
     ends = jax.jit(jax.vmap(lambda key: train(key, LINEAR, batch, protocol)))(
         jax.random.split(jax.random.key(0), 12)
     )
-    assert asked == {"flip_crop"}
+    assert asked == {("flip_crop", False)}
     rule = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.0, "decay_at": None}
     plus, minus = (
         trained_by_hand(batch._replace(images=sign * batch.images), 1, **rule)
