@@ -1,5 +1,4 @@
-"""Files: the distilled-set artefact, expert trajectories, checkpoints, records;
-sets of other programs."""
+"""Files: the distilled-set artefact, foreign sets, expert trajectories, records."""
 
 from distilljax.io import environment, files, foreign, records, trajectories
 from distilljax.io.artefact import Artefact, load, save

@@ -60,6 +60,7 @@ def read(
     learning_rate: float | None = None,
     method: str = "imported",
     width: int | None = None,
+    unchecked: bool = False,
 ) -> Artefact:
     """Reads a distilled set that another program made.
 
@@ -77,6 +78,8 @@ def read(
       learning_rate: the learned rate, where the file holds none and `protocol` needs one.
       method: what the artefact is to name as its method.
       width: channels of the ConvNet; that of the protocol if None.
+      unchecked: takes the answers though the images seem to deny them, as those of a set
+        that is little more than noise may.
 
     Raises:
       FieldError: an answer that is absent and needed, or does not fit; its path is the name
@@ -98,6 +101,7 @@ def read(
             learning_rate=learning_rate,
             method=method,
             width=width,
+            unchecked=unchecked,
             source=source,
         )
     except FieldError:
@@ -120,6 +124,7 @@ def from_tensors(
     learning_rate: float | None = None,
     method: str = "imported",
     width: int | None = None,
+    unchecked: bool = False,
 ) -> Artefact:
     """Makes an artefact of tensors in memory, PyTorch's or any that numpy reads.
 
@@ -133,6 +138,7 @@ def from_tensors(
       learning_rate: see `read`.
       method: see `read`.
       width: see `read`.
+      unchecked: see `read`.
 
     Raises:
       FieldError: see `read`.
@@ -154,6 +160,7 @@ def from_tensors(
         learning_rate=learning_rate,
         method=method,
         width=width,
+        unchecked=unchecked,
         source={"layout": "tensors"},
     )
 
@@ -205,6 +212,7 @@ def _artefact(
     learning_rate: float | None,
     method: str,
     width: int | None,
+    unchecked: bool,
     source: Mapping[str, Any],
 ) -> Artefact:
     assert preprocess is not None  # `_check_names`
@@ -217,9 +225,13 @@ def _artefact(
     images = found.images[order]
     pixels = images.dtype == np.uint8
     shown = np.asarray(transform(jnp.asarray(images)) if pixels else images, np.float32)
-    facts = checks.check_preprocess(preprocess, transform, shown, loaded)
+    classes = values if kind == "classes" else values.argmax(axis=1)
+    facts: dict[str, Any] = {"preprocess": "unchecked", "labels": "unchecked"}
+    if not unchecked:
+        facts["preprocess"] = checks.check_preprocess(preprocess, transform, shown, loaded)
+        facts["labels"] = checks.check_labels(transform, shown, classes, loaded)
     network = dict(NETWORKS.get(protocol, {})) | ({} if width is None else {"width": width})
-    notes = {"imported": dict(source) | {"preprocess": facts} | dict(found.notes)}
+    notes = {"imported": dict(source) | {"checks": facts} | dict(found.notes)}
     return Artefact(
         distilled=DistilledSet(
             jnp.asarray(shown), _logits(kind, values, k), jnp.float32(math.log(rate))

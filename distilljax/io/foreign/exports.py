@@ -77,7 +77,7 @@ def _write_mtt(artefact: Artefact, path: pathlib.Path) -> None:
         reason = "holds logits, and the set's labels are real-valued targets; choose npz"
         raise FieldError("layout", "mtt", reason)
     labels: np.ndarray = np.asarray(artefact.distilled.label_logits, np.float32)
-    rate = np.exp(np.asarray(artefact.distilled.log_lr, np.float64)).astype(np.float32)
+    rate = np.asarray(np.exp(np.float64(artefact.distilled.log_lr)), np.float32)
 
     def fill(folder: pathlib.Path) -> None:
         pickles.write(folder / "images_best.pt", _channels_first(artefact))

@@ -111,8 +111,8 @@ class _Unpickler(pickle.Unpickler):
             return _Call(_ALLOWED[module, name])
         raise InputError(
             f"its pickle names {module}.{name}, which could run code; only tensors and "
-            "plain values are read. If you trust its author, load it with PyTorch and give the "
-            "tensors to foreign.from_tensors"
+            "plain values are read. If you trust its author, load it with PyTorch and give "
+            "the tensors to foreign.from_tensors"
         )
 
     def persistent_load(self, found: Any) -> _Storage:
