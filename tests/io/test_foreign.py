@@ -1,9 +1,12 @@
 """Foreign sets: what a file holds comes back bit for bit; the rest is asked and checked."""
 
 import dataclasses
+import importlib.util
+import io as memory
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -233,8 +236,6 @@ def arrow(folder, images, labels, names):
 
 
 def png_bytes(pixels):
-    import io as memory
-
     image = pytest.importorskip("PIL.Image")
     file = memory.BytesIO()
     image.fromarray(pixels).save(file, "PNG")
@@ -366,8 +367,6 @@ def refused(path, loaded, **answers):
     ids=range(12),
 )
 def test_files_that_do_not_fit_the_data(tmp_path, loaded, images, change, message):
-    import re
-
     path = tmp_path / "set.pt"
     x, y = change(first(images), LABELS)
     given.write_dc(path, (np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y)))
@@ -421,13 +420,12 @@ def test_a_preprocessing_that_does_not_fit(tmp_path, loaded, own, said):
 
 
 def truncated_files(tmp_path, images):
-    h5py = pytest.importorskip("h5py")
-    assert h5py
     given.write_dc(tmp_path / "a.pt", (first(images), LABELS))
     np.savez(tmp_path / "a.npz", images=first(images), labels=rows())
-    write_rat(tmp_path / "a.h5", images)
     (tmp_path / "a.msgpack").write_bytes(checkpoint(images, rows()))
-    return [tmp_path / f"a.{suffix}" for suffix in ("pt", "npz", "h5", "msgpack")]
+    if importlib.util.find_spec("h5py"):
+        write_rat(tmp_path / "a.h5", images)
+    return sorted(tmp_path.glob("a.*"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 0.9])
