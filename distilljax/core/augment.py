@@ -19,11 +19,17 @@ from jax.scipy.ndimage import map_coordinates
 from distilljax.types import Array, InputError, Key
 
 DSA = "color_crop_cutout_flip_scale_rotate"
+# `flip_color_crop_rotate_translate_cutout` of FRePo (Zhou et al. 2022) and RCIG (Loo et al.
+# 2023), whose operations are milder than DSA's and repeat the border.
+FREPO = "flip_jitter_zoom_turn_translate_hole"
 
 MAX_SHIFT = 0.125  # fraction of the image side
 CUTOUT = 0.5  # fraction of the image side
 MAX_SCALE = 1.2
 MAX_ANGLE = 15.0  # degrees
+JITTER = 0.25  # added, and log of the largest factor
+HOLE = 4  # times smaller than the side
+ZOOM = (0.8, 1.25)
 
 
 def color(image: Array, u: Array) -> Array:
@@ -111,6 +117,78 @@ def rotate(image: Array, u: Array, *, align_corners: bool = True) -> Array:
     return _resample(image, matrix, align_corners)
 
 
+def jitter(image: Array, u: Array) -> Array:
+    """Brightness, contrast and saturation, mildly; f32[h, w, c], u f32[3] in [0, 1).
+
+    x + U(-1/4, 1/4); exp(U(-1/4, 1/4)) times the distance from the mean of the image; the
+    same times the distance from the mean over channels.
+    """
+    between = (2 * u - 1) * JITTER
+    image = image + between[0]
+    mean = image.mean()
+    image = (image - mean) * jnp.exp(between[1]) + mean
+    grey = image.mean(axis=-1, keepdims=True)
+    return (image - grey) * jnp.exp(between[2]) + grey
+
+
+def hole(image: Array, u: Array) -> Array:
+    """A square of a quarter of the side, wholly inside, is set to zero."""
+
+    def outside(side: int, u: Array) -> Array:
+        size = side // HOLE
+        first = jnp.floor(u * (side - size + 1)).astype(jnp.int32)
+        pixels = jnp.arange(side)
+        return (pixels < first) | (pixels >= first + size)
+
+    h, w, _ = image.shape
+    keep = outside(h, u[0])[:, None] | outside(w, u[1])[None, :]
+    return image * keep[..., None].astype(image.dtype)
+
+
+def _move(image: Array, matrix: Array, shift: Array) -> Array:
+    """Bilinear, the border repeated: the output at p takes the input at matrix @ p + shift.
+
+    p = (y, x) counts pixels from the centre.
+    """
+    h, w, _ = image.shape
+    centre = jnp.array([h / 2 - 0.5, w / 2 - 0.5], image.dtype)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), axis=-1)
+    at = (grid.astype(image.dtype) - centre) @ matrix.T + shift + centre
+    return jax.vmap(
+        lambda channel: map_coordinates(
+            channel, [at[..., 0], at[..., 1]], order=1, mode="nearest"
+        ),
+        in_axes=-1,
+        out_axes=-1,
+    )(image)
+
+
+def translate(image: Array, u: Array) -> Array:
+    """A shift by parts of pixels, at most an eighth of the side, the border repeated."""
+    sides = jnp.array(image.shape[:2], image.dtype)
+    return _move(image, jnp.eye(2, dtype=image.dtype), (1 - 2 * u[:2]) * MAX_SHIFT * sides)
+
+
+def zoom(image: Array, u: Array) -> Array:
+    """A part of the image is enlarged, or the whole made smaller, the border repeated.
+
+    The factor is log-uniform in 0.8..1.25; the place of the part is uniform.
+    """
+    low, high = map(math.log, ZOOM)
+    factor = jnp.exp(low + u[2] * (high - low))
+    sides = jnp.array(image.shape[:2], image.dtype)
+    shift = (2 * u[:2] - 1) * jnp.abs(sides * (factor - 1) / 2)
+    return _move(image, jnp.eye(2, dtype=image.dtype) / factor, shift / factor)
+
+
+def turn(image: Array, u: Array) -> Array:
+    """A turn about the centre by U(-15, 15) degrees, the border repeated."""
+    angle = (u[0] * 2 - 1) * (MAX_ANGLE / 180 * math.pi)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    matrix = jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])])
+    return _move(image, matrix, jnp.zeros(2, image.dtype))
+
+
 Operation = Callable[..., Array]  # (f32[h, w, c], u f32[3]) -> f32[h, w, c]
 
 OPERATIONS: dict[str, Operation] = {
@@ -120,6 +198,11 @@ OPERATIONS: dict[str, Operation] = {
     "flip": flip,
     "scale": scale,
     "rotate": rotate,
+    "jitter": jitter,
+    "zoom": zoom,
+    "turn": turn,
+    "translate": translate,
+    "hole": hole,
 }
 
 
@@ -145,6 +228,7 @@ def augment(
     strategy: str = DSA,
     siamese: bool = False,
     align_corners: bool = True,
+    each: bool = False,
 ) -> Array:
     """Applies one operation of the strategy, sampled for the batch, to every image.
 
@@ -154,16 +238,24 @@ def augment(
       strategy: operations joined by underscores; empty for no augmentation.
       siamese: sample one set of parameters for all images instead of one for each image.
       align_corners: convention of bilinear sampling, as in `torch` `grid_sample`.
+      each: sample an operation for every image instead of one for the batch; not in the
+        siamese mode. All operations are computed for all images.
 
     Returns:
       f32[b, h, w, c].
 
     Raises:
-      InputError: a strategy with an unknown operation.
+      InputError: a strategy with an unknown operation; `each` with `siamese`.
     """
     names = parse(strategy)
     if not names:
         return images
+    if each:
+        if siamese:
+            raise InputError("each=True: the siamese form has one operation for a batch")
+        keys = jax.random.split(key, images.shape[0])
+        one = functools.partial(augment, strategy=strategy, align_corners=align_corners)
+        return jax.vmap(lambda key, image: one(key, image[None])[0])(keys, images)
     choose, draw = jax.random.split(key)
     u = jax.random.uniform(draw, (3,) if siamese else (images.shape[0], 3), images.dtype)
 

@@ -16,9 +16,9 @@ from distilljax.data.preprocess import (
     Identity,
     Normalise,
     NormedZCA,
+    ScaledZCA,
+    UncentredZCA,
     fit,
-    from_arrays,
-    to_arrays,
 )
 from distilljax.data.sets import (
     Dataset,
@@ -29,6 +29,7 @@ from distilljax.data.sets import (
     on_device,
     subset,
 )
+from distilljax.data.stored import array_names, from_arrays, to_arrays
 
 __all__ = [
     "FITTERS",
@@ -39,7 +40,10 @@ __all__ = [
     "Identity",
     "Normalise",
     "NormedZCA",
+    "ScaledZCA",
     "Split",
+    "UncentredZCA",
+    "array_names",
     "fingerprint",
     "fit",
     "from_arrays",

@@ -1,11 +1,10 @@
-"""Preprocessing: normalisation and two kinds of ZCA, fitted on training images.
+"""Preprocessing: normalisation and four kinds of ZCA, fitted on training images.
 
 Every transform is a pytree (`distilljax.types.Transform`), so it can be an argument of
 a jitted function, and has an inverse that leads back to images in 0..1. d = h * w * c.
 """
 
-import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar
 
 import flax.struct
@@ -13,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax.data.matrices import channel_statistics, chunks, moments, whitening
 from distilljax.types import Array, InputError, Transform
-
-_CHUNK = 2000  # images; 49 MB of float64 at 32 x 32 x 3
 
 
 def _unit(images: Array) -> Array:
@@ -47,7 +45,7 @@ class Identity:
     @classmethod
     def fit(cls, images: np.ndarray) -> "Identity":
         """u8[n, h, w, c] -> Identity; the images are only checked."""
-        _check_images(images)
+        check_images(images)
         return cls()
 
 
@@ -75,7 +73,7 @@ class Normalise:
         Raises:
           InputError: not such images, or a channel is constant.
         """
-        _check_images(images)
+        check_images(images)
         mean, std = channel_statistics(images)
         if not std.all():
             raise InputError(
@@ -118,14 +116,14 @@ class ZCA:
         Raises:
           InputError: not such images, or fewer than two.
         """
-        _check_images(images)
+        check_images(images)
         num = len(images)
         if num < 2:
             raise InputError(f"zca needs at least 2 training images, got {num}")
-        mean, second = _moments(features / 255 for features in _chunks(images))
+        mean, second = moments(features / 255 for features in chunks(images))
         covariance = (second - num * np.outer(mean, mean)) / (num - 1)
-        whiten, unwhiten = _whitening(covariance, cls.ridge)
-        return cls(jnp.asarray(mean, jnp.float32), whiten, unwhiten)
+        whiten = whitening(covariance, cls.ridge)
+        return cls(jnp.asarray(mean, jnp.float32), *map(jnp.asarray, whiten))
 
 
 @flax.struct.dataclass
@@ -185,11 +183,11 @@ class NormedZCA:
         Raises:
           InputError: not such images, or every one of them is constant.
         """
-        _check_images(images)
+        check_images(images)
         means, norms = [], []
 
         def normed() -> Iterator[np.ndarray]:
-            for features in _chunks(images):
+            for features in chunks(images):
                 features = features / 255
                 mean = features.mean(axis=1, keepdims=True)
                 norm = np.linalg.norm(features - mean, axis=1, keepdims=True)
@@ -197,26 +195,97 @@ class NormedZCA:
                 norms.append(norm)
                 yield (features - mean) / np.where(norm > 1e-4, norm, np.inf)
 
-        covariance = _moments(normed())[1] / len(images)
+        covariance = moments(normed())[1] / len(images)
         ridge = cls.ridge * np.trace(covariance) / len(covariance)
         if ridge == 0:
             raise InputError(
                 f"each of the {len(images)} training images is of one colour, so "
                 "zca_normed has nothing to fit; check the images"
             )
+        whiten, unwhiten = map(jnp.asarray, whitening(covariance, ridge))
         return cls(
-            *_whitening(covariance, ridge),
+            whiten,
+            unwhiten,
             image_mean=jnp.asarray(np.concatenate(means).mean(), jnp.float32),
             image_norm=jnp.asarray(np.concatenate(norms).mean(), jnp.float32),
         )
 
 
-_TRANSFORMS = (Identity, Normalise, ZCA, NormedZCA)
+@flax.struct.dataclass
+class ScaledZCA:
+    """((x / 255 - m) / s - mean) W with m and s of the channels, as in `Normalise`.
 
-_CLASSES: dict[str, Any] = {cls.kind: cls for cls in _TRANSFORMS}
+    W = (C + r I)^(-1/2), where C is the covariance over n of the images so scaled, and r =
+    0.1 times the mean eigenvalue of C. The form of FRePo (Zhou et al. 2022) and RCIG (Loo
+    et al. 2023).
+    """
+
+    kind: ClassVar[str] = "zca_scaled"
+    ridge: ClassVar[float] = 0.1
+    centred: ClassVar[bool] = True
+
+    channel_mean: Array  # f32[c], of x / 255
+    channel_std: Array  # f32[c], population standard deviation of x / 255
+    mean: Array  # f32[d], of the scaled images
+    whiten: Array  # f32[d, d], symmetric
+    unwhiten: Array  # f32[d, d], the inverse of `whiten`
+
+    def __call__(self, images: Array) -> Array:
+        """u8[b, h, w, c] -> f32[b, h, w, c], whitened."""
+        scaled = (_unit(images) - self.channel_mean) / self.channel_std
+        features = _flat(scaled) - self.mean
+        return _matmul(features, self.whiten).reshape(images.shape)
+
+    def inverse(self, images: Array) -> Array:
+        """f32[b, h, w, c], whitened -> f32[b, h, w, c], 0..1 if in gamut."""
+        features = _matmul(_flat(images), self.unwhiten) + self.mean
+        return features.reshape(images.shape) * self.channel_std + self.channel_mean
+
+    @classmethod
+    def fit(cls, images: np.ndarray) -> "ScaledZCA":
+        """u8[n, h, w, c] -> ScaledZCA; the covariance is float64[d, d].
+
+        Raises:
+          InputError: not such images, or a channel is constant.
+        """
+        channels = Normalise.fit(images)
+        mean, std = channel_statistics(images)
+        pixels = images.shape[1] * images.shape[2]
+        tiled_mean, tiled_std = np.tile(mean, pixels), np.tile(std, pixels)
+        mean, second = moments(
+            (features / 255 - tiled_mean) / tiled_std for features in chunks(images)
+        )
+        covariance = second / len(images)
+        if cls.centred:
+            covariance -= np.outer(mean, mean)
+        else:
+            mean = np.zeros_like(mean)
+        ridge = cls.ridge * np.trace(covariance) / len(covariance)
+        return cls(
+            channels.mean,
+            channels.std,
+            jnp.asarray(mean, jnp.float32),
+            *map(jnp.asarray, whitening(covariance, ridge)),
+        )
+
+
+@flax.struct.dataclass
+class UncentredZCA(ScaledZCA):
+    """`ScaledZCA` with C the second moment and no mean removed: the form of RFAD.
+
+    Loo et al. 2022, arXiv 2210.12067; its KIP-like sets of CIFAR are whitened so.
+    """
+
+    kind: ClassVar[str] = "zca_uncentred"
+    centred: ClassVar[bool] = False
+
+
+_TRANSFORMS = (Identity, Normalise, ZCA, NormedZCA, ScaledZCA, UncentredZCA)
+
+CLASSES: dict[str, Any] = {cls.kind: cls for cls in _TRANSFORMS}
 
 FITTERS: dict[str, Callable[[np.ndarray], Transform]] = {
-    kind: cls.fit for kind, cls in _CLASSES.items()
+    kind: cls.fit for kind, cls in CLASSES.items()
 }
 
 # Name as `load` takes it -> mean and std of the channels of x / 255, as distillation
@@ -232,14 +301,6 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 KINDS = (*FITTERS, "published")
 
-# Equal letters must be equal sizes; letters are sizes of arrays in `from_arrays`.
-_SHAPES = {
-    "none": {},
-    "normalise": {"mean": "c", "std": "c"},
-    "zca": {"mean": "d", "whiten": "dd", "unwhiten": "dd"},
-    "zca_normed": {"whiten": "dd", "unwhiten": "dd", "image_mean": "", "image_norm": ""},
-}
-
 
 def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
     """A transform of one of `KINDS` for the training images, u8[n, h, w, c].
@@ -254,12 +315,12 @@ def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
       InputError: unknown kind, other images, images that cannot be fitted, or a data set
         without published constants.
     """
-    _check_kind(kind, KINDS)
+    check_kind(kind, KINDS)
     return _published(name, images) if kind == "published" else FITTERS[kind](images)
 
 
 def _published(name: str | None, images: np.ndarray) -> Normalise:
-    _check_images(images)
+    check_images(images)
     bare = (name or "").partition(":")[0]  # without TFDS's version
     if bare not in PUBLISHED:
         raise InputError(
@@ -275,119 +336,18 @@ def _published(name: str | None, images: np.ndarray) -> Normalise:
     return Normalise(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
-def to_arrays(transform: Transform) -> tuple[str, dict[str, np.ndarray]]:
-    """The kind of a transform and its fields, f32, as a file can hold them.
-
-    Raises:
-      InputError: a transform that is not of this module.
-    """
-    if not isinstance(transform, _TRANSFORMS):
-        raise InputError(
-            f"{type(transform).__name__} cannot be stored; kinds that can are "
-            f"{', '.join(FITTERS)}"
-        )
-    fields = (field.name for field in dataclasses.fields(transform))
-    return transform.kind, {name: np.asarray(getattr(transform, name)) for name in fields}
-
-
-def from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Transform:
-    """The inverse of `to_arrays`.
-
-    Raises:
-      InputError: unknown kind; absent or unknown arrays; shapes that disagree; values
-        that are not finite floats; a standard deviation that is not positive.
-    """
-    _check_kind(kind, FITTERS)
-    shapes = _SHAPES[kind]
-    if set(arrays) != set(shapes):
-        raise InputError(
-            f"a stored {kind!r} transform has arrays {sorted(shapes)}, got {sorted(arrays)}"
-        )
-    sizes: dict[str, int] = {}
-    for name, letters in shapes.items():
-        array = np.asarray(arrays[name])
-        if not np.issubdtype(array.dtype, np.floating):
-            raise InputError(
-                f"{name} of a stored {kind!r} transform must be floats, got {array.dtype}"
-            )
-        if not np.isfinite(array).all():
-            raise InputError(f"{name} of a stored {kind!r} transform has NaN or infinity")
-        if array.ndim == len(letters):
-            for letter, size in zip(letters, array.shape, strict=True):
-                sizes.setdefault(letter, size)
-        if array.shape != tuple(sizes.get(letter) for letter in letters):
-            raise InputError(
-                f"{name} of a stored {kind!r} transform has shape {array.shape}, expected "
-                f"[{', '.join(letters)}]" + (f" with {sizes}" if sizes else "")
-            )
-    if kind == "normalise" and not (np.asarray(arrays["std"]) > 0).all():
-        raise InputError(
-            f"std of a stored 'normalise' transform must be positive, got {arrays['std']}"
-        )
-    fields = {name: jnp.asarray(arrays[name], jnp.float32) for name in shapes}
-    return _CLASSES[kind](**fields)
-
-
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of each channel of x / 255.
-
-    Args:
-      images: u8[n, h, w, c].
-
-    Returns:
-      f64[c] and f64[c], from exact counts of the 256 values.
-    """
-    channels = images.shape[-1]
-    counts = np.zeros((channels, 256))
-    for start in range(0, len(images), _CHUNK):
-        for channel in range(channels):
-            values = images[start : start + _CHUNK, ..., channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    levels = np.arange(256) / 255
-    mean = share @ levels
-    variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
-    constant = counts.max(axis=1) == counts.sum(axis=1)
-    return mean, np.where(constant, 0.0, np.sqrt(variance))
-
-
-def _check_kind(kind: str, known: Collection[str]) -> None:
+def check_kind(kind: str, known: Collection[str]) -> None:
+    """Refuses a kind that is none of the known ones."""
     if kind not in known:
         raise InputError(
             f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}"
         )
 
 
-def _check_images(images: np.ndarray) -> None:
+def check_images(images: np.ndarray) -> None:
+    """Refuses what no transform can be fitted on."""
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise InputError(
             "preprocessing is fitted on uint8 images [n, h, w, c], got "
             f"{images.dtype}{list(images.shape)}"
         )
-
-
-def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """f64[m, d] in 0..255, a piece at a time."""
-    for start in range(0, len(images), _CHUNK):
-        piece = images[start : start + _CHUNK]
-        yield piece.reshape(len(piece), -1).astype(np.float64)
-
-
-def _moments(chunks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f64[d] and sum of outer products f64[d, d] over all rows."""
-    first = next(chunks)
-    num, total, second = len(first), first.sum(axis=0), first.T @ first
-    for features in chunks:
-        num += len(features)
-        total += features.sum(axis=0)
-        second += features.T @ features
-    return total / num, second
-
-
-def _whitening(covariance: np.ndarray, ridge: float) -> tuple[Array, Array]:
-    """(C + ridge I)^(-1/2) and (C + ridge I)^(1/2), computed in float64, f32[d, d]."""
-    eigenvalues, vectors = np.linalg.eigh(covariance)
-    root = np.sqrt(np.maximum(eigenvalues, 0) + ridge)
-    whiten = (vectors / root) @ vectors.T
-    unwhiten = (vectors * root) @ vectors.T
-    return jnp.asarray(whiten, jnp.float32), jnp.asarray(unwhiten, jnp.float32)

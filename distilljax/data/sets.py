@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax.data import prepared
-from distilljax.data.preprocess import channel_statistics
+from distilljax.data.matrices import channel_statistics
 from distilljax.types import InputError, RealSet, Transform
 
 _EMBEDDED_FILE = "fashion_mnist_subset.npz"

@@ -1,6 +1,6 @@
-"""Files: the distilled-set artefact, expert trajectories, checkpoints, records."""
+"""Files: the distilled-set artefact, foreign sets, expert trajectories, records."""
 
-from distilljax.io import environment, files, records, trajectories
+from distilljax.io import environment, files, foreign, records, trajectories
 from distilljax.io.artefact import Artefact, load, save
 from distilljax.io.checkpoints import Checkpoints
 
@@ -9,6 +9,7 @@ __all__ = [
     "Checkpoints",
     "environment",
     "files",
+    "foreign",
     "load",
     "records",
     "save",

@@ -1,13 +1,16 @@
 """The artefact: a distilled set in one file, with all that is needed to use it.
 
 An `.npz` of plain arrays and one JSON string. Reading it never executes anything:
-pickled objects are refused.
+pickled objects are refused, and no member is read that is not needed.
+
+Format 2 stores the matrix of a ZCA once, as a triangle, may hold
+`targets`, and carries a SHA-256 of its arrays. Format 1 is read as well.
 """
 
+import hashlib
 import json
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax.data import preprocess
+from distilljax.data import stored
+from distilljax.io import archives
 from distilljax.io.files import replacing
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import DistilledSet, InputError, Transform
+from distilljax.types import Array, DistilledSet, InputError, Transform
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Artefact(NamedTuple):
@@ -35,110 +39,152 @@ class Artefact(NamedTuple):
     protocol: EvaluationProtocol  # the evaluation it was made for
     version: str  # of distilljax
     notes: Mapping[str, Any]  # steps, scores; anything JSON can hold
+    # f32[n, k], learned real-valued labels, which are no distributions. Where a set has
+    # them its label_logits are hard, the largest target's class; see `evaluation.as_batch`.
+    targets: Array | None = None
 
 
 _SET = DistilledSet._fields
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _META = ("class_names", "dataset", "method", "config", "version", "notes")
+_TRANSFORM = "transform."
+_TARGETS = "targets"
 
 
-def save(path: pathlib.Path | str, artefact: Artefact) -> None:
+def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True) -> None:
     """Writes the artefact; an existing file is replaced only by a whole one.
+
+    Args:
+      path: of the file.
+      artefact: what to write.
+      matrices: if false, the matrix of a ZCA is left out (19 MB at 32 x 32 x 3), and who
+        loads the file gives the images it was fitted on.
 
     Raises:
       InputError: what `load` would refuse (NaN, shapes that do not fit).
     """
     _check(pathlib.Path(path), artefact)
-    kind, arrays = preprocess.to_arrays(artefact.transform)
+    kind, arrays = stored.to_arrays(artefact.transform, matrices=matrices)
+    held: dict[str, Any] = {
+        name: np.asarray(getattr(artefact.distilled, name)) for name in _SET
+    }
+    held |= {_TRANSFORM + name: array for name, array in arrays.items()}
+    if artefact.targets is not None:
+        held[_TARGETS] = np.asarray(artefact.targets, np.float32)
     meta = {name: getattr(artefact, name) for name in _META}
     meta |= {"format": FORMAT, "transform": kind, "protocol": artefact.protocol.to_dict()}
-    held: dict[str, Any] = {"meta": np.array(json.dumps(meta))}
-    held |= {name: np.asarray(getattr(artefact.distilled, name)) for name in _SET}
-    held |= {f"transform.{name}": array for name, array in arrays.items()}
+    meta["sha256"] = digest(held)
+    held["meta"] = np.array(json.dumps(meta))
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **held)
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    def unreadable(why: object) -> InputError:
-        return InputError(
-            f"{path}: not a readable distilled set ({why}); it may be truncated, or made "
-            "by another program"
-        )
-
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                raise unreadable("it is no .npz archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as held:
-                return {name: held[name] for name in held.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        # numpy refuses an array of objects in words that advise to allow them.
-        pickled = "allow_pickle" in str(error)
-        raise unreadable("it holds pickled objects" if pickled else error) from None
-    except _UNREADABLE as error:
-        raise unreadable(error) from None
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256, hex, of names, types, shapes and values, in order of names."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
-def load(path: pathlib.Path | str) -> Artefact:
+def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Artefact:
     """Reads an artefact.
+
+    Args:
+      path: of the file.
+      train_images: u8[n, h, w, c], what the preprocessing was fitted on; read only where
+        the file was saved without matrices.
 
     Raises:
       InputError: no such file, a truncated or foreign one, or contents that do not
-        fit together (shapes, NaN, class names, a newer format).
+        fit together (checksum, shapes, NaN, class names, a newer format), or the
+        preprocessing is to be fitted again to other images.
     """
     path = pathlib.Path(path)
-    arrays = _read(path)
-    if missing := [name for name in ("meta", *_SET) if name not in arrays]:
-        raise InputError(
-            f"{path}: not a distilled set of distilljax, it has no {', '.join(missing)}"
-        )
-    try:
-        meta = json.loads(str(arrays["meta"]))
-        if meta["format"] > FORMAT:
-            raise InputError(
-                f"format {meta['format']} is newer than this library reads "
-                f"({FORMAT}); upgrade distilljax"
-            )
-        transform = preprocess.from_arrays(
-            meta["transform"],
-            {
-                name.removeprefix("transform."): array
-                for name, array in arrays.items()
-                if name.startswith("transform.")
-            },
-        )
+    with archives.opened(path, "distilled set") as archive:
+        meta, arrays = _read(archive)
         protocol = EvaluationProtocol.from_dict(meta["protocol"])
-        artefact = Artefact(
-            DistilledSet(*(jnp.asarray(arrays[name], jnp.float32) for name in _SET)),
-            transform,
-            tuple(meta["class_names"]),
-            meta["dataset"],
-            meta["method"],
-            meta["config"],
-            protocol,
-            meta["version"],
-            meta["notes"],
+        kind = meta["transform"]
+        for name, array in arrays.items():
+            if array.dtype.kind != "f":
+                raise InputError(f"{name} holds {array.dtype}, and must hold real floats")
+        if meta["format"] > 1 and meta["sha256"] != digest(arrays):
+            raise InputError(
+                "its arrays do not have the SHA-256 that it states; it is damaged, or was "
+                "changed after it was written"
+            )
+        transform = stored.from_arrays(
+            kind,
+            {
+                name.removeprefix(_TRANSFORM): array
+                for name, array in arrays.items()
+                if name.startswith(_TRANSFORM)
+            },
+            train_images,
         )
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: its description is damaged ({error!r})") from None
+    targets = arrays.get(_TARGETS)
+    artefact = Artefact(
+        DistilledSet(*(jnp.asarray(arrays[name], jnp.float32) for name in _SET)),
+        transform,
+        tuple(meta["class_names"]),
+        meta["dataset"],
+        meta["method"],
+        meta["config"],
+        protocol,
+        meta["version"],
+        meta["notes"],
+        None if targets is None else jnp.asarray(targets, jnp.float32),
+    )
     _check(path, artefact)
     return artefact
+
+
+def _read(archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays that it and this library know."""
+    names = archives.npz_names(archive)
+    if missing := [name for name in ("meta", *_SET) if name not in names]:
+        raise InputError(
+            f"not a distilled set of distilljax, it has no {', '.join(missing)}"
+        )
+    meta = _description(archives.npz_arrays(archive, ["meta"])["meta"])
+    known = [_TRANSFORM + name for name in stored.array_names(meta["transform"])]
+    if strange := [n for n in names if n.startswith(_TRANSFORM) and n not in known]:
+        raise InputError(
+            f"a stored {meta['transform']!r} transform has no {strange[0]}; it is damaged"
+        )
+    wanted = [name for name in (*_SET, _TARGETS, *known) if name in names]
+    return meta, archives.npz_arrays(archive, wanted)
+
+
+def _description(array: np.ndarray) -> dict[str, Any]:
+    try:
+        if array.shape or array.dtype.kind != "U":
+            raise ValueError(f"{array.dtype}{list(array.shape)}")
+        meta = json.loads(str(array))
+        number = meta["format"]
+        known = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+        if not known:
+            raise ValueError(f"format {number!r} is no number of a format")
+        if number > FORMAT:
+            raise InputError(
+                f"format {number} is newer than this library reads ({FORMAT}); upgrade "
+                "distilljax"
+            )
+        needed = (*_META, "transform", "protocol", *(["sha256"] if number > 1 else []))
+        if absent := [name for name in needed if name not in meta]:
+            raise KeyError(absent[0])
+        expected = {"class_names": list, "dataset": dict, "config": dict, "notes": dict}
+        expected |= dict.fromkeys(("transform", "method", "version"), str)
+        for name, kind in (expected | {"protocol": dict}).items():
+            if not isinstance(meta[name], kind):
+                raise ValueError(f"{name} is {meta[name]!r}")
+        if not all(isinstance(name, str) for name in meta["class_names"]):
+            raise ValueError("class_names are no texts")
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its description is damaged ({error!r})") from None
+    return meta
 
 
 def _check(path: pathlib.Path, artefact: Artefact) -> None:
@@ -152,6 +198,14 @@ def _check(path: pathlib.Path, artefact: Artefact) -> None:
     for name, array in zip(_SET, artefact.distilled, strict=True):
         if not bool(jnp.isfinite(array).all()):
             raise InputError(f"{path}: {name} holds NaN or infinite values")
+    if artefact.targets is not None:
+        if artefact.targets.shape != label_logits.shape:
+            raise InputError(
+                f"{path}: targets {artefact.targets.shape} and label logits "
+                f"{label_logits.shape} do not fit together"
+            )
+        if not bool(jnp.isfinite(artefact.targets).all()):
+            raise InputError(f"{path}: targets holds NaN or infinite values")
     try:
         shown = jax.eval_shape(artefact.transform.inverse, images[:1]).shape
     except (TypeError, ValueError):

@@ -20,7 +20,7 @@ import numpy as np
 
 import distilljax
 from distilljax.core.parameters import Trajectories
-from distilljax.data import preprocess
+from distilljax.data import stored
 from distilljax.io.files import read_json, write_json
 from distilljax.types import Array, InputError, Transform
 
@@ -63,7 +63,7 @@ def describe_transform(
       noise image. The probe is compared if the digests differ: ZCA fitted to the same
       images on two machines differs in its last bits.
     """
-    kind, arrays = preprocess.to_arrays(transform)
+    kind, arrays = stored.to_arrays(transform)
     digest = hashlib.sha256(kind.encode())
     for name, array in sorted(arrays.items()):
         values = np.ascontiguousarray(array)

@@ -25,14 +25,21 @@ class Config(Base):
     """Blocks of 3x3 convolution, norm, ReLU and 2x2 pooling, then one linear layer.
 
     Depth 3 and width 128 on 32x32x3 images with 10 classes is the network of the
-    published tables: 2,048 features, 320,010 parameters.
+    published tables: 2,048 features, 320,010 parameters. FRePo and RCIG have no norm,
+    growth 2 (128, 256, 512 channels) and init lecun; RFAD no norm, width 1,024 and init
+    gaussian.
     """
 
-    width: int = option(128, "Channels of every convolution.", low=1)
+    width: int = option(128, "Channels of the first convolution.", low=1)
+    growth: int = option(1, "Factor of the channels from one block to the next.", low=1)
     depth: int = option(3, "Number of blocks; each halves the image.", low=1)
     norm: Norm = option("instance", "Normalisation after each convolution.")
     pooling: Pooling = option("avg", "Pooling at the end of each block.")
-    init: Init = option("torch", "Weights at the start: PyTorch's default, or He's.")
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases, or those in the neural tangent parametrisation.",
+    )
     conv: Formulation = option("auto", "How convolutions are computed.")
 
 
@@ -45,9 +52,9 @@ class ConvNet(nn.Module):
     def __call__(self, images: Array) -> Array:
         """f32[b, h, w, c] -> f32[b, h' w' width]."""
         config, x = self.config, images
-        for _ in range(config.depth):
+        for block in range(config.depth):
             x = Conv(
-                config.width,
+                config.width * config.growth**block,
                 scheme=config.init,
                 formulation=config.conv,
                 then=config.norm,

@@ -12,9 +12,10 @@ from distilljax.types import Array, InputError, Key, Model, Params
 
 Norm = Literal["instance", "group", "layer", "none"]
 Pooling = Literal["avg", "max", "none"]
-Init = Literal["torch", "he"]
+Init = Literal["torch", "he", "lecun", "gaussian", "ntk"]
 
 GROUPS = 4  # number of groups of norm=group
+BIAS_STD = 0.1  # of init=gaussian and init=ntk
 
 Initializer = Callable[..., Array]
 
@@ -22,26 +23,49 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def kernel_init(init: Init) -> Initializer:
-    """Returns the initialiser of kernels.
+    """Returns the distribution of a kernel [..., fan_in, fan_out] at the start.
 
-    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: truncated normal, variance 2/fan_in.
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default; `he`: truncated normal
+    of variance 2/fan_in; `lecun`: truncated normal of variance 1/fan_in, flax's default;
+    `gaussian`: normal of variance 2/fan_in (Loo et al. 2022, RFAD); `ntk`: standard normal,
+    see `ntk_gains`.
     """
-    return _uniform_fan_in if init == "torch" else nn.initializers.he_normal()
+    kernels: dict[str, Initializer] = {
+        "torch": _uniform_fan_in,
+        "he": nn.initializers.he_normal(),
+        "lecun": nn.initializers.lecun_normal(),
+        "gaussian": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+        "ntk": nn.initializers.normal(1.0),
+    }
+    return kernels[init]
 
 
 def bias_init(init: Init, fan_in: int) -> Initializer:
-    """Returns the initialiser of biases, with fan_in of the kernel.
+    """Returns the distribution of a bias at the start; fan_in is that of the kernel.
 
-    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he`: zeros.
+    `torch`: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); `he` and `lecun`: zeros; `gaussian`: normal
+    of deviation 0.1; `ntk`: standard normal.
     """
-    if init == "he":
+    if init in ("he", "lecun"):
         return nn.initializers.zeros_init()
+    if init in ("gaussian", "ntk"):
+        return nn.initializers.normal(BIAS_STD if init == "gaussian" else 1.0)
     bound = fan_in**-0.5
 
     def init_bias(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init_bias
+
+
+def ntk_gains(fan_in: int) -> tuple[float, float]:
+    """Returns the factors of kernel and bias in a layer with init `ntk`.
+
+    In the neural tangent parametrisation (Jacot et al. 2018, arXiv 1806.07572) a layer is
+    sqrt(2/fan_in) W x + 0.1 b with W and b standard normal: at the start the function of
+    `gaussian`, with gradients whose size does not depend on the width.
+    """
+    return (2 / fan_in) ** 0.5, BIAS_STD
 
 
 class Conv(nn.Module):
@@ -69,6 +93,9 @@ class Conv(nn.Module):
             "kernel", kernel_init(self.scheme), (size, size, channels, self.features)
         )
         bias = self.param("bias", bias_init(self.scheme, fan_in), (self.features,))
+        if self.scheme == "ntk":
+            gain, bias_gain = ntk_gains(fan_in)
+            kernel, bias = gain * kernel, bias_gain * bias
         out = conv2d(
             images,
             kernel,
@@ -88,11 +115,28 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps f32[b, d] to f32[b, features]."""
+        if self.scheme == "ntk":
+            return _NtkDense(self.features, name="Dense_0")(x)
         return nn.Dense(
             self.features,
             kernel_init=kernel_init(self.scheme),
             bias_init=bias_init(self.scheme, x.shape[-1]),
         )(x)
+
+
+class _NtkDense(nn.Module):
+    """`Dense` in the neural tangent parametrisation, with weights of the same names."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """f32[b, d] -> f32[b, features]."""
+        fan_in = x.shape[-1]
+        kernel = self.param("kernel", kernel_init("ntk"), (fan_in, self.features))
+        bias = self.param("bias", bias_init("ntk", fan_in), (self.features,))
+        gain, bias_gain = ntk_gains(fan_in)
+        return gain * (x @ kernel) + bias_gain * bias
 
 
 class Normalisation(nn.Module):

@@ -2,4 +2,4 @@
 
 from distilljax import lazy
 
-__getattr__, __dir__ = lazy.submodules(__name__, ("evaluation", "expert"))
+__getattr__, __dir__ = lazy.submodules(__name__, ("evaluation", "expert", "protocols"))

@@ -1,92 +1,180 @@
 """Training fresh networks on a set and testing them: many seeds, one dispatch."""
 
-import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax.config import Config, FieldError, option
+from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
-from distilljax.core.augment import DSA, augment, parse
-from distilljax.types import Array, Batch, Key, Model, Params, RealSet
+from distilljax.core.augment import augment
+from distilljax.training.protocols import (
+    NETWORKS,
+    PROTOCOLS,
+    EvaluationProtocol,
+    optimizer,
+)
+from distilljax.types import (
+    Array,
+    Batch,
+    DistilledSet,
+    InputError,
+    Key,
+    LossFn,
+    Model,
+    Params,
+    RealSet,
+)
+
+__all__ = [
+    "NETWORKS",
+    "PROTOCOLS",
+    "Centred",
+    "EvaluationProtocol",
+    "as_batch",
+    "fresh_accuracy",
+    "network",
+    "optimizer",
+    "predict",
+    "train",
+]
+
+Labels = Literal["own", "hard"]
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationProtocol(Config):
-    """How a network is trained on a set before it is tested. SGD with momentum."""
+def as_batch(
+    distilled: DistilledSet,
+    protocol: EvaluationProtocol,
+    *,
+    targets: Array | None = None,
+    labels: Labels = "own",
+) -> Batch:
+    """Returns the whole set as one batch with the labels that the protocol's loss reads.
 
-    steps: int | None = option(300, "Training steps; none: counted in epochs.", low=1)
-    epochs: int | None = option(None, "Passes over the set, in place of steps.", low=1)
-    batch: int | None = option(None, "Images a step; none: the whole set.", low=1)
-    lr: float | None = option(0.01, "Learning rate; none: the set's own.", above=0)
-    momentum: float = option(0.9, "Momentum.", low=0, high=1)
-    weight_decay: float = option(0.0, "Weight decay, added to the gradient.", low=0)
-    decay_at: float | None = option(
-        None, "Share of the training after which the rate falls tenfold.", low=0, high=1
-    )
-    augment: str = option("", "Augmentation of each batch, such as color_crop_flip.")
+    Cross-entropy reads distributions, softmax(label_logits); a squared error reads
+    `targets` where the set has them, else the distributions less 1/k.
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse(self.augment)
-        if self.steps is None and self.epochs is None:
-            raise FieldError("steps", None, "give a number of steps or of epochs")
+    Args:
+      distilled: the set.
+      protocol: only its loss counts.
+      targets: f32[n, k], learned real-valued labels (`io.Artefact.targets`).
+      labels: `hard` puts in place of the set's own labels the most likely class of each.
 
-    def num_steps(self, num_images: int) -> int:
-        """Steps on a set of `num_images`; an epoch is ceil(num_images / batch)."""
-        if self.epochs is None:
-            return self.steps or 0
-        return self.epochs * math.ceil(num_images / (self.batch or num_images))
-
-
-PROTOCOLS = {
-    # Yang et al. 2024, section 2: the study's standard evaluation.
-    "study": EvaluationProtocol(),
-    # Zhao et al. 2021 (DC), Zhao & Bilen 2021 (DSA), Cazenavette et al. 2022 (MTT).
-    "dc": EvaluationProtocol(
-        steps=None, epochs=300, batch=256, lr=0.01, weight_decay=5e-4, decay_at=0.5
-    ),
-    "dsa": EvaluationProtocol(
-        steps=None,
-        epochs=1000,
-        batch=256,
-        lr=0.01,
-        weight_decay=5e-4,
-        decay_at=0.5,
-        augment=DSA,
-    ),
-    "mtt": EvaluationProtocol(
-        steps=None,
-        epochs=1000,
-        batch=256,
-        lr=None,
-        weight_decay=5e-4,
-        decay_at=0.5,
-        augment=DSA,
-    ),
-}
+    Raises:
+      InputError: targets, which are no distributions, for cross-entropy.
+    """
+    squared = protocol.loss != "cross_entropy"
+    k = distilled.label_logits.shape[1]
+    if labels == "own" and targets is not None:
+        if not squared:
+            raise InputError(
+                "labels=own: those of this set are learned real-valued targets, no "
+                "distributions, and cross-entropy cannot read them; choose labels=hard, or "
+                "a protocol with a squared error (frepo, rcig, rfad)"
+            )
+        return Batch(distilled.images, jnp.asarray(targets, jnp.float32))
+    if labels == "hard":
+        classes = sets.hard_labels(distilled)
+        batch = Batch(distilled.images, jax.nn.one_hot(classes, k, dtype=jnp.float32))
+    else:
+        batch = sets.as_batch(distilled)
+    return batch._replace(labels=batch.labels - 1 / k) if squared else batch
 
 
-def optimizer(
-    protocol: EvaluationProtocol, num_steps: int, learning_rate: Array | float
-) -> optax.GradientTransformation:
-    """SGD as the protocol asks; `learning_rate` serves where the protocol has none."""
-    rate: Any = learning_rate if protocol.lr is None else protocol.lr
-    schedule: Any = rate
-    if protocol.decay_at is not None:
-        fall = int(num_steps * protocol.decay_at)
+def _running_mean(decay: float) -> optax.GradientTransformation:
+    """A rule that leaves updates alone and keeps the mean of the weights after them."""
 
-        def schedule(count: Array) -> Array:
-            return jnp.where(count < fall, rate, 0.1 * rate)
+    def init(params: Params) -> optax.EmaState:
+        return optax.EmaState(jnp.int32(0), jax.tree.map(jnp.zeros_like, params))
 
-    return optax.chain(
-        optax.add_decayed_weights(protocol.weight_decay),
-        optax.sgd(schedule, momentum=protocol.momentum or None),
-    )
+    def update(updates: Params, state: optax.EmaState, params: Params | None = None) -> Any:
+        new = optax.apply_updates(params, updates)
+        ema = jax.tree.map(lambda m, w: decay * m + (1 - decay) * w, state.ema, new)
+        return updates, optax.EmaState(state.count + 1, ema)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
+    """Returns the loss of the protocol; a squared error reads labels already scaled."""
+    if protocol.loss == "cross_entropy":
+        return losses.cross_entropy(model.apply)
+    mean = protocol.loss == "mean_squared_error"
+
+    def squared_error(params: Params, batch: Batch) -> Array:
+        square = jnp.square(model.apply(params, batch.images) - batch.labels)
+        if mean:
+            return square.mean() / protocol.label_scale**2
+        return 0.5 * square.sum(axis=-1).mean()
+
+    return squared_error
+
+
+class Centred(NamedTuple):
+    """The weights of a network of which the output at the start is subtracted."""
+
+    start: Params
+    now: Params
+
+
+def network(model: Model, protocol: EvaluationProtocol) -> Model:
+    """Returns what a protocol trains and tests: the model, or one centred at its start.
+
+    The weights of the latter are `Centred`; its features are those of the model.
+    """
+    if not protocol.centre:
+        return model
+
+    def init(key: Key) -> Centred:
+        params = model.init(key)
+        return Centred(params, params)
+
+    def apply(params: Centred, images: Array) -> Array:
+        return model.apply(params.now, images) - model.apply(params.start, images)
+
+    return Model(init, lambda params, x: model.features(params.now, x), apply)
+
+
+def _prepared(
+    model: Model, start: Params, data: Batch | RealSet, protocol: EvaluationProtocol
+) -> tuple[int, Callable[[Array | None], Batch]]:
+    """Returns the number of images and (positions, or None for all) -> batch."""
+    num = data.labels.shape[0]
+    squared = protocol.loss != "cross_entropy"
+    if isinstance(data, RealSet):
+        if protocol.flips and protocol.centre:
+            raise InputError(
+                "flips and centre: not together on a real set; train on a batch"
+            )
+        first = predict(model.apply, start, data) if protocol.centre else None
+
+        def take(where: Array | None) -> Batch:
+            where = jnp.arange(num * (1 + protocol.flips)) if where is None else where
+            batch = sampling.take(data, where % num if protocol.flips else where)
+            images, labels = batch
+            if protocol.flips:
+                mirrored = (where >= num)[:, None, None, None]
+                images = jnp.where(mirrored, images[:, :, ::-1], images)
+            if squared:
+                labels = protocol.label_scale * (labels - 1 / labels.shape[-1])
+            return Batch(images, labels if first is None else labels + first[where])
+
+        return num * (1 + protocol.flips), take
+
+    images, labels = data
+    if squared:
+        labels = protocol.label_scale * labels
+    if protocol.flips:
+        images = jnp.concatenate([images, images[:, :, ::-1]])
+        labels = jnp.concatenate([labels, labels])
+    if protocol.centre:
+        labels = labels + model.apply(start, images)
+    batch = Batch(images, labels)
+    return num * (
+        1 + protocol.flips
+    ), lambda where: batch if where is None else jax.tree.map(lambda x: x[where], batch)
 
 
 def train(
@@ -96,20 +184,29 @@ def train(
     protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
+    validation: RealSet | None = None,
 ) -> Params:
     """A fresh network, trained on `data`.
 
     Args:
       key: for the initial weights, the order of the batches and the augmentation.
       model: the network.
-      data: a small set as one batch, or a real set from which batches are drawn.
-        The batch size is lowered to split the set evenly, as in 250 + 250 for 500
-        images in batches of at most 256.
+      data: a small set as one batch with the labels that the loss reads (`as_batch`), or
+        a real set from which batches are drawn. The batch size is lowered to split the set
+        evenly, as in 250 + 250 for 500 images in batches of at most 256.
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
+      validation: held-out images, where the protocol looks at some (`check_every`).
+
+    Returns:
+      The weights of `network(model, protocol)`: those of the model, or `Centred` ones.
+
+    Raises:
+      InputError: a protocol that looks at held-out images, and none are given.
     """
     init_key, order_key, augment_key = jax.random.split(key, 3)
-    num = data.labels.shape[0]
+    start = model.init(init_key)
+    num, take = _prepared(model, start, data, protocol)
     num_steps = protocol.num_steps(num)
     size, per_epoch = sampling.even_batches(num, protocol.batch)
 
@@ -120,26 +217,101 @@ def train(
 
     def sample_batch(given: tuple[Array, Key]) -> Batch:
         where, key = given
-        if isinstance(data, RealSet):
-            batch = sampling.take(data, where if size < num else jnp.arange(num))
-        else:
-            batch = data if size == num else jax.tree.map(lambda x: x[where], data)
-        return batch._replace(images=augment(key, batch.images, strategy=protocol.augment))
+        batch = take(where if size < num else None)
+        images = augment(
+            key, batch.images, strategy=protocol.augment, each=protocol.augment_each
+        )
+        return batch._replace(images=images)
 
     rule = optimizer(protocol, num_steps, learning_rate)
-    state = inner.init(model.init(init_key), rule)
+    if protocol.average:
+        rule = optax.chain(rule, _running_mean(protocol.average))
+    loss_fn = _loss(model, protocol)
+
+    def advance(state: inner.InnerState, inputs: Any) -> inner.InnerState:
+        chunk = inner.cache_chunk(size)
+        return inner.unroll(
+            loss_fn, rule, sample_batch, state, inputs, remat="none", chunk=chunk
+        )[0]
+
+    def tested(state: inner.InnerState) -> Params:
+        params = state.params
+        if protocol.average:
+            count, ema = state.opt_state[1]
+            share = 1 - protocol.average ** jnp.maximum(count, 1)
+            params = jax.tree.map(
+                lambda m, w: jnp.where(count > 0, m / share, w), ema, params
+            )
+        return Centred(start, params) if protocol.centre else params
+
+    state = inner.init(start, rule)
     inputs = (positions, jax.random.split(augment_key, num_steps))
-    loss_fn = losses.cross_entropy(model.apply)
-    state, _ = inner.unroll(
-        loss_fn,
-        rule,
-        sample_batch,
-        state,
-        inputs,
-        remat="none",
-        chunk=inner.cache_chunk(size),
-    )
-    return state.params
+    if protocol.check_every is None:
+        return tested(advance(state, inputs))
+    if validation is None:
+        raise InputError(
+            "the protocol looks at held-out images while it trains (check_every="
+            f"{protocol.check_every}); give some as validation"
+        )
+    apply = network(model, protocol).apply
+
+    def score(state: inner.InnerState) -> Array:
+        return losses.accuracy(predict(apply, tested(state), validation), validation.labels)
+
+    return _best(state, inputs, advance, score, tested, protocol, num_steps)
+
+
+class _Looks(NamedTuple):
+    """A training of which the best look counts."""
+
+    state: inner.InnerState
+    step: Array  # i32[]
+    best: Params
+    best_score: Array  # f32[]
+    best_step: Array  # i32[]
+
+
+def _best(
+    state: inner.InnerState,
+    inputs: Any,
+    advance: Callable[[inner.InnerState, Any], inner.InnerState],
+    score: Callable[[inner.InnerState], Array],
+    tested: Callable[[inner.InnerState], Params],
+    protocol: EvaluationProtocol,
+    num_steps: int,
+) -> Params:
+    """Trains until no look for `patience` steps was better; returns the best weights."""
+    every = protocol.check_every or num_steps
+    if num_steps % every:
+        raise InputError(f"check_every={every}: does not divide the {num_steps} steps")
+
+    def body(looks: _Looks) -> _Looks:
+        part = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, looks.step, every), inputs
+        )
+        state, step = advance(looks.state, part), looks.step + every
+        found = score(state)
+        better = found > looks.best_score
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), tested(state), looks.best
+        )
+        return _Looks(
+            state,
+            step,
+            best,
+            jnp.maximum(found, looks.best_score),
+            jnp.where(better, step, looks.best_step),
+        )
+
+    zero = jnp.int32(0)
+    first = _Looks(state, zero, tested(state), score(state), zero)
+    return jax.lax.while_loop(
+        lambda looks: (
+            (looks.step < num_steps) & (looks.step < looks.best_step + protocol.patience)
+        ),
+        body,
+        first,
+    ).best
 
 
 def predict(
@@ -175,6 +347,7 @@ def fresh_accuracy(
     learning_rate: Array | float = 0.01,
     stacked: bool = False,
     together: int = 1,
+    validation: RealSet | None = None,
 ) -> Array:
     """Test accuracy of one fresh network for each key, trained on `data`.
 
@@ -187,17 +360,24 @@ def fresh_accuracy(
       learning_rate: see `train`; one for all networks.
       stacked: `data` has a leading axis s, one set for each network.
       together: how many networks train side by side; the others wait their turn.
+      validation: see `train`.
 
     Returns:
       f32[s], in 0..1.
     """
+    apply = network(model, protocol).apply
 
     def one(given: tuple[Key, Any]) -> Array:
         key, own = given
         params = train(
-            key, model, own if stacked else data, protocol, learning_rate=learning_rate
+            key,
+            model,
+            own if stacked else data,
+            protocol,
+            learning_rate=learning_rate,
+            validation=validation,
         )
-        return losses.accuracy(predict(model.apply, params, test), test.labels)
+        return losses.accuracy(predict(apply, params, test), test.labels)
 
     batch_size = together if together > 1 else None
     return jax.lax.map(one, (keys, data if stacked else None), batch_size=batch_size)

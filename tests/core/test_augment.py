@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distilljax.core import augment as module
-from distilljax.core.augment import DSA, OPERATIONS, augment, parse
+from distilljax.core.augment import DSA, FREPO, OPERATIONS, augment, parse
 from distilljax.types import InputError
 
 BELOW_ONE = 1 - 2.0**-23  # the largest value of a float32 draw
@@ -308,9 +308,10 @@ def test_draws_are_uniform_and_apart_from_the_choice(monkeypatch):
                 assert drawn.max() > 0.98
 
 
-def test_the_published_strategy_names_every_operation():
+def test_the_published_strategies_name_every_operation():
     assert DSA == "color_crop_cutout_flip_scale_rotate"
-    assert parse(DSA) == tuple(OPERATIONS)
+    assert {*parse(DSA), *parse(FREPO)} == set(OPERATIONS)
+    assert set(parse(DSA)) & set(parse(FREPO)) == {"flip"}
     assert parse("flip_rotate") == ("flip", "rotate")
 
 
@@ -364,3 +365,78 @@ def test_the_sampling_convention_is_passed_on():
     aligned, not_aligned, default = both()
     assert np.abs(aligned - not_aligned).max() > 1e-2
     np.testing.assert_allclose(default, aligned, atol=1e-6)
+
+
+@pytest.mark.parametrize("u", [(0.0, 0.0, 0.0), (0.9, 0.2, 0.7), (0.5, BELOW_ONE, 0.1)])
+def test_jitter_formula(u):
+    image = random_image()
+    x = image.astype(np.float64) + (u[0] - 0.5) / 2
+    x = x.mean() + np.exp((u[1] - 0.5) / 2) * (x - x.mean())
+    grey = x.sum(-1, keepdims=True) / x.shape[-1]
+    x = grey + np.exp((u[2] - 0.5) / 2) * (x - grey)
+    np.testing.assert_allclose(run("jitter", image, *u), x, atol=2e-6)
+
+
+def test_a_hole_is_a_quarter_of_the_side_and_everywhere_inside():
+    """12 x 8 pixels: 3 x 2 of them vanish, at any of 10 x 7 places, never fewer."""
+    image = np.ones((12, 8, 1), np.float32)
+    places = set()
+    for y, x in itertools.product(np.linspace(0, BELOW_ONE, 40), repeat=2):
+        gone = np.argwhere(run("hole", image, y, x)[..., 0] == 0)
+        assert len(gone) == 6
+        top = tuple(gone[0])
+        assert (gone == [np.add(top, d) for d in np.ndindex(3, 2)]).all()
+        places.add(top)
+    assert places == set(itertools.product(range(10), range(7)))
+
+
+def sampled(image, rows, columns):
+    """Bilinear values at fractional positions, the border repeated; one loop."""
+    h, w, _ = image.shape
+    out = np.zeros((*rows.shape, image.shape[2]))
+    for place in np.ndindex(*rows.shape):
+        y, x = np.clip(rows[place], 0, h - 1), np.clip(columns[place], 0, w - 1)
+        i, j = min(int(y), h - 2), min(int(x), w - 2)
+        a, b = y - i, x - j
+        out[place] = (
+            (1 - a) * (1 - b) * image[i, j]
+            + (1 - a) * b * image[i, j + 1]
+            + a * (1 - b) * image[i + 1, j]
+            + a * b * image[i + 1, j + 1]
+        )
+    return out
+
+
+@pytest.mark.parametrize("u", [(0.0, BELOW_ONE, 0.0), (0.3, 0.6, 0.45), (0.9, 0.1, 0.99)])
+def test_moves_that_repeat_the_border(u):
+    image = random_image(8, 16)
+    rows, columns = np.mgrid[:8, :16].astype(float)
+    shift = (1 - 2 * np.array(u[:2])) / 8 * (8, 16)
+    expected = sampled(image, rows + shift[0], columns + shift[1])
+    np.testing.assert_allclose(run("translate", image, *u), expected, atol=1e-4)
+
+    factor = 0.8 * (1.25 / 0.8) ** u[2]  # log-uniform between the two
+    y, x = (
+        ((at - middle) + (2 * part - 1) * abs(side * (factor - 1) / 2)) / factor + middle
+        for at, middle, part, side in ((rows, 3.5, u[0], 8), (columns, 7.5, u[1], 16))
+    )
+    np.testing.assert_allclose(run("zoom", image, *u), sampled(image, y, x), atol=1e-4)
+
+    angle = np.deg2rad((2 * u[0] - 1) * 15)
+    y = 3.5 + np.cos(angle) * (rows - 3.5) + np.sin(angle) * (columns - 7.5)
+    x = 7.5 + np.cos(angle) * (columns - 7.5) - np.sin(angle) * (rows - 3.5)
+    np.testing.assert_allclose(run("turn", image, u[0]), sampled(image, y, x), atol=1e-4)
+
+
+def test_each_image_has_its_own_operation():
+    """Brightness or a flip: over many images both are seen, and each image has one."""
+    images = jnp.asarray(random_image(8, 8, 3)[None].repeat(40, 0))
+    out = augment(jax.random.key(0), images, strategy="flip_hole", each=True)
+    holes = (np.asarray(out) == 0).any((1, 2, 3))
+    assert 8 < holes.sum() < 32
+    moved = np.abs(np.asarray(out)[~holes] - np.asarray(images[0])).max((1, 2, 3)) > 0.1
+    assert 0 < moved.sum() < len(moved)
+    one = augment(jax.random.key(0), images, strategy="flip_hole")
+    assert (np.asarray(one) == 0).any((1, 2, 3)).all() or not (np.asarray(one) == 0).any()
+    with pytest.raises(InputError, match="each=True"):
+        augment(jax.random.key(0), images, strategy="flip", each=True, siamese=True)

@@ -1,9 +1,12 @@
 """The artefact: the same bits back, or one clear sentence; never a pickle."""
 
+import hashlib
+import io
 import json
 import math
 import pathlib
 import pickle
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 from distilljax import data
-from distilljax.io import Artefact, load, save
+from distilljax.io import Artefact, archives, load, save
+from distilljax.io.artefact import FORMAT, digest
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import DistilledSet, InputError
 
@@ -192,7 +196,19 @@ def contents(path):
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("where", ["meta", "images", "log_lr", "transform.mean", "extra"])
+def rewrite(path, arrays):
+    """Writes arrays with their right checksum, where the description says one."""
+    meta = arrays["meta"]
+    try:
+        described = json.loads(str(meta))
+        described["sha256"] = digest({n: a for n, a in arrays.items() if n != "meta"})
+        meta = np.array(json.dumps(described))
+    except (ValueError, TypeError):
+        pass
+    np.savez(path, **arrays | {"meta": meta})
+
+
+@pytest.mark.parametrize("where", ["meta", "images", "log_lr", "transform.mean"])
 def test_a_pickled_array_is_refused_and_not_executed(path, where):
     marker = path.with_name("executed")
     save(path, make())
@@ -239,8 +255,8 @@ def test_a_missing_array_is_named(path, name):
 )
 def test_arrays_that_do_not_fit(path, name, array):
     save(path, make())
-    np.savez(path, **contents(path) | {name: array})
-    refused(path)
+    rewrite(path, contents(path) | {name: array})
+    assert "SHA" not in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +273,8 @@ def test_a_transform_of_other_images(path, transform):
     held = {k: v for k, v in contents(path).items() if not k.startswith("transform.")}
     meta = json.loads(str(held["meta"])) | {"transform": kind}
     held |= {f"transform.{name}": array for name, array in arrays.items()}
-    np.savez(path, **held | {"meta": np.array(json.dumps(meta))})
-    refused(path)
+    rewrite(path, held | {"meta": np.array(json.dumps(meta))})
+    assert "SHA" not in refused(path)
 
 
 @pytest.mark.parametrize("name", DistilledSet._fields)
@@ -268,7 +284,7 @@ def test_values_that_are_not_finite(path, name, value):
     arrays = contents(path)
     arrays[name] = arrays[name].copy()
     arrays[name].flat[-1] = value
-    np.savez(path, **arrays)
+    rewrite(path, arrays)
     assert f"{name} holds NaN or infinite values" in refused(path)
 
 
@@ -282,13 +298,13 @@ def with_meta(path, **changes):
 
 def test_a_newer_format(path):
     save(path, make())
-    with_meta(path, format=2)
+    with_meta(path, format=FORMAT + 1)
     message = refused(path)
-    assert "format 2 is newer" in message
+    assert f"format {FORMAT + 1} is newer" in message
     assert "upgrade distilljax" in message
 
 
-@pytest.mark.parametrize("name", [*Artefact._fields[2:], "format", "transform"])
+@pytest.mark.parametrize("name", [*Artefact._fields[2:-1], "format", "transform"])
 def test_a_missing_part_of_the_description(path, name):
     save(path, make())
     with_meta(path, **{name: None})
@@ -304,6 +320,15 @@ def test_a_missing_part_of_the_description(path, name):
         {"transform": ["zca"]},
         {"transform": "zca"},
         {"format": "new"},
+        {"format": "2"},
+        {"format": -1},
+        {"format": 0},
+        {"format": 1.5},
+        {"format": math.nan},
+        {"format": True},
+        {"class_names": [1, 2, 3]},
+        {"sha256": "0"},
+        {"notes": 3},
         {"protocol": [1, 2]},
         {"protocol": "study"},
         {"protocol": {"steps": -1}},
@@ -338,4 +363,219 @@ def test_what_could_not_be_read_is_not_written(path):
     broken = make().distilled._replace(log_lr=jnp.asarray(jnp.nan))
     with pytest.raises(InputError, match="log_lr"):
         save(path, make(distilled=broken))
+    assert not path.exists()
+
+
+def test_the_checksum_is_that_of_the_arrays(path):
+    save(path, make())
+    arrays = contents(path)
+    meta = json.loads(str(arrays.pop("meta")))
+    expected = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        shape = "[" + ", ".join(map(str, array.shape)) + "]"
+        expected.update(f"{name} <f4 {shape}\n".encode() + array.tobytes(order="C"))
+    assert meta["sha256"] == expected.hexdigest()
+
+
+@pytest.mark.parametrize("name", ["images", "label_logits", "log_lr", "transform.std"])
+def test_a_changed_value_is_noticed(path, name):
+    save(path, make())
+    arrays = contents(path)
+    arrays[name] = np.nextafter(arrays[name], np.float32(np.inf))
+    np.savez(path, **arrays)
+    assert "SHA-256" in refused(path)
+
+
+def in_format_1(path, saved):
+    """As distilljax wrote it first: both matrices whole, no checksum, no new fields."""
+    save(path, saved)
+    arrays = contents(path)
+    meta = json.loads(str(arrays["meta"])) | {"format": 1}
+    del meta["sha256"]
+    old = ("steps", "epochs", "batch", "lr", "momentum", "weight_decay", "decay_at")
+    meta["protocol"] = {name: meta["protocol"][name] for name in (*old, "augment")}
+    arrays["meta"] = np.array(json.dumps(meta))
+    if "transform.whiten" in arrays:
+        for name in ("whiten", "unwhiten"):
+            arrays[f"transform.{name}"] = np.asarray(getattr(saved.transform, name))
+    np.savez(path, **arrays)
+
+
+def test_format_1_is_read(path, transform):
+    saved = make(transform)
+    in_format_1(path, saved)
+    assert_same(load(path), saved)
+    assert load(path).targets is None
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((NUM, *SHAPE), "a"),
+        np.zeros((NUM, *SHAPE), "datetime64[s]"),
+        np.zeros((NUM, *SHAPE), np.complex64),
+        np.zeros((NUM, *SHAPE), np.int64),
+        np.zeros((NUM, *SHAPE), bool),
+        np.zeros((NUM, *SHAPE), [("a", "f4")]),
+    ],
+    ids=lambda a: str(a.dtype),
+)
+@pytest.mark.parametrize("format", [1, 2])
+def test_only_real_floats_are_numbers(path, array, format):
+    (save if format == 2 else in_format_1)(path, make())
+    arrays = contents(path) | {"images": array}
+    (rewrite if format == 2 else lambda path, a: np.savez(path, **a))(path, arrays)
+    assert "images holds" in refused(path)
+
+
+def test_only_what_is_needed_is_read(path, monkeypatch):
+    """A further member, even a pickle, is not touched."""
+    save(path, make())
+    marker = path.with_name("executed")
+    extra = np.array([Payload(marker)], dtype=object)
+    np.savez(path, **contents(path) | {"extra": extra})
+    read = []
+    members = archives.members
+
+    def remember(archive, names, *rest):
+        names = list(names)
+        read.extend(names)
+        return members(archive, names, *rest)
+
+    monkeypatch.setattr(archives, "members", remember)
+    assert_same(load(path), make())
+    assert "extra.npy" not in read
+    assert not marker.exists()
+
+
+def test_an_archive_that_unfolds_too_far_is_refused_unread(path, monkeypatch):
+    save(path, make())
+    monkeypatch.setattr(archives, "LIMIT", 1000)
+    monkeypatch.setattr(archives.members, "__defaults__", (1000,))
+    monkeypatch.setattr(archives.npz_arrays, "__defaults__", (1000,))
+    assert "at most 1000 are read" in refused(path)
+
+
+def test_an_array_that_claims_more_than_it_holds(path):
+    """A header of 4 TB on a few bytes: refused by its size, nothing is allocated."""
+    save(path, make())
+    header = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (1_000_000, 1_000_000)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    arrays = contents(path)
+    del arrays["images"]
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("images.npy", header.getvalue() + b"1234")
+    assert "images has 4 bytes" in refused(path)
+
+
+def test_targets_come_back(path):
+    targets = jnp.asarray(np.random.default_rng(3).normal(size=(NUM, CLASSES)), jnp.float32)
+    save(path, make(targets=targets))
+    back = load(path)
+    np.testing.assert_array_equal(back.targets, targets)
+    save(path, back)
+    assert_same(load(path)._replace(targets=None), make())
+
+
+@pytest.mark.parametrize(
+    "targets", [np.zeros((NUM, 1)), np.full((NUM, CLASSES), np.nan)], ids=["shape", "nan"]
+)
+def test_targets_that_do_not_fit_are_not_written(path, targets):
+    with pytest.raises(InputError, match="targets"):
+        save(path, make(targets=jnp.asarray(targets, jnp.float32)))
+    assert not path.exists()
+
+
+SIDE = 16  # pixels; d = 768
+
+
+@pytest.fixture(scope="module")
+def large():
+    """(training images, a ZCA of 16 x 16 x 3 as it was fitted before format 2)."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 200, (60, 4, 4, 3)).repeat(4, 1).repeat(4, 2)
+    images = (coarse + rng.integers(0, 50, coarse.shape)).astype(np.uint8)
+    return images, data.fit("zca", images)
+
+
+def coloured(transform):
+    images = np.random.default_rng(1).normal(size=(NUM, SIDE, SIDE, 3))
+    distilled = make().distilled._replace(images=jnp.asarray(images, jnp.float32))
+    return make(transform, distilled=distilled)
+
+
+def test_a_zca_is_stored_once(path, large):
+    """A triangle of f32 in place of two matrices, and what it computes is the same."""
+    images, transform = large
+    saved = coloured(transform)
+    in_format_1(path, saved)
+    before = path.stat().st_size
+    save(path, saved)
+    assert path.stat().st_size < before / 3.5
+    back = load(path)
+    assert bits(back.transform(images)) == bits(transform(images))
+    assert bits(back.transform) == bits(transform)
+
+
+def test_a_zca_of_format_1_is_stored_within_rounding(path, large):
+    """Fitted before, its matrices were symmetric and inverse to rounding alone.
+
+    Stored as a triangle, images differ by at most 1e-6 of their largest value, and
+    pictures by 1e-4 of theirs.
+    """
+    images, transform = large
+    rng = np.random.default_rng(2)
+
+    def shaken(matrix):
+        noise = rng.choice([-1, 0, 1], matrix.shape)
+        return jnp.asarray(matrix * (1 + noise * 6e-8), jnp.float32)
+
+    old = transform.replace(
+        whiten=shaken(transform.whiten), unwhiten=shaken(transform.unwhiten)
+    )
+    assert (np.asarray(old.whiten) != np.asarray(old.whiten).T).any()
+    in_format_1(path, coloured(transform))
+    arrays = contents(path)
+    np.savez(
+        path,
+        **arrays | {"transform.whiten": old.whiten, "transform.unwhiten": old.unwhiten},
+    )
+    first = load(path)
+    assert bits(first.transform) == bits(old)
+    save(path, first)
+    again = load(path).transform
+    seen = old(images)
+    assert np.abs(again(images) - seen).max() <= 1e-6 * np.abs(seen).max()
+    shown = old.inverse(seen)
+    assert np.abs(again.inverse(seen) - shown).max() <= 1e-4 * np.abs(shown).max()
+
+
+@pytest.mark.parametrize("kind", ["zca", "zca_normed", "zca_scaled", "zca_uncentred"])
+def test_a_zca_without_its_matrix_is_fitted_again(path, large, kind):
+    images, _ = large
+    saved = coloured(data.fit(kind, images))
+    save(path, saved, matrices=False)
+    assert path.stat().st_size < 60_000  # the set itself has 18 kB, a triangle 1.2 MB
+    assert "give them as train_images" in refused(path)
+    assert_same(load(path, images), saved)
+    for other in (images[:-1] // 2, 255 - images, images[:, :8]):
+        with pytest.raises(InputError, match=r"set\.npz: train_images: ") as caught:
+            load(path, other)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"whiten": jnp.triu(jnp.ones((768, 768)))}, "not symmetric"),
+        ({"unwhiten": jnp.eye(768)}, "not the inverse"),
+        ({"whiten": jnp.eye(768)[:5]}, "not square"),
+    ],
+)
+def test_matrices_that_cannot_be_stored(path, large, change, message):
+    with pytest.raises(InputError, match=message):
+        save(path, coloured(large[1].replace(**change)))
     assert not path.exists()

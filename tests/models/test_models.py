@@ -3,6 +3,7 @@
 import itertools
 from typing import get_args
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -410,3 +411,98 @@ def test_convnet_forward_and_gradient_equal_pytorch():
     np.testing.assert_allclose(logits, theirs.detach().numpy(), rtol=1e-4, atol=1e-4)
     for parameter, ours in pairs(grads):
         np.testing.assert_allclose(ours, parameter.grad.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_grow_from_block_to_block():
+    """FRePo's network: 128, 256, 512 channels and 8,192 features."""
+    model = convnet.make(convnet.Config(norm="none", growth=2), (32, 32, 3), 10)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    kernels = [params["backbone"][f"Conv_{i}"]["kernel"].shape for i in range(3)]
+    assert kernels == [(3, 3, 3, 128), (3, 3, 128, 256), (3, 3, 256, 512)]
+    assert params["head"]["Dense_0"]["kernel"].shape == (8192, 10)
+    assert set(params["backbone"]) == {"Conv_0", "Conv_1", "Conv_2"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variance", "bias"),
+    [("lecun", 1.0, 0.0), ("gaussian", 2.0, 0.1), ("ntk", None, 1.0)],
+)
+def test_further_inits(scheme, variance, bias):
+    """Variance of kernels times fan-in, and deviation of biases; `ntk` has unit ones."""
+    layers = [
+        (9 * 20, Conv(1000, scheme=scheme), (1, 4, 4, 20)),
+        (50, Dense(3000, scheme), (1, 50)),
+    ]
+    for fan_in, layer, shape in layers:
+        params = jax.jit(layer.init)(jax.random.key(0), jnp.ones(shape))["params"]
+        params = params.get("Dense_0", params)
+        kernel, biases = np.asarray(params["kernel"]), np.asarray(params["bias"])
+        expected = 1.0 if variance is None else variance / fan_in
+        np.testing.assert_allclose(kernel.var(), expected, rtol=0.03)
+        kurtosis = (kernel**4).mean() / kernel.var() ** 2
+        if scheme == "lecun":  # truncated at two deviations
+            assert np.abs(kernel).max() < 2.3 * kernel.std()
+        else:
+            np.testing.assert_allclose(kurtosis, 3, atol=0.1)
+        np.testing.assert_allclose(biases.std(), bias, rtol=0.1)
+
+
+def test_lecun_is_the_default_of_flax():
+    """The very draws, for the same keys and names of layers."""
+    model = convnet.make(convnet.Config(width=8, depth=1, init="lecun"), (8, 8, 3), 3)
+    ours = model.init(jax.random.key(5))["head"]["Dense_0"]["kernel"]
+
+    class Head(flax.linen.Module):
+        def setup(self):
+            self.head = Wrapped()
+
+        def __call__(self, x):
+            return self.head(x)
+
+    class Wrapped(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x):
+            return flax.linen.Dense(3)(x)
+
+    theirs = Head().init(jax.random.key(5), jnp.ones((1, 128)))["params"]
+    np.testing.assert_array_equal(ours, theirs["head"]["Dense_0"]["kernel"])
+
+
+def test_the_ntk_parametrisation_by_hand():
+    """A layer is sqrt(2 / fan_in) W x + 0.1 b; the same function as `gaussian`'s."""
+    shape = (8, 8, 3)
+    settings = {"width": 6, "depth": 2, "norm": "none"}
+    ntk = convnet.make(convnet.Config(init="ntk", **settings), shape, 4)
+    plain = convnet.make(convnet.Config(init="gaussian", **settings), shape, 4)
+    params = jax.jit(ntk.init)(jax.random.key(0))
+    fans = {"Conv_0": 27, "Conv_1": 54, "Dense_0": 24}
+
+    def scaled(path, leaf):
+        names = [entry.key for entry in path]
+        fan_in = next(fans[name] for name in names if name in fans)
+        return leaf * (0.1 if names[-1] == "bias" else np.sqrt(2 / fan_in))
+
+    same = jax.tree_util.tree_map_with_path(scaled, params)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(5, *shape)), jnp.float32)
+    ours, theirs = jax.jit(ntk.apply)(params, images), jax.jit(plain.apply)(same, images)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    ours = jax.jit(jax.grad(lambda p: ntk.apply(p, images).sum()))(params)
+    theirs = jax.jit(jax.grad(lambda p: plain.apply(p, images).sum()))(same)
+    theirs = jax.tree_util.tree_map_with_path(scaled, theirs)
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_the_size_of_ntk_gradients_does_not_grow_with_the_width():
+    """Times the width in the usual parametrisation: the kernel is a sum over weights."""
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)
+
+    def square(init, width):
+        config = convnet.Config(width=width, depth=2, norm="none", init=init)
+        model = convnet.make(config, (8, 8, 3), 1)
+        key = jax.random.key(0)
+        gradient = jax.grad(lambda p: model.apply(p, image)[0, 0])(model.init(key))
+        return sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient))
+
+    assert 0.4 < square("ntk", 256) / square("ntk", 32) < 2.5
+    assert square("gaussian", 256) / square("gaussian", 32) > 4

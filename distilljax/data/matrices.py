@@ -1,0 +1,116 @@
+"""Moments of images, and symmetric matrices to whiten with: computed, packed, checked.
+
+d = h * w * c.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from distilljax.types import InputError
+
+CHUNK = 2000  # images; 49 MB of float64 at 32 x 32 x 3
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of each channel of x / 255.
+
+    Args:
+      images: u8[n, h, w, c].
+
+    Returns:
+      f64[c] and f64[c], from exact counts of the 256 values.
+    """
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256))
+    for start in range(0, len(images), CHUNK):
+        for channel in range(channels):
+            values = images[start : start + CHUNK, ..., channel].ravel()
+            counts[channel] += np.bincount(values, minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    levels = np.arange(256) / 255
+    mean = share @ levels
+    variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
+    constant = counts.max(axis=1) == counts.sum(axis=1)
+    return mean, np.where(constant, 0.0, np.sqrt(variance))
+
+
+def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    """f64[m, d] in 0..255, a piece at a time."""
+    for start in range(0, len(images), CHUNK):
+        piece = images[start : start + CHUNK]
+        yield piece.reshape(len(piece), -1).astype(np.float64)
+
+
+def moments(chunks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean f64[d] and sum of outer products f64[d, d] over all rows."""
+    first = next(chunks)
+    num, total, second = len(first), first.sum(axis=0), first.T @ first
+    for features in chunks:
+        num += len(features)
+        total += features.sum(axis=0)
+        second += features.T @ features
+    return total / num, second
+
+
+def whitening(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """(C + ridge I)^(-1/2), symmetric, and its inverse, f32[d, d], by float64."""
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    root = np.sqrt(np.maximum(eigenvalues, 0) + ridge)
+    whiten = (vectors / root) @ vectors.T
+    whiten = ((whiten + whiten.T) / 2).astype(np.float32)
+    return whiten, inverse(whiten)
+
+
+def sketch(whiten: np.ndarray) -> np.ndarray:
+    """f32[d, 4]: the matrix times four fixed random vectors."""
+    vectors = np.random.default_rng(0).normal(size=(len(whiten), 4))
+    return (np.asarray(whiten, np.float64) @ vectors).astype(np.float32)
+
+
+def check_matrices(whiten: np.ndarray, unwhiten: np.ndarray) -> None:
+    """A transform read from format 1 is symmetric but for the last bit."""
+    if whiten.ndim != 2 or whiten.shape != whiten.T.shape != unwhiten.shape:
+        raise InputError(f"whiten {whiten.shape}, unwhiten {unwhiten.shape}: not square")
+    largest = np.abs(whiten).max()
+    if np.abs(whiten - whiten.T).max() > 1e-5 * largest:
+        raise InputError("whiten is not symmetric; fit the preprocessing with data.fit")
+    vectors = np.random.default_rng(1).normal(size=(len(whiten), 4))
+    back = unwhiten.astype(np.float64) @ (whiten.astype(np.float64) @ vectors)
+    if not np.abs(back - vectors).max() < 1e-2:
+        raise InputError(
+            "unwhiten is not the inverse of whiten; fit the preprocessing with data.fit"
+        )
+
+
+def triangle(matrix: np.ndarray) -> np.ndarray:
+    """f32[d, d], symmetric but for rounding -> f32[d (d + 1) / 2]."""
+    mean = (matrix.astype(np.float64) + matrix.T) / 2
+    return mean[np.triu(np.ones(matrix.shape, bool))].astype(np.float32)
+
+
+def side(size: int) -> int | None:
+    """The d of d (d + 1) / 2, if there is one."""
+    d = (math.isqrt(8 * size + 1) - 1) // 2
+    return d if d * (d + 1) // 2 == size else None
+
+
+def symmetric(values: np.ndarray) -> np.ndarray:
+    """The inverse of `triangle`."""
+    d = side(values.size) or 0
+    upper = np.triu(np.ones((d, d), bool))
+    matrix = np.zeros((d, d), np.float32)
+    matrix[upper] = values
+    return np.where(upper, matrix, matrix.T)
+
+
+def inverse(whiten: np.ndarray, kind: str = "zca") -> np.ndarray:
+    """The inverse f32[d, d] of a symmetric f32[d, d], computed in float64."""
+    try:
+        found = np.linalg.inv(whiten.astype(np.float64))
+    except np.linalg.LinAlgError:
+        found = np.full(whiten.shape, np.inf)
+    if not np.isfinite(found).all():
+        raise InputError(f"whiten of a stored {kind!r} transform has no inverse")
+    return ((found + found.T) / 2).astype(np.float32)
