@@ -1,5 +1,6 @@
 """Distilled sets of an experiment, and the real images that stand beside them."""
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,17 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import experiments
 from distilljax import data, io
 from distilljax.config import FieldError
-from distilljax.types import (
-    Array,
-    Batch,
-    InputError,
-    Transform,
-)
+from distilljax.types import Array, Batch, InputError, Transform
 from experiments.lab.kept import digest
 from experiments.lab.keys import subset_seed
 from experiments.lab.options import parse_names
+
+GALLERY = pathlib.Path(experiments.__file__).parent / "artefacts"
 
 
 class Named(NamedTuple):
@@ -28,8 +27,18 @@ class Named(NamedTuple):
     artefact: io.Artefact
 
 
+def _file_of(path: str) -> str:
+    """Returns the file of a set: a path, or the name of one in `experiments/artefacts`."""
+    named = GALLERY / path / "distilled.npz"
+    if "/" in path or pathlib.Path(path).exists() or not named.is_file():
+        return path
+    with contextlib.suppress(ValueError):
+        return str(named.resolve().relative_to(pathlib.Path.cwd()))
+    return str(named)
+
+
 def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
-    """Returns label -> artefact of the paths in a list with commas.
+    """Returns label -> artefact of the paths, or gallery names, in a list with commas.
 
     The label of runs/x/distilled.npz is x, that of x.npz too; where two would be the
     same, paths are the labels.
@@ -42,6 +51,7 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     if not paths:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
+    paths = [_file_of(path) for path in paths]
     loaded = {path: io.load(path) for path in paths}
 
     def of(path: str) -> tuple[Any, ...]:

@@ -1,0 +1,1 @@
+"""The committed distilled sets, with their numbers."""

@@ -1,0 +1,5 @@
+"""The command `python -m experiments.gallery`."""
+
+from experiments.lab import start
+
+start.command("gallery")

@@ -1,0 +1,1 @@
+"""Published rows distilled again, beside the published numbers."""

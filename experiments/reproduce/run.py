@@ -1,0 +1,164 @@
+"""Distil the published rows again, and set the numbers beside each other.
+
+    python -m experiments.reproduce --list
+    python -m experiments.reproduce --rows=mnist_dc_ipc1,cifar10_dc_ipc1 --data_dir=DIR
+    python -m experiments.reproduce --data_dir=DIR --jobs=2 --minutes=300
+
+A queue of whole distillations by the papers' settings (`experiments.distill --preset=...`;
+before them, where they are needed, their experts), at low priority (`--nice`), one after
+another or `--jobs` at once on cores of their own. Each has a working directory under that
+of the queue; the same command goes on where it was cut, and a row that is not finished
+keeps the best set so far in `so_far.npz`. `rows.json` and a table hold what there is: ours
+beside the published number, networks, steps, time, and a verdict. Sets are chosen on
+held-out training images, never on the test set.
+
+Rows in `experiments/artefacts` that were distilled before are shown and not run again.
+Width 128 on one CPU core: hours (`--list`); this is what one runs on a GPU for all of it.
+"""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from distilljax import launch
+from distilljax.config import option
+from distilljax.io.files import write_json
+from distilljax.types import InputError
+from experiments.lab.options import WorkdirOption, parse_choices
+from experiments.lab.queue import OUT_OF_TIME, Ledger, claimed, run_queue, show_plan
+from experiments.lab.steps import Step
+from experiments.lab.workdir import ROOT
+from experiments.reproduce.rows import ROWS, Row
+from experiments.reproduce.table import Entry, entry, is_finished, plain, show
+
+NAME = "experiments.reproduce"
+LEDGER = "queue.jsonl"
+BY_NAME = {row.name: row for row in ROWS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(WorkdirOption):
+    """Options of the command."""
+
+    rows: str = option("", "Only these rows, with commas; empty: all, in order.")
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
+    jobs: int = option(1, "Rows distilled at once, each on cores of its own.", low=1)
+    nice: int = option(15, "Added to the priority of the process, as `nice` does.", low=0)
+    minutes: float | None = option(
+        None, "Stop after so many, with exit code 75; the same command goes on.", above=0
+    )
+    list: bool = option(False, "Print the table of what there is; run nothing.")
+    plan: bool = option(False, "Print the commands and what is done of them; run nothing.")
+
+
+def workdir_of(config: Config) -> pathlib.Path:
+    """Returns the folder of the queue."""
+    return pathlib.Path(config.workdir).expanduser() if config.workdir else ROOT / "rows"
+
+
+def steps_of(row: Row, root: pathlib.Path, data_dir: str | None) -> Iterator[Step]:
+    """Yields the commands of a row: its experts, where it needs them, and the row."""
+    places = {"data_dir": data_dir} if data_dir else {}
+    minutes = 60 * row.hours
+    experts = root / f"{row.name}_experts"
+    needs: tuple[str, ...] = ()
+    inputs: tuple[pathlib.Path, ...] = ()
+    flags: dict[str, Any] = {
+        "method": row.method,
+        "preset": row.preset,
+        "dataset": row.dataset,
+    }
+    if row.experts is not None:
+        preprocess = {"preprocess": "zca", "convnet.width": 128}
+        made = {"dataset": row.dataset, **preprocess, **row.experts, **places}
+        step = _step(f"{row.name}_experts", "train_experts", made, experts, 0.2 * minutes)
+        yield step
+        needs, inputs = (step.name,), (experts / "experts.json",)
+        flags["experts_dir"] = str(experts)
+    flags = {**flags, **row.flags, "whole_epochs": 0, **places}
+    step = _step(row.name, "distill", flags, root / row.name, minutes)
+    yield step._replace(needs=needs, inputs=inputs)
+
+
+def _step(
+    name: str,
+    experiment: str,
+    flags: dict[str, Any],
+    folder: pathlib.Path,
+    minutes: float,
+) -> Step:
+    return Step(
+        name,
+        name,
+        f"experiments.{experiment}",
+        {**flags, "workdir": folder},
+        (),
+        (),
+        folder / "summary.json",
+        minutes,
+    )
+
+
+def _commit() -> str | None:
+    """Returns the commit of this clone; None outside of one."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def run(config: Config) -> list[Entry]:
+    """Works off the queue; returns the table.
+
+    Raises:
+      InputError: unknown rows, a folder that cannot be used, rows that failed.
+    """
+    names = parse_choices(config.rows, "rows", BY_NAME, "row", least=0) or list(BY_NAME)
+    rows, root = [BY_NAME[name] for name in names], workdir_of(config)
+    if config.list:
+        return _table(rows, root, None)
+    steps = [
+        step
+        for row in rows
+        if not is_finished(row, root)
+        for step in steps_of(row, root, config.data_dir)
+    ]
+    if config.plan:
+        show_plan(steps, Ledger(root / LEDGER))
+        return []
+    os.nice(config.nice)
+    with claimed(root, "reproduction"):
+        try:
+            outcome = run_queue(
+                steps,
+                Ledger(root / LEDGER),
+                root / "logs",
+                jobs=config.jobs,
+                minutes=config.minutes,
+            )
+        finally:
+            entries = _table(rows, root, _commit())
+            write_json(root / "rows.json", entries)
+    if outcome.broken:
+        failed = ", ".join(f"{name} ({why})" for name, why in outcome.broken.items())
+        raise InputError(f"rows failed: {failed}; the same command tries these again")
+    if not outcome.finished:
+        sys.exit(OUT_OF_TIME)
+    return entries
+
+
+def _table(rows: Sequence[Row], root: pathlib.Path, commit: str | None) -> list[Entry]:
+    entries = plain([entry(row, root, commit) for row in rows])
+    show(entries)
+    return entries
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command; exit code 75 where it ran out of `--minutes`."""
+    launch.main(Config, run, module=NAME, summary=__doc__, argv=argv)

@@ -1,0 +1,180 @@
+"""The table of `experiments.reproduce`: ours beside the published numbers."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+import experiments
+from distilljax import io
+from distilljax.io import records
+from distilljax.io.files import read_json
+from distilljax.types import InputError
+from experiments.lab.terminal import new_table, show_table
+from experiments.reproduce.rows import Row
+
+ARTEFACTS = pathlib.Path(experiments.__file__).parent / "artefacts"
+# The folders of rows that were distilled before, in `experiments/artefacts`.
+COMMITTED = {
+    "cifar10_dc_ipc1": "cifar10_dc_ipc1_width128",
+    "cifar10_dsa_ipc1": "cifar10_dsa_ipc1_width128",
+    "cifar10_dm_ipc10": "cifar10_dm_ipc10_width128_1000steps",
+}
+
+Outcome = Literal["within", "below", "not finished"]
+
+
+class Entry(TypedDict):
+    """A row of `rows.json`."""
+
+    name: str
+    dataset: str
+    ipc: int
+    preset: str
+    method: str
+    protocol: str
+    published: float
+    published_std: float | None
+    source: str
+    mean: float | None  # test accuracy; None until the row is finished
+    std: float | None  # over networks
+    networks: int
+    outer_seeds: int
+    random: float | None  # as many random real images
+    held_out: float | None  # the best score so far
+    steps: int
+    cpu_hours: float | None  # of the last start, on the cores that it had
+    verdict: Outcome
+    reason: str
+    command: str
+    commit: str | None
+    folder: str
+
+
+def verdict(row: Row, mean: float, std: float | None) -> Outcome:
+    """Returns whether a mean reaches the published one.
+
+    Within: it is not below by more than two standard deviations, those of both numbers
+    over the networks of an evaluation together.
+    """
+    spread = math.hypot(row.published_std or 0.0, std or 0.0)
+    return "within" if mean >= row.published - 2 * spread else "below"
+
+
+def place(row: Row, root: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a row: where it runs, or where it was committed."""
+    own = root / row.name
+    if row.name in COMMITTED and not (own / "config.json").exists():
+        return ARTEFACTS / COMMITTED[row.name]
+    return own
+
+
+def is_finished(row: Row, root: pathlib.Path) -> bool:
+    """Whether a row has taken all of its outer steps."""
+    return _read(place(row, root) / "summary.json").get("steps", 0) >= row.steps
+
+
+def _read(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def entry(row: Row, root: pathlib.Path, commit: str | None) -> Entry:
+    """Returns what there is of a row."""
+    folder = place(row, root)
+    summary, config = _read(folder / "summary.json"), _read(folder / "config.json")
+    found: Entry = {
+        "name": row.name,
+        "dataset": row.dataset,
+        "ipc": row.ipc,
+        "preset": row.preset,
+        "method": row.method,
+        "protocol": row.protocol,
+        "published": row.published,
+        "published_std": row.published_std,
+        "source": row.source,
+        "mean": None,
+        "std": None,
+        "networks": 0,
+        "outer_seeds": 0,
+        "random": None,
+        "held_out": None,
+        "steps": 0,
+        "cpu_hours": None,
+        "verdict": "not finished",
+        "reason": "not begun",
+        "command": str(config.get("command", "")),
+        "commit": commit if folder.parent == root else None,
+        "folder": folder.as_posix(),
+    }
+    if summary:
+        accuracy = summary["accuracy"]
+        ours = accuracy["distilled"]
+        found["mean"], found["std"] = ours["mean"], ours["std"]
+        found["networks"], found["outer_seeds"] = ours["seeds"], 1
+        found["random"] = accuracy["random"]["mean"] if "random" in accuracy else None
+        found["held_out"], found["steps"] = summary["held_out_accuracy"], summary["steps"]
+        found["cpu_hours"] = summary["seconds"]["total"] / 3600
+        found["protocol"] = summary["protocol"]["name"]
+        found["reason"] = ""
+        if summary["steps"] < row.steps:
+            found["reason"] = f"{summary['steps']:,} of {row.steps:,} outer steps"
+        elif found["protocol"] == row.protocol:
+            found["verdict"] = verdict(row, ours["mean"], ours["std"])
+        return found
+    return _unfinished(found, folder)
+
+
+def _unfinished(found: Entry, folder: pathlib.Path) -> Entry:
+    """Adds how far a row has come."""
+    try:
+        steps = [record["step"] for record in records.read(folder / "metrics.jsonl")]
+    except InputError:
+        steps = []
+    if not steps:
+        return found
+    found["steps"] = max(steps)
+    found["reason"] = f"{found['steps']:,} outer steps"
+    try:
+        found["held_out"] = io.load(folder / "so_far.npz").notes["held_out_accuracy"]
+    except (InputError, KeyError):
+        return found
+    found["reason"] += "; the best set so far is so_far.npz"
+    return found
+
+
+def show(entries: list[Entry]) -> None:
+    """Prints the table."""
+    columns = ("row", "published, %", "ours, %", "networks", "held out, %", "steps")
+    table = new_table(
+        "Published and ours: test accuracy, mean ± standard deviation over networks",
+        (*columns, "hours", "verdict"),
+        caption="Within: not below by more than two standard deviations of both together.",
+        left=("verdict",),
+    )
+    for one in entries:
+        table.add_row(
+            one["name"],
+            _percent(one["published"], one["published_std"]),
+            _percent(one["mean"], one["std"]),
+            str(one["networks"] or "-"),
+            _percent(one["held_out"], None),
+            str(one["steps"] or "-"),
+            "-" if one["cpu_hours"] is None else f"{one['cpu_hours']:.1f}",
+            f"{one['verdict']} ({one['reason']})" if one["reason"] else one["verdict"],
+        )
+    show_table(table, 150)
+
+
+def _percent(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+def plain(entries: list[Entry]) -> list[Entry]:
+    """Returns the entries as a file of JSON holds them."""
+    return json.loads(json.dumps(entries))

@@ -1,0 +1,138 @@
+"""The queue of published rows: its commands, and what the table says of each state."""
+
+import json
+import math
+
+import pytest
+
+from distilljax import io, launch
+from distilljax.config import FieldError
+from distilljax.types import InputError
+from experiments.distill import presets
+from experiments.distill.options import Config as DistillConfig
+from experiments.reproduce import run as reproduce
+from experiments.reproduce.rows import ROWS
+from experiments.reproduce.table import entry, verdict
+from experiments.train_experts.run import Config as ExpertsConfig
+from tests.experiments.helpers import write
+
+ROW = ROWS[0]
+
+
+def config(root, *argv):
+    return launch.parse(reproduce.Config, [f"--workdir={root}", *argv])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_command_is_one_with_the_published_settings(row, tmp_path):
+    *experts, last = reproduce.steps_of(row, tmp_path, "DIR")
+    given = launch.parse(DistillConfig, last.argv(), presets=presets.PRESETS)
+    assert (given.dataset, given.ipc, given.steps) == (row.dataset, row.ipc, row.steps)
+    assert given.chosen("model")[1].to_dict()["width"] == 128
+    assert given.chosen("method")[0] == row.method
+    assert given.data_dir == "DIR"
+    assert len(experts) == (row.method == "tm")
+    for step in experts:
+        made = launch.parse(ExpertsConfig, step.argv())
+        assert made.preprocess == given.preprocess
+        assert made.chosen("model") == given.chosen("model")
+        assert last.needs == (step.name,)
+        assert step.output.parent == tmp_path / f"{row.name}_experts"
+
+
+def test_names_are_their_own():
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_a_row_is_within_two_standard_deviations_of_both():
+    row = ROW._replace(published=0.5, published_std=0.03)
+    spread = math.hypot(0.03, 0.04)
+    assert verdict(row, 0.5 - 2 * spread + 1e-9, 0.04) == "within"
+    assert verdict(row, 0.5 - 2 * spread - 1e-9, 0.04) == "below"
+    assert verdict(row, 0.9, None) == "within"
+    assert verdict(row._replace(published_std=None), 0.4999, 0.0) == "below"
+
+
+def summary(row, mean=0.9, steps=None, protocol=None):
+    values = {"mean": mean, "std": 0.01, "seeds": 5, "values": [mean] * 5}
+    return {
+        "accuracy": {"distilled": values, "random": {**values, "mean": 0.3}},
+        "protocol": {"name": protocol or row.protocol},
+        "held_out_accuracy": 0.91,
+        "steps": steps or row.steps,
+        "seconds": {"total": 7200.0},
+    }
+
+
+def leave(root, row, **files):
+    folder = root / row.name
+    folder.mkdir(parents=True)
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+def test_a_finished_row_is_judged(tmp_path):
+    leave(tmp_path, ROW, summary=summary(ROW, 0.912), config={"command": "the command"})
+    found = entry(ROW, tmp_path, "abc")
+    assert found["verdict"] == "within"
+    assert (found["mean"], found["networks"], found["random"]) == (0.912, 5, 0.3)
+    assert (found["cpu_hours"], found["steps"]) == (2.0, 1000)
+    assert (found["command"], found["commit"]) == ("the command", "abc")
+    low = tmp_path / "low"
+    leave(low, ROW, summary=summary(ROW, 0.8), config={})
+    assert entry(ROW, low, None)["verdict"] == "below"
+
+
+def test_a_short_run_is_not_a_finished_row(tmp_path):
+    leave(tmp_path, ROW, summary=summary(ROW, 0.95, steps=100), config={})
+    found = entry(ROW, tmp_path, None)
+    assert found["verdict"] == "not finished"
+    assert found["reason"] == "100 of 1,000 outer steps"
+
+
+def test_a_row_that_runs_says_how_far_it_is(tmp_path, dataset):
+    folder = leave(tmp_path, ROW, config={"command": "x"})
+    assert entry(ROW, tmp_path, None)["reason"] == "not begun"
+    lines = [{"step": step, "loss": 1.0} for step in range(1, 1201)]
+    io.records.append(folder / "metrics.jsonl", lines)
+    assert entry(ROW, tmp_path, None)["reason"] == "1,200 outer steps"
+    notes = {"best_step": 1000, "held_out_accuracy": 0.5}
+    write(folder / "so_far.npz", dataset, notes=notes)
+    found = entry(ROW, tmp_path, None)
+    assert found["held_out"] == 0.5
+    assert "so_far.npz" in found["reason"]
+
+
+def test_rows_distilled_before_are_shown_and_not_run_again(tmp_path, capsys):
+    found = reproduce.run(
+        config(tmp_path, "--list", "--rows=cifar10_dc_ipc1,cifar10_rat_ipc1")
+    )
+    assert [one["verdict"] for one in found] == ["within", "not finished"]
+    assert "28.2 ± 0.5" in capsys.readouterr().out
+    assert reproduce.run(config(tmp_path, "--plan", "--rows=cifar10_dc_ipc1")) == []
+    assert "experiments.distill" not in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
+    """The steps only count; one fails."""
+    from tests.experiments.study import fake_study
+
+    monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
+    steps = fake_study.steps(tmp_path)
+    monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(steps))
+    made = reproduce.run(config(tmp_path, "--rows=mnist_dc_ipc1"))
+    held = json.loads((tmp_path / "rows.json").read_text())
+    assert held == made
+    assert held[0]["reason"] == "not begun"
+    failing = fake_study.steps(tmp_path / "again", failing="c")
+    monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(failing))
+    with pytest.raises(InputError, match=r"rows failed: c \(exit code 1\)"):
+        reproduce.run(config(tmp_path / "again", "--rows=mnist_dc_ipc1"))
+    assert (tmp_path / "again" / "rows.json").exists()
+
+
+def test_unknown_rows_are_refused(tmp_path):
+    with pytest.raises(FieldError, match="unknown row 'cifar'; choose among mnist_dc_ipc1"):
+        reproduce.run(config(tmp_path, "--rows=cifar"))
