@@ -59,6 +59,18 @@ class ProtocolRecord(TypedDict):
     weight_decay: float
     decay_at: float | None
     augment: str
+    # Records of before 2026-11-28 lack these; such networks had the defaults.
+    augment_each: NotRequired[bool]
+    optimizer: NotRequired[str]
+    warmup: NotRequired[int]
+    cosine_to: NotRequired[float | None]
+    loss: NotRequired[str]
+    label_scale: NotRequired[float]
+    centre: NotRequired[bool]
+    flips: NotRequired[bool]
+    average: NotRequired[float]
+    check_every: NotRequired[int | None]
+    patience: NotRequired[int]
 
 
 def describe_protocol(name: str, protocol: EvaluationProtocol) -> ProtocolRecord:

@@ -143,7 +143,7 @@ def test_every_protocol_is_held_in_full(name):
     described = describe_protocol(name, PROTOCOLS[name])
     check(ProtocolRecord, described)
     assert described == {"name": name, **PROTOCOLS[name].to_dict()}
-    assert described.keys() == ProtocolRecord.__required_keys__
+    assert described.keys() == ProtocolRecord.__annotations__.keys()
 
 
 def test_paths_are_those_of_distilled_sets():
