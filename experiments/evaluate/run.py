@@ -4,9 +4,10 @@
     python -m experiments.evaluate --artefact=set.npz --protocol=dsa --model=mlp --seeds=10
 
 The data, the preprocessing and, without flags, the protocol and the network are those
-that the artefact names. `summary.json` holds the accuracy of the set and of as many real
-images (`--baselines`), each with its number of seeds and its spread; `grid.png` shows the
-set.
+that the artefact names; a protocol with a network of its own (`frepo`, `rcig`, `rfad`)
+brings it. `summary.json` holds the accuracy of the set and of as many real images
+(`--baselines`), each with its number of seeds and its spread, and the scores of DD-Ranking
+(`experiments.lab.fair`); `grid.png` shows the set.
 """
 
 import dataclasses
