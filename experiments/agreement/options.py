@@ -1,11 +1,12 @@
 """Options of `experiments.agreement`, and what they come to before data are read."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from distilljax.config import FieldError, option
 from distilljax.types import Transform
 from experiments.lab import networks, options
+from experiments.lab.protocols import chosen_network
 from experiments.lab.sets import Named, load_artefacts, shared_transform
 
 NAME = "experiments.agreement"
@@ -21,6 +22,7 @@ class Config(
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
+    options.LabelsOption,
     options.ArtefactsOption,
 ):
     """Options of the experiment."""
@@ -32,7 +34,7 @@ class Config(
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
     )
-    protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
+    protocol: options.ProtocolOrOwn = option(
         "study", "Training of the networks on sets; own: as each set was made for."
     )
     seeds: int = option(5, "Networks trained on each set.", low=2)
@@ -65,7 +67,7 @@ class Config(
 
 
 # Options that the pools do not depend on.
-ANEW = ("artefacts", "protocol", "seeds", "least", "early_least", "tolerance")
+ANEW = ("artefacts", "protocol", "labels", "seeds", "least", "early_least", "tolerance")
 
 
 class Choice(NamedTuple):
@@ -97,10 +99,10 @@ def choose(config: Config) -> Choice:
     if config.model != options.OWN:
         network = networks.scaled_network(found[0], config.width_scale)
         return Choice(artefacts, network, transform)
-    return Choice(artefacts, _shared_network(artefacts), transform)
+    return Choice(artefacts, _shared_network(config, artefacts), transform)
 
 
-def _shared_network(artefacts: dict[str, Named]) -> networks.Network:
+def _shared_network(config: Config, artefacts: dict[str, Named]) -> networks.Network:
     """Returns the network that all artefacts were made with."""
     (first, (_, made)), *others = artefacts.items()
     network = networks.own_network(first, made, "model")
@@ -114,4 +116,11 @@ def _shared_network(artefacts: dict[str, Named]) -> networks.Network:
                 "are of one; choose another, or compare them in commands of their own"
             )
             raise FieldError("model", options.OWN, reason)
+    brought = chosen_network(config.protocol, first, made, "model")
+    if brought.described() != network.described():
+        reason = (
+            "brings a network that is not the artefacts' own, of which the pools are; "
+            f"give --protocol={options.OWN}, or a --model for all"
+        )
+        raise FieldError("protocol", config.protocol, reason)
     return network

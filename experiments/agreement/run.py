@@ -145,7 +145,14 @@ def run(config: Config) -> Summary:
 
 def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
     own, transform = config.model == OWN, choice.transform
-    rows = make_rows(choice.artefacts, loaded, config.protocol, config.seeds, own=own)
+    rows = make_rows(
+        choice.artefacts,
+        loaded,
+        config.protocol,
+        config.seeds,
+        own=own,
+        labels=config.labels,
+    )
     model, num_parameters = sized_model(choice.network, loaded, "model")
     test = rows[0].test
     trained_on = [loaded.fingerprint, transform_digest(transform)]

@@ -188,13 +188,25 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
     def program(protocol: evaluation.EvaluationProtocol) -> jax.stages.Wrapped:
         @jax.jit
         def train(
-            key: Key, numbers: Array, sets: Batch, test: RealSet, rate: Array
+            key: Key,
+            numbers: Array,
+            sets: Batch,
+            test: RealSet,
+            rate: Array,
+            validation: RealSet | None,
         ) -> Predicted:
+            network = evaluation.network(problem.model, protocol)
+
             def one(given: tuple[Key, Batch]) -> Predicted:
                 params = evaluation.train(
-                    given[0], problem.model, given[1], protocol, learning_rate=rate
+                    given[0],
+                    problem.model,
+                    given[1],
+                    protocol,
+                    learning_rate=rate,
+                    validation=validation,
                 )
-                return pools.predicted(problem.model, params, test, config.chunk)
+                return pools.predicted(network, params, test, config.chunk)
 
             batch_size = config.together if config.together > 1 else None
             return jax.lax.map(one, (_keys(key, numbers), sets), batch_size=batch_size)
@@ -210,7 +222,8 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
             numbers: np.ndarray, wanted: np.ndarray, row: Row = row
         ) -> tuple[Any, ...]:
             sets = jax.tree.map(lambda x: x[numbers], row.sets)
-            return problem.keys[0], numbers, sets, row.test, row.learning_rate
+            about = row.test, row.learning_rate, row.validation
+            return problem.keys[0], numbers, sets, *about
 
         name = row_name(row.label)
         computed = [config.chunk, config.together]

@@ -24,7 +24,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -43,9 +43,15 @@ from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepar
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import model_of
-from experiments.lab.options import SeedOption, WorkdirOption, parse_integers
+from experiments.lab.options import (
+    ProtocolName,
+    SeedOption,
+    WorkdirOption,
+    parse_integers,
+)
 from experiments.lab.pictures import image_grid
 from experiments.lab.progress import duration
+from experiments.lab.protocols import real_labels, validation_images
 from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.sets import displayable
 from experiments.lab.table import CellTable, training_cost
@@ -70,7 +76,7 @@ class Config(WorkdirOption, SeedOption, DataOptions):
     baselines: str = option(
         ",".join(BASELINES), f"Ways to choose, with commas: {', '.join(BASELINES)}."
     )
-    protocol: Literal["study", "dc", "dsa"] = option("study", "Training of the networks.")
+    protocol: ProtocolName = option("study", "Training of the networks.")
     seeds: int = option(5, "Networks trained in each cell.", low=2)
 
 
@@ -100,6 +106,9 @@ def run(config: Config) -> Summary:
     """
     names = parse_baselines(config.baselines)
     ipcs = parse_integers(config.ipcs, "ipcs", low=1, example="1,10")
+    if PROTOCOLS[config.protocol].lr is None:
+        reason = "takes the rate of a distilled set, and real images have none; choose dsa"
+        raise FieldError("protocol", config.protocol, reason)
     numbers = "-".join(map(str, ipcs))
     label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
     workdir = workdir_path(NAME, config, label)
@@ -139,13 +148,17 @@ def _run(
         left = [cell for cell in table.missing if cell.ipc == ipc]
         if left:
             print(f"compiling for {ipc} per class", file=sys.stderr, flush=True)
-            given = keys[0], _unstacked(sets[left[0].baseline])[0], test
+            validation = validation_images(
+                protocol, prepared.rest, prepared.transform, loaded.num_classes
+            )
+            given = keys[0], _unstacked(sets[left[0].baseline])[0], test, validation
             train = _training(model, protocol, *given)
         for cell in left:
             values, seconds = [], 0.0
             for key, one in zip(keys, _unstacked(sets[cell.baseline]), strict=True):
                 began = time.perf_counter()
-                values.append(float(train(key, one, test)))
+                read = one._replace(labels=real_labels(one.labels, protocol))
+                values.append(float(train(key, read, test, validation)))
                 took = time.perf_counter() - began
                 seconds += took
                 table.progress.trained(cell, 1, took)
@@ -168,15 +181,22 @@ def _cells(
 
 
 def _training(
-    model: Model, protocol: EvaluationProtocol, key: Key, batch: Batch, test: RealSet
-) -> Callable[[Key, Batch, RealSet], Array]:
+    model: Model,
+    protocol: EvaluationProtocol,
+    key: Key,
+    batch: Batch,
+    test: RealSet,
+    validation: RealSet | None,
+) -> Callable[[Key, Batch, RealSet, RealSet | None], Array]:
     """Returns the accuracy of one network, compiled for arguments like these."""
 
     @jax.jit
-    def compute(key: Key, batch: Batch, test: RealSet) -> Array:
-        return fresh_accuracy(key[None], model, batch, test, protocol)[0]
+    def compute(key: Key, batch: Batch, test: RealSet, validation: RealSet | None) -> Array:
+        return fresh_accuracy(
+            key[None], model, batch, test, protocol, validation=validation
+        )[0]
 
-    return compute.lower(key, batch, test).compile()
+    return compute.lower(key, batch, test, validation).compile()
 
 
 def _unstacked(sets: Batch) -> list[Batch]:

@@ -19,7 +19,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.pictures import accuracy_dots
 from experiments.lab.progress import duration
+from experiments.lab.protocols import chosen_network
 from experiments.lab.records import write_summary
 from experiments.lab.sets import Named, load_artefacts
 from experiments.lab.table import CellTable, CellTrainer, Row, Training, make_rows
@@ -52,6 +53,7 @@ class Config(
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
+    options.LabelsOption,
     options.ArtefactsOption,
 ):
     """Options of the experiment."""
@@ -64,7 +66,7 @@ class Config(
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
     )
-    protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
+    protocol: options.ProtocolOrOwn = option(
         "own", "Training of the networks; own: as each set was made for."
     )
     seeds: int = option(5, "Networks trained in each cell.", low=2)
@@ -118,7 +120,12 @@ def _run(
     first = next(iter(artefacts.values()))
     loaded = load_data_of(first, config.dataset, config.data_dir)
     rows = make_rows(
-        artefacts, loaded, config.protocol, config.seeds, own=options.OWN in architectures
+        artefacts,
+        loaded,
+        config.protocol,
+        config.seeds,
+        own=options.OWN in architectures,
+        labels=config.labels,
     )
     models, cells = _cells(config, architectures, rows, loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "network", config.seeds)
@@ -153,7 +160,7 @@ def _cells(
     for name in architectures:
         for row in rows:
             network = (
-                networks.own_network(row.label, row.artefact)
+                chosen_network(config.protocol, row.label, row.artefact)
                 if name == options.OWN
                 else networks.scaled_network(name, config.width_scale)
             )

@@ -50,7 +50,11 @@ class Config(WorkdirOption, SeedOption, DataOptions):
     )
     eval_seeds: int = option(5, "Networks trained for the final accuracy.", low=2)
     baselines: str = option(
-        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
+        "random",
+        f"Real images to compare with, with commas: {', '.join(BASELINES)}; empty: none.",
+    )
+    scores: bool = option(
+        True, "Train what the scores of DD-Ranking need besides, see experiments.lab.fair."
     )
     whole_epochs: int = option(
         3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0
@@ -76,7 +80,7 @@ def check_options(config: Config) -> None:
     Raises:
       FieldError: options that do not go together.
     """
-    parse_baselines(config.baselines)
+    parse_baselines(config.baselines, least=0)
     _check_labels(config)
     _check_experts(config)
 

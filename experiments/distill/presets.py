@@ -54,7 +54,12 @@ def _bptt() -> dict[str, Preset]:
     )
     made = {}
     for ipc in (1, 10, 50):
-        experiment = {"ipc": ipc, "preprocess": "published", "steps": 50_000}
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "published",
+            "steps": 50_000,
+            "protocol": "study",
+        }
         made[f"cifar10_ipc{ipc}"] = Preset(
             "Deng & Russakovsky 2022, without memory addressing; T = 150 is IPC 10's; "
             "50,000 steps are ours (the code has 500,000 and stops by hand)",
@@ -92,6 +97,7 @@ def _bptt() -> dict[str, Preset]:
                 "preprocess": "zca_normed",
                 "steps": 50_000,
                 "init": "noise",
+                "protocol": "rat",
             },
         )
     return made

@@ -3,6 +3,7 @@
 from typing import Any, NotRequired, TypedDict
 
 from distilljax.analysis.statistics import Spread
+from experiments.lab.fair import Scores
 from experiments.lab.records import Common, ProtocolRecord
 
 
@@ -29,6 +30,7 @@ class Summary(Common, Notes):
     """The contents of `summary.json`."""
 
     accuracy: dict[str, Spread]  # by the names of `accuracy.TRAINED_ON`
+    scores: NotRequired[Scores]
     protocol: ProtocolRecord
     steps: int
     seconds: Seconds

@@ -14,7 +14,6 @@ The set is chosen by the accuracy of fresh networks on held-out training images;
 test set is read once, at the end.
 """
 
-import dataclasses
 import pathlib
 import sys
 import time
@@ -26,7 +25,6 @@ import jax.numpy as jnp
 
 from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
-from distilljax.core import distilled as distilled_set
 from distilljax.core.parametrisations import stored_numbers
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
@@ -40,12 +38,8 @@ from experiments.distill.options import Config
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
-from experiments.lab import keys
-from experiments.lab.accuracy import (
-    compare_accuracies,
-    measure_accuracies,
-    print_accuracies,
-)
+from experiments.lab import fair, keys
+from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines, select_baselines
 from experiments.lab.data import describe_dataset
 from experiments.lab.pictures import image_grid, kept_apart
@@ -58,21 +52,24 @@ NAME = "experiments.distill"
 RESULT = "distilled.npz"
 SO_FAR = "so_far.npz"  # the best set, until the run is finished
 
-# Training on the whole set, for comparison.
-WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
+
+# Images that choose the set, and those that its networks look at in training, if any.
+ScoredOn = tuple[RealSet, RealSet | None]
 
 
 def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
     """Returns the held-out accuracy, the mean over fresh networks trained on the set."""
 
-    def score(key: Key, distilled: DistilledSet, held_out: RealSet) -> Array:
+    def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
+        held_out, validation = source
         return evaluation.fresh_accuracy(
             jax.random.split(key, seeds),
             model,
-            distilled_set.as_batch(distilled),
+            evaluation.as_batch(distilled, protocol),
             held_out,
             protocol,
             learning_rate=jnp.exp(distilled.log_lr),
+            validation=validation,
         ).mean()
 
     return score
@@ -114,9 +111,10 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     (workdir / SO_FAR).unlink(missing_ok=True)
     with kept_apart("the pictures"):
         _draw(config, setting, result, workdir)
-    accuracy = _accuracies(config, setting, result.best)
+    accuracy, scores = _accuracies(config, setting, result.best)
     summary: Summary = {
         "accuracy": accuracy,
+        "scores": scores,
         "protocol": describe_protocol(config.protocol, setting.protocol),
         "dataset": describe_dataset(setting.prepared.data),
         "best_step": notes["best_step"],
@@ -197,7 +195,7 @@ def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Res
                 jax.random.key(config.seed),
                 num_steps=config.steps,
                 score=score_function(setting.model, setting.protocol, config.score_seeds),
-                score_source=setting.prepared.held_out,
+                score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
                 checkpoints=checkpoints,
                 checkpoint_seconds=config.checkpoint_seconds,
@@ -270,36 +268,47 @@ def _draw(
     )
 
 
-def _accuracies(config: Config, setting: Setting, best: DistilledSet) -> dict[str, Spread]:
-    """Returns the accuracies on the test set, which is read here, once."""
+def _accuracies(
+    config: Config, setting: Setting, best: DistilledSet
+) -> tuple[dict[str, Spread], fair.Scores]:
+    """Returns accuracies on the test set, which is read here, once, and the scores."""
     loaded, transform = setting.prepared.data, setting.prepared.transform
-    test = data.on_device(loaded.test, transform, loaded.num_classes)
-    key = keys.distillation(config.seed)[1]
+    train, test = (
+        data.on_device(split, transform, loaded.num_classes)
+        for split in (loaded.train, loaded.test)
+    )
     baselines = select_baselines(
-        parse_baselines(config.baselines),
+        parse_baselines(config.baselines, least=0),
         loaded.train,
         setting.prepared.real,
         config.ipc,
         config.eval_seeds,
     )
-    accuracy = compare_accuracies(
-        key, config.eval_seeds, setting.model, best, baselines, test, setting.protocol
+    problem = fair.Problem(
+        keys.distillation(config.seed)[1],
+        keys.expert(config.seed),
+        config.eval_seeds,
+        setting.model,
+        setting.protocol,
+        best,
+        None,
+        "own",
+        baselines,
+        train,
+        test,
+        setting.validation,
     )
-    if config.whole_epochs:
-        accuracy["whole"] = measure_accuracies(
-            key,
-            config.whole_seeds,
-            setting.model,
-            data.on_device(loaded.train, transform, loaded.num_classes),
-            test,
-            dataclasses.replace(WHOLE, epochs=config.whole_epochs),
-        )
-    return accuracy
+    wanted = fair.Wanted(
+        config.scores, config.whole_epochs, config.whole_seeds, config.whole_epochs or 3
+    )
+    return fair.measure_fairly(problem, wanted)
 
 
 def _show(summary: Summary, workdir: pathlib.Path) -> None:
     title = f"Test accuracy on {summary['dataset']['name']}"
     print_accuracies(summary["accuracy"], title)
+    if "scores" in summary and (text := fair.spelt_scores(summary["scores"])):
+        print(text)
     seconds = summary["seconds"]["total"]
     memory = summary["peak_memory_bytes"] / 2**30
     print(f"{duration(seconds)} in all, {memory:.1f} GiB at most. In {workdir}:")

@@ -17,7 +17,7 @@ from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
 from distilljax.methods import METHODS
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
-from distilljax.types import Array, DistilledSet, Model, Transform
+from distilljax.types import Array, DistilledSet, Model, RealSet, Transform
 from experiments.distill.options import (
     Config,
     check_options,
@@ -28,6 +28,7 @@ from experiments.lab import keys
 from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
+from experiments.lab.protocols import validation_images
 
 CHUNK = 500  # images whose logits the experts compute at a time
 
@@ -45,6 +46,8 @@ class Setting(NamedTuple):
     source: Source  # of the outer steps
     start: DistilledSet
     experts: Mapping[str, Any] | None  # description of those that are used
+    # Training images that the networks of the protocol look at, where it has them look.
+    validation: RealSet | None
 
 
 class _Experts(NamedTuple):
@@ -83,6 +86,12 @@ def make_setting(config: Config) -> Setting:
         source,
         _start(config, prepared, per_class, logits),
         None if experts is None else experts.description,
+        validation_images(
+            PROTOCOLS[config.protocol],
+            prepared.rest,
+            prepared.transform,
+            loaded.num_classes,
+        ),
     )
 
 

@@ -28,6 +28,7 @@ class Config(
     options.WorkdirOption,
     options.SeedOption,
     options.RealDataOptions,
+    options.LabelsOption,
     options.ArtefactsOption,
 ):
     """Options of the experiment."""

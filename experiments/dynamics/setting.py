@@ -7,19 +7,22 @@ import jax
 
 from distilljax import data
 from distilljax.config import FieldError
-from distilljax.core import distilled as distilled_set
 from distilljax.probes.base import Source
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch, Model, RealSet, Transform
 from experiments.dynamics.options import REAL, Choice, Config
 from experiments.lab.data import load_data_of
 from experiments.lab.kept import digest
 from experiments.lab.networks import model_of
+from experiments.lab.protocols import batch_of
 from experiments.lab.sets import (
     Named,
     random_subsets,
     shared_transform,
     transform_digest,
 )
+
+CROSS_ENTROPY = EvaluationProtocol()  # what networks learn, and probes measure, here
 
 
 class Setting(NamedTuple):
@@ -56,7 +59,9 @@ def prepare(config: Config, choice: Choice) -> Setting:
         else:
             sets[name] = train if name == "train" else test
     for name, named in choice.artefacts.items():
-        sets[name] = distilled_set.as_batch(named.artefact.distilled)
+        sets[name] = batch_of(
+            name, named.artefact, CROSS_ENTROPY, config.labels, selects=None
+        )
     train_on: Source = train
     if config.train_on != REAL:
         (name,) = (n for n, a in choice.artefacts.items() if a.path == config.train_on)

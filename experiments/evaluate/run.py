@@ -4,16 +4,17 @@
     python -m experiments.evaluate --artefact=set.npz --protocol=dsa --model=mlp --seeds=10
 
 The data, the preprocessing and, without flags, the protocol and the network are those
-that the artefact names. `summary.json` holds the accuracy of the set and of as many real
-images (`--baselines`), each with its number of seeds and its spread; `grid.png` shows the
-set.
+that the artefact names; a protocol with a network of its own (`frepo`, `rcig`, `rfad`)
+brings it. `summary.json` holds the accuracy of the set and of as many real images
+(`--baselines`), each with its number of seeds and its spread, and the scores of DD-Ranking
+(`experiments.lab.fair`); `grid.png` shows the set.
 """
 
 import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from distilljax import data, io, launch
 from distilljax.analysis.statistics import Spread
@@ -21,16 +22,30 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
-from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
+from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Model
-from experiments.lab.accuracy import compare_accuracies, print_accuracies
+from experiments.lab import fair
+from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import BASELINES, parse_baselines, select_baselines
 from experiments.lab.data import describe_dataset, load_data_of
-from experiments.lab.keys import fresh_key
-from experiments.lab.networks import model_of, own_network, sized_model
-from experiments.lab.options import OWN, RealDataOptions, SeedOption, WorkdirOption
+from experiments.lab.keys import expert, fresh_key
+from experiments.lab.networks import Network, model_of, sized_model
+from experiments.lab.options import (
+    OWN,
+    LabelsOption,
+    ProtocolOrOwn,
+    RealDataOptions,
+    SeedOption,
+    WorkdirOption,
+)
 from experiments.lab.pictures import image_grid
 from experiments.lab.progress import duration
+from experiments.lab.protocols import (
+    batch_of,
+    chosen_network,
+    chosen_protocol,
+    validation_images,
+)
 from experiments.lab.records import (
     DatasetRecord,
     Origin,
@@ -54,17 +69,28 @@ class _Own:
 
 @chooses("model", {OWN: _Own, **MODELS}, OWN, "Network that is trained on the set.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions):
+class Config(WorkdirOption, SeedOption, RealDataOptions, LabelsOption):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz) to evaluate.")
-    protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
+    protocol: ProtocolOrOwn = option(
         "own", "Training of the networks; own: as the set was made for."
     )
     baselines: str = option(
-        "random", f"Real images to compare with, with commas: {', '.join(BASELINES)}."
+        "random",
+        f"Real images to compare with, with commas: {', '.join(BASELINES)}; empty: none.",
     )
     seeds: int = option(5, "Networks trained.", low=2)
+    scores: bool = option(
+        True, "Train what the scores of DD-Ranking need besides, see experiments.lab.fair."
+    )
+    expert_epochs: int = option(
+        3, "Epochs of the network that labels random images beside soft labels.", low=1
+    )
+    whole_epochs: int = option(
+        0, "Epochs on the whole training set, which HLR and LRS need; 0: none.", low=0
+    )
+    whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
 
 
 class TestedDataset(DatasetRecord):
@@ -86,6 +112,9 @@ class Summary(Origin):
     """The contents of `summary.json`."""
 
     accuracy: dict[str, Spread]  # by the names of `accuracy.TRAINED_ON`
+    scores: NotRequired[fair.Scores]
+    labels: NotRequired[str]
+    network: NotRequired[dict[str, Any]]
     protocol: ProtocolRecord
     dataset: TestedDataset
     artefact: ArtefactRecord
@@ -107,6 +136,8 @@ def run(config: Config) -> Summary:
         summary = _evaluate(config, named, workdir)
     title = f"Test accuracy on {summary['dataset']['name']}, protocol {config.protocol}"
     print_accuracies(summary["accuracy"], title)
+    if text := fair.spelt_scores(summary["scores"]):
+        print(text)
     print(f"{duration(summary['seconds'])}. summary.json and grid.png lie in {workdir}")
     return summary
 
@@ -114,11 +145,12 @@ def run(config: Config) -> Summary:
 def _evaluate(config: Config, named: Named, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     artefact = named.artefact
-    baselines = parse_baselines(config.baselines)
+    baselines = parse_baselines(config.baselines, least=0)
     loaded = load_data_of(named, config.dataset, config.data_dir)
-    model = _model(config, artefact, loaded)
-    protocol = PROTOCOLS.get(config.protocol, artefact.protocol)
-    accuracy = _accuracies(config, baselines, artefact, loaded, model, protocol)
+    protocol = chosen_protocol(config.protocol, artefact)
+    batch_of("the artefact", artefact, protocol, config.labels)
+    network, model = _model(config, artefact, loaded)
+    accuracy, scores = _accuracies(config, baselines, artefact, loaded, model, protocol)
     num, k = artefact.distilled.images.shape[0], loaded.num_classes
     image_grid(
         workdir / "grid.png",
@@ -129,6 +161,9 @@ def _evaluate(config: Config, named: Named, workdir: pathlib.Path) -> Summary:
     same = loaded.fingerprint == artefact.dataset["fingerprint"]
     summary: Summary = {
         "accuracy": accuracy,
+        "scores": scores,
+        "labels": config.labels,
+        "network": network,
         "protocol": describe_protocol(config.protocol, protocol),
         "dataset": {**describe_dataset(loaded), "same_as_distilled": same},
         "artefact": {
@@ -144,12 +179,19 @@ def _evaluate(config: Config, named: Named, workdir: pathlib.Path) -> Summary:
     return write_summary(workdir, Summary, summary)
 
 
-def _model(config: Config, artefact: io.Artefact, loaded: data.Dataset) -> Model:
-    name, _ = config.chosen("model")
+def _model(
+    config: Config, artefact: io.Artefact, loaded: data.Dataset
+) -> tuple[dict[str, Any], Model]:
+    """Returns the network's settings, and the network.
+
+    `own` is that of the protocol, where it brings one, else the artefact's.
+    """
+    name, group = config.chosen("model")
     if name != OWN:
-        return model_of(config, loaded.image_shape, loaded.num_classes)
-    network = own_network("the artefact", artefact, "model")
-    return sized_model(network, loaded, "model")[0]
+        model = model_of(config, loaded.image_shape, loaded.num_classes)
+        return Network(name, name, group).described(), model
+    network = chosen_network(config.protocol, "the artefact", artefact, "model")
+    return network.described(), sized_model(network, loaded, "model")[0]
 
 
 def _accuracies(
@@ -159,22 +201,29 @@ def _accuracies(
     loaded: data.Dataset,
     model: Model,
     protocol: EvaluationProtocol,
-) -> dict[str, Spread]:
-    """Returns the test accuracy of the set and of each baseline."""
-    test, train = (
-        data.on_device(split, artefact.transform, loaded.num_classes)
-        for split in (loaded.test, loaded.train)
-    )
+) -> tuple[dict[str, Spread], fair.Scores]:
+    """Returns the test accuracies of the set and of real images, and the scores."""
+    k, transform = loaded.num_classes, artefact.transform
+    test, train = (data.on_device(s, transform, k) for s in (loaded.test, loaded.train))
     ipc = stored_ipc(artefact)
-    return compare_accuracies(
+    problem = fair.Problem(
         fresh_key(config.seed),
+        expert(config.seed),
         config.seeds,
         model,
-        artefact.distilled,
-        select_baselines(baselines, loaded.train, train, ipc, config.seeds),
-        test,
         protocol,
+        artefact.distilled,
+        artefact.targets,
+        config.labels,
+        select_baselines(baselines, loaded.train, train, ipc, config.seeds),
+        train,
+        test,
+        validation_images(protocol, loaded.train, transform, k),
     )
+    wanted = fair.Wanted(
+        config.scores, config.whole_epochs, config.whole_seeds, config.expert_epochs
+    )
+    return fair.measure_fairly(problem, wanted)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -40,7 +40,6 @@ from distilljax.analysis import leave_one_out
 from distilljax.analysis.leave_one_out import LeaveOneOut
 from distilljax.analysis.statistics import spread, spread_interval
 from distilljax.config import FieldError, option
-from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.training.evaluation import PROTOCOLS
@@ -55,6 +54,7 @@ from experiments.lab.kept import digest, write_arrays
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
 from experiments.lab.progress import duration
+from experiments.lab.protocols import batch_of
 from experiments.lab.records import write_summary
 from experiments.lab.sets import Named, displayable, load_artefacts, transform_digest
 from experiments.lab.terminal import new_table, show_table
@@ -70,6 +70,7 @@ class Config(
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
+    options.LabelsOption,
 ):
     """Options of the experiment."""
 
@@ -119,6 +120,7 @@ def run(config: Config) -> Summary:
 def _prepare(config: Config, named: Named) -> Problem:
     artefact = named.artefact
     loaded = load_data_of(named, config.dataset, config.data_dir)
+    batch = batch_of("the set", artefact, PROTOCOLS[PROTOCOL], config.labels, selects=None)
     network = own_network("the set", artefact)
     model, _ = sized_model(network, loaded)
     labels = loaded.test.labels
@@ -132,13 +134,13 @@ def _prepare(config: Config, named: Named) -> Problem:
         loaded,
         model,
         network.described(),
-        distilled_set.as_batch(artefact.distilled),
+        batch,
         data.on_device(split, artefact.transform, loaded.num_classes),
         positions,
         jax.random.split(fresh_key(config.seed), config.seeds),
         digest(
             [loaded.fingerprint, transform_digest(artefact.transform)],
-            artefact.distilled,
+            (batch.images, batch.labels) if config.labels == "hard" else artefact.distilled,
         ),
     )
 

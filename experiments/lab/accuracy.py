@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from distilljax.analysis.statistics import Spread, spread
-from distilljax.core import distilled as distilled_set
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import (
@@ -18,6 +17,8 @@ from distilljax.types import (
     Model,
     RealSet,
 )
+from experiments.lab.options import Labels
+from experiments.lab.protocols import real_labels
 from experiments.lab.sets import repeated
 from experiments.lab.terminal import new_table, show_table
 
@@ -31,6 +32,7 @@ def measure_accuracies(
     protocol: EvaluationProtocol,
     *,
     learning_rate: Array | float = 0.01,
+    validation: RealSet | None = None,
 ) -> Spread:
     """Returns the test accuracy of fresh networks.
 
@@ -42,10 +44,11 @@ def measure_accuracies(
       test: what to test on.
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
+      validation: held-out images, where the protocol looks at some.
     """
     rate = jnp.asarray(learning_rate, jnp.float32)
     keys = jax.random.split(key, seeds)
-    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate))
+    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate, validation))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -56,6 +59,7 @@ def _fresh_accuracy(
     train_on: Batch | RealSet,
     test: RealSet,
     rate: Array,
+    validation: RealSet | None,
 ) -> Array:
     """Compiled once for all sets of one shape."""
     return evaluation.fresh_accuracy(
@@ -66,6 +70,7 @@ def _fresh_accuracy(
         protocol,
         learning_rate=rate,
         stacked=isinstance(train_on, Batch),
+        validation=validation,
     )
 
 
@@ -77,6 +82,10 @@ def compare_accuracies(
     baselines: Mapping[str, Batch],
     test: RealSet,
     protocol: EvaluationProtocol,
+    *,
+    targets: Array | None = None,
+    labels: Labels = "own",
+    validation: RealSet | None = None,
 ) -> dict[str, Spread]:
     """Returns the accuracies of `distilled` and of each baseline, sets of real images.
 
@@ -85,15 +94,29 @@ def compare_accuracies(
       seeds: number of networks.
       model: the network.
       distilled: the set, decoded.
-      baselines: name -> stacked sets, one for each network, see `random_subsets`.
+      baselines: name -> stacked sets, one for each network, see `random_subsets`; their
+        labels are distributions.
       test: what to test on.
       protocol: how to train.
+      targets: learned real-valued labels of `distilled`, where it has some.
+      labels: of `distilled`: its own, or hard ones.
+      validation: held-out images, where the protocol looks at some.
     """
-    sets = {"distilled": repeated(distilled_set.as_batch(distilled), seeds), **baselines}
+    own = evaluation.as_batch(distilled, protocol, targets=targets, labels=labels)
+    sets = {"distilled": repeated(own, seeds)}
+    for name, real in baselines.items():
+        sets[name] = real._replace(labels=real_labels(real.labels, protocol))
     rate = jnp.exp(distilled.log_lr)
     return {
         name: measure_accuracies(
-            key, seeds, model, stack, test, protocol, learning_rate=rate
+            key,
+            seeds,
+            model,
+            stack,
+            test,
+            protocol,
+            learning_rate=rate,
+            validation=validation,
         )
         for name, stack in sets.items()
     }
@@ -101,7 +124,11 @@ def compare_accuracies(
 
 TRAINED_ON = {
     "distilled": "the distilled set",
+    "distilled_hard": "the distilled set, hard labels",
+    "distilled_plain": "the distilled set, no augmentation",
     "random": "as many random real images",
+    "random_expert": "as many random, labels of an expert",
+    "random_plain": "as many random, no augmentation",
     "herding": "as many by herding",
     "k_centre": "as many by k-centre",
     "whole": "the whole training set",

@@ -14,14 +14,14 @@ RANDOM = "random"
 BASELINES = (RANDOM, *coresets.CORESETS)
 
 
-def parse_baselines(text: str, field: str = "baselines") -> list[str]:
-    """Returns the names in a list with commas.
+def parse_baselines(text: str, field: str = "baselines", *, least: int = 1) -> list[str]:
+    """Returns the names in a list with commas, at least `least`.
 
     Raises:
       FieldError: of the option `field`: a name that is not of `BASELINES`, or comes
-        twice, or none at all.
+        twice, or too few.
     """
-    return parse_choices(text, field, BASELINES, "baseline")
+    return parse_choices(text, field, BASELINES, "baseline", least=least)
 
 
 def select_baselines(

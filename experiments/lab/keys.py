@@ -8,6 +8,7 @@ fold small numbers into one root share random numbers; each purpose has a root h
 | `key(seed)` | the outer loop of a distillation (`loop.run`), and expert trajectories |
 | `distillation(seed)` | the start of a distilled set, and its final test |
 | `fresh_key(seed)` | networks of every experiment on finished sets |
+| `expert(seed)` | the one network that labels random real images |
 | `probes(seed, name)` | the random probes of a measurement, the same along a curve |
 | `subset_seed(number)` | random real images beside network `number` |
 """
@@ -41,6 +42,11 @@ def distillation(seed: int) -> Key:
     Apart from those that `loop.run` splits off `key(seed)`.
     """
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), 1 << 20))
+
+
+def expert(seed: int) -> Key:
+    """Returns the key of the network whose labels random real images are compared under."""
+    return jax.random.fold_in(jax.random.key(seed), _number("labels of an expert"))
 
 
 def probes(seed: int, name: str) -> Key:

@@ -10,8 +10,23 @@ from typing import Literal
 
 from distilljax.config import Config, FieldError, option
 
-ProtocolName = Literal["study", "dc", "dsa", "mtt"]
+# The names of `training.protocols.PROTOCOLS`; a type cannot be computed from them.
+ProtocolName = Literal[
+    "study",
+    "dc",
+    "dsa",
+    "mtt",
+    "rat",
+    "frepo",
+    "frepo_ipc1",
+    "rcig",
+    "rcig_ipc1",
+    "rfad",
+    "rfad_ipc1",
+]
 OWN = "own"  # the protocol, or the network, that an artefact was made for
+ProtocolOrOwn = Literal["own", ProtocolName]
+Labels = Literal["own", "hard"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +58,15 @@ class ArtefactsOption(Config):
     """Several distilled sets."""
 
     artefacts: str = option("", "Distilled sets (.npz) of the same data, with commas.")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsOption(Config):
+    """Labels of distilled sets."""
+
+    labels: Labels = option(
+        "own", "Labels of the sets: their own, or hard, the most likely class of each."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

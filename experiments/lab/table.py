@@ -27,8 +27,15 @@ from distilljax.core import sampling
 from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.lab.kept import Lines, digest
-from experiments.lab.networks import own_network
+from experiments.lab.options import Labels
 from experiments.lab.progress import Cell, CellProgress
+from experiments.lab.protocols import (
+    batch_of,
+    chosen_network,
+    chosen_protocol,
+    real_labels,
+    validation_images,
+)
 from experiments.lab.records import RowRecord
 from experiments.lab.sets import (
     Named,
@@ -108,6 +115,7 @@ class Row(NamedTuple):
     artefact: io.Artefact  # the set, or the one that the random images stand beside
     identity: str  # SHA-256 of all this, without the label
     about: RowRecord  # for `summary.json`
+    validation: RealSet | None = None  # held-out images, where the protocol looks at some
 
 
 def make_rows(
@@ -117,6 +125,7 @@ def make_rows(
     seeds: int,
     *,
     own: bool,
+    labels: Labels = "own",
 ) -> list[Row]:
     """Returns the artefacts, then a row of random real images for each kind they need.
 
@@ -128,17 +137,20 @@ def make_rows(
       loaded: the data, see `load_data_of`.
       protocol: a key of `PROTOCOLS`; else each artefact's own.
       seeds: number of networks, each with random images of its own.
-      own: whether each artefact's own network is trained on its row and on the random one.
+      own: whether each artefact's own network, or that of the protocol, is trained on its
+        row and on the random one.
+      labels: of the artefacts: their own, or hard ones.
 
     Raises:
-      FieldError: there is no such network.
+      FieldError: there is no such network; the loss cannot read the labels.
     """
     first = next(iter(artefacts.values())).artefact
     real = data.on_device(loaded.test, first.transform, loaded.num_classes)
     distilled: list[Row] = []
     random: dict[str, Row] = {}
     for label, (path, artefact) in artefacts.items():
-        trained = evaluation.PROTOCOLS.get(protocol, artefact.protocol)
+        trained = chosen_protocol(protocol, artefact)
+        batch = batch_of(label, artefact, trained, labels)
         rate = jnp.exp(artefact.distilled.log_lr)
         ipc = stored_ipc(artefact)
         needs: dict[str, Any] = {
@@ -147,7 +159,7 @@ def make_rows(
             "learning_rate": float(rate) if trained.lr is None else None,
             "transform": transform_digest(artefact.transform),
             "data": loaded.fingerprint,
-            "own": own_network(label, artefact).described() if own else None,
+            "own": (chosen_network(protocol, label, artefact).described() if own else None),
             "seeds": seeds,
         }
         about: RowRecord = {
@@ -161,26 +173,39 @@ def make_rows(
         }
         row = Row(
             label,
-            repeated(distilled_set.as_batch(artefact.distilled), seeds),
+            repeated(batch, seeds),
             real._replace(transform=artefact.transform),
             trained,
             rate,
             artefact,
-            digest(needs, artefact.distilled),
+            digest(needs, _labelled(artefact, labels)),
             about,
+            validation_images(
+                trained, loaded.train, artefact.transform, loaded.num_classes
+            ),
         )
         distilled.append(row)
         if (kind := digest(needs)) not in random:
             name = f"random, {ipc} per class"
             if any(name == other.label for other in random.values()):
                 name += f", as for {label}"
+            real_sets = random_subsets(loaded.train, ipc, seeds, artefact.transform)
             random[kind] = row._replace(
                 label=name,
-                sets=random_subsets(loaded.train, ipc, seeds, artefact.transform),
+                sets=real_sets._replace(labels=real_labels(real_sets.labels, trained)),
                 identity=kind,
                 about=_of_random(about),
             )
     return [*distilled, *random.values()]
+
+
+def _labelled(artefact: io.Artefact, labels: Labels) -> tuple[Array, ...]:
+    """Returns the arrays of a set that tell it from others under these labels."""
+    if labels == "hard":
+        hard = distilled_set.hard_labels(artefact.distilled)
+        return artefact.distilled.images, hard, artefact.distilled.log_lr
+    targets = () if artefact.targets is None else (artefact.targets,)
+    return (*artefact.distilled, *targets)
 
 
 def _of_random(about: RowRecord) -> RowRecord:
@@ -233,7 +258,13 @@ class CellTrainer:
             chosen = np.arange(first, first + self._size) % num
             sets = training.sets(chosen)
             row = training.row
-            given = (self._keys[chosen], sets, row.test, row.learning_rate)
+            given = (
+                self._keys[chosen],
+                sets,
+                row.test,
+                row.learning_rate,
+                row.validation,
+            )
             program = self._program(training, given)
             began = time.perf_counter()
             new = min(self._size, num - first)
@@ -254,7 +285,13 @@ class CellTrainer:
                 flush=True,
             )
 
-            def compute(keys: Key, sets: Batch, test: RealSet, rate: Array) -> Array:
+            def compute(
+                keys: Key,
+                sets: Batch,
+                test: RealSet,
+                rate: Array,
+                validation: RealSet | None,
+            ) -> Array:
                 return evaluation.fresh_accuracy(
                     keys,
                     training.model,
@@ -264,6 +301,7 @@ class CellTrainer:
                     learning_rate=rate,
                     stacked=True,
                     together=self._size,
+                    validation=validation,
                 )
 
             self._programs[which] = jax.jit(compute).lower(*given).compile()

@@ -40,7 +40,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +59,12 @@ from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key, subset_seed
 from experiments.lab.networks import (
     ARCHITECTURES,
-    own_network,
     parse_architectures,
     scaled_network,
     sized_model,
 )
 from experiments.lab.progress import duration
+from experiments.lab.protocols import chosen_network, real_labels
 from experiments.lab.records import write_summary
 from experiments.lab.sets import Named, load_artefacts, stored_ipc
 from experiments.lab.table import (
@@ -89,6 +89,7 @@ class Config(
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
+    options.LabelsOption,
     options.ArtefactsOption,
 ):
     """Options of the experiment."""
@@ -102,7 +103,7 @@ class Config(
     width_scale: float = option(
         1.0, "Width multiplier of every network but `own`; below 1 for a CPU.", above=0
     )
-    protocol: Literal["own", "study", "dc", "dsa", "mtt"] = option(
+    protocol: options.ProtocolOrOwn = option(
         "study", "Training of the networks; own: as each set was made for."
     )
     seeds: int = option(5, "Networks trained in each cell.", low=2)
@@ -201,6 +202,7 @@ def mixed_sets(row: Row, added: int, train: data.Split, networks: np.ndarray) ->
         images = drawn.images.reshape(k, own + added, *drawn.images.shape[1:])[:, own:]
         real.append(transform(jnp.asarray(images.reshape(-1, *images.shape[2:]))))
     one_hot = jax.nn.one_hot(jnp.repeat(jnp.arange(k), added), k)
+    one_hot = real_labels(one_hot, row.protocol)
     labels = jnp.broadcast_to(one_hot, (len(real), *one_hot.shape))
     return Batch(
         jnp.concatenate([sets.images, jnp.stack(real)], axis=1),
@@ -240,14 +242,19 @@ def _run(
         reason = f"the smallest class has {smallest} training images; add at most {most}"
         raise FieldError("real_per_class", config.real_per_class, reason)
     rows = make_rows(
-        artefacts, loaded, config.protocol, config.seeds, own=name == options.OWN
+        artefacts,
+        loaded,
+        config.protocol,
+        config.seeds,
+        own=name == options.OWN,
+        labels=config.labels,
     )
     models: dict[str, tuple[Model, int]] = {}
     wanted, weights = [], {}
     for added in numbers:
         for row in rows:
             network = (
-                own_network(row.label, row.artefact, "model")
+                chosen_network(config.protocol, row.label, row.artefact, "model")
                 if name == options.OWN
                 else scaled_network(name, config.width_scale)
             )

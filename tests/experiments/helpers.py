@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import jax.numpy as jnp
+import numpy as np
 
 from distilljax import data, io
 from distilljax.core import distilled as distilled_set
@@ -68,3 +69,12 @@ def damage(how: str, path: pathlib.Path, other: pathlib.Path) -> None:
         assert found is not None
         digit = found.end() - 1
         path.write_bytes(held[:digit] + bytes([held[digit] ^ 1]) + held[digit + 1 :])
+
+
+def write_learned(path, source, **changes):
+    """Writes a set with learned real-valued labels, and a short protocol to read them."""
+    squared = EvaluationProtocol(steps=3, lr=0.01, loss="squared_error")
+    targets = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    targets += 3 * np.eye(3, dtype=np.float32).repeat(2, axis=0)
+    changes = {"targets": targets, "protocol": squared} | changes
+    return write(path, source, ipc=2, **changes)

@@ -24,7 +24,7 @@ from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import random_subsets
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
-from tests.experiments.helpers import write
+from tests.experiments.helpers import write, write_learned
 
 ROWS = ["subset", "two", "random, 2 per class"]
 SEEDS, LR = 3, 0.05  # of `by_hand`
@@ -543,3 +543,30 @@ def test_sets_that_cannot_share_pools_are_refused(artefacts, dataset, tmp_path):
     # With a network of its own they can; no more than that is asked here.
     chosen = config(tmp_path / "run", [artefacts[0], path], "--model=mlp")
     assert agreement_options.choose(chosen).network.name == "mlp"
+
+
+def test_learned_targets_and_a_network_centred_at_its_start(dataset, tmp_path, drawn):
+    """Networks are trained and asked as the protocol has it, by the library alone."""
+    protocol = evaluation.EvaluationProtocol(
+        steps=4, lr=0.01, loss="mean_squared_error", label_scale=2.0, centre=True
+    )
+    learned = write_learned(tmp_path / "learned.npz", dataset, protocol=protocol)
+    agreement_run.run(config(tmp_path / "run", [learned]))
+    made = io.load(learned)
+    loaded = data.load(str(dataset))
+    test = data.on_device(agreement_run._capped(loaded.test, 47), made.transform, 3)
+    key = jax.random.split(fresh_key(0), 3)[0]
+    batch = evaluation.as_batch(made.distilled, protocol, targets=made.targets)
+    network = evaluation.network(MODEL, protocol)
+    found = kept(tmp_path / "run")[agreement_train.row_name("learned")]
+    for number in range(SEEDS):
+        one = jax.random.fold_in(key, number)
+        params = evaluation.train(one, MODEL, batch, protocol)
+        logits = evaluation.predict(network.apply, params, test)
+        np.testing.assert_array_equal(found[number], logits.argmax(axis=1))
+
+
+def test_a_protocol_with_another_network_is_refused(artefacts, tmp_path):
+    with pytest.raises(InputError, match=r"protocol='rcig': brings a network that is not"):
+        agreement_run.run(config(tmp_path / "run", artefacts, "--protocol=rcig"))
+    assert not (tmp_path / "run").exists()

@@ -59,7 +59,7 @@ def trained(monkeypatch):
     asked = []
 
     def fake(*_):
-        return lambda key, batch, test: asked.append(batch) or 0.25
+        return lambda key, batch, *_: asked.append(batch) or 0.25
 
     monkeypatch.setattr(coresets_run, "_training", fake)
     return asked
@@ -169,7 +169,7 @@ def test_damaged_cells_are_computed_again(
 
     def fake(*_):
         """Made-up accuracies that differ from cell to cell and network to network."""
-        return lambda key, batch, test: (
+        return lambda key, batch, *_: (
             asked.append(batch)
             or float(jnp.abs(batch.images).mean() + jax.random.uniform(key))
         )

@@ -61,6 +61,21 @@ def test_a_variant_of_another_method_is_refused():
         parse("--preset=dsa_cifar10_ipc1", "--method=tm")
 
 
+def test_a_preset_brings_the_protocol_that_scores_its_set():
+    scored = {
+        name: preset.experiment["protocol"]
+        for presets in distill_presets.BY_METHOD.values()
+        for name, preset in presets.items()
+        if not name.startswith("cifar10")
+    }
+    starts = {name.partition("_")[0]: protocol for name, protocol in scored.items()}
+    assert starts.items() >= {"rat": "rat", "dsa": "dsa", "datm": "mtt"}.items()
+    for method, protocol in (("gm", "dc"), ("dm", "dsa"), ("tm", "mtt")):
+        given = parse("--preset=cifar10_ipc10", f"--method={method}")
+        assert given.protocol == protocol
+    assert parse("--preset=rat_cifar10_ipc1", "--protocol=study").protocol == "study"
+
+
 def test_names_are_listed():
     assert set(distill_presets.NAMES) == set(distill_presets.PRESETS)
     assert "cifar10_ipc10" in launch.help_text(

@@ -10,16 +10,21 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from distilljax import io, launch
+from distilljax import data, io, launch
 from distilljax.config import FieldError
 from distilljax.io import records
 from distilljax.methods import METHODS
+from distilljax.models import mlp
+from distilljax.training import evaluation
+from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import InputError
 from experiments.distill import run as distill_run
 from experiments.evaluate import run as evaluate
+from experiments.lab import keys
 from experiments.lab.workdir import open_workdir
 from tests.experiments.conftest import MLP
 from tests.experiments.helpers import DAMAGE, damage
@@ -83,6 +88,44 @@ def test_leaves_everything_a_person_needs(finished):
     history = records.read(workdir / "metrics.jsonl")
     assert [record["step"] for record in history] == list(range(1, 13))
     assert [r["step"] for r in history if "score" in r] == [5, 10, 12]
+
+
+def test_scores_of_dd_ranking_are_in_the_summary(finished):
+    mean = {name: row["mean"] for name, row in finished[1]["accuracy"].items()}
+    scores = finished[1]["scores"]
+    assert scores["ior"] == pytest.approx(mean["distilled"] - mean["random"])
+    assert scores["hlr"] == pytest.approx(mean["whole"] - mean["distilled"])
+    assert 0 < scores["lrs"] < 100
+
+
+@pytest.mark.parametrize("name", ["squared", "looking"])
+def test_a_set_is_scored_by_its_protocol(dataset, tmp_path, monkeypatch, name):
+    """Squared errors and looks at held-out images, without any baseline."""
+    short = {
+        "squared": EvaluationProtocol(steps=3, loss="squared_error", augment="flip"),
+        "looking": EvaluationProtocol(steps=4, check_every=2, patience=2),
+    }[name]
+    monkeypatch.setitem(PROTOCOLS, "rfad", short)
+    more = ["--protocol=rfad", "--baselines=", "--whole_epochs=0", *BPTT]
+    workdir = tmp_path / "run"
+    summary = distill_run.run(config(dataset, workdir, *more))
+    extra = ["distilled_plain"] if name == "squared" else []
+    assert list(summary["accuracy"]) == ["distilled", *extra]
+    assert summary["scores"] == {"weight": 0.5}
+    made = io.load(workdir / "distilled.npz")
+    loaded = data.load(str(dataset))
+    rest, _ = data.hold_out(loaded.train, 5, 0)
+    looked = data.on_device(data.subset(rest, 3, 0), made.transform, 3)
+    expected = evaluation.fresh_accuracy(
+        jax.random.split(keys.distillation(0)[1], 3),
+        mlp.make(mlp.Config(width=16, depth=1), (8, 8, 1), 3),
+        evaluation.as_batch(made.distilled, short),
+        data.on_device(loaded.test, made.transform, 3),
+        short,
+        validation=looked if name == "looking" else None,
+    )
+    found = summary["accuracy"]["distilled"]["values"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_the_artefact_describes_itself(finished, dataset):

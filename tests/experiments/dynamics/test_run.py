@@ -16,6 +16,7 @@ from experiments.dynamics import run as dynamics_run
 from experiments.dynamics.record import Summary
 from experiments.lab.records import checked
 from tests.experiments.conftest import MLP
+from tests.experiments.helpers import write_learned
 from tests.experiments.lab.damage import DAMAGES, mended_line
 
 PROBES = "accuracy@4,hessian_trace,ntk"
@@ -285,3 +286,14 @@ def test_measurements_of_a_set_that_changed_are_made_again(
     ours, theirs = (s["curves"]["accuracy.accuracy"] for s in (again, two_runs[1]))
     assert ours["train"] == theirs["train"]
     assert ours["made"] != theirs["made"]
+
+
+def test_learned_targets_are_read_as_hard_labels_on_request(dataset, tmp_path):
+    learned = write_learned(tmp_path / "learned.npz", dataset)
+    with pytest.raises(InputError, match=r"cross-entropy cannot read them; give --labels="):
+        dynamics_run.run(options(learned, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    summary = dynamics_run.run(options(learned, tmp_path / "run", "--labels=hard"))
+    plain = write_learned(tmp_path / "plain" / "learned.npz", dataset, targets=None)
+    again = dynamics_run.run(options(plain, tmp_path / "plain" / "run"))
+    assert summary["sets"]["learned"] == again["sets"]["learned"] | {"path": str(learned)}

@@ -11,11 +11,11 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.models import mlp
 from distilljax.training import evaluation
-from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
+from distilljax.training.evaluation import NETWORKS, PROTOCOLS, EvaluationProtocol
 from distilljax.types import InputError
 from experiments.evaluate import run as evaluate
 from experiments.lab.keys import fresh_key
-from tests.experiments.helpers import write
+from tests.experiments.helpers import write, write_learned
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,13 @@ def trained(monkeypatch):
     """(model, sets, protocol) of the networks that a run trains; none is trained."""
     asked = []
 
-    def fake(key, seeds, model, distilled, baselines, test, protocol):
-        asked.append((model, baselines, protocol))
-        cell = {"mean": 0.5, "std": 0.1, "seeds": seeds, "values": [0.5] * seeds}
-        return dict.fromkeys(("distilled", *baselines), cell)
+    def fake(problem, wanted):
+        asked.append((problem.model, problem.baselines, problem.protocol))
+        num = problem.seeds
+        cell = {"mean": 0.5, "std": 0.1, "seeds": num, "values": [0.5] * num}
+        return dict.fromkeys(("distilled", *problem.baselines), cell), {"weight": 0.5}
 
-    monkeypatch.setattr(evaluate, "compare_accuracies", fake)
+    monkeypatch.setattr(evaluate.fair, "measure_fairly", fake)
     return asked
 
 
@@ -62,6 +63,9 @@ def test_everything_is_in_the_summary(finished, artefact):
         assert row["seeds"] == 3 == len(row["values"])
         assert row["mean"] == pytest.approx(np.mean(row["values"]))
         assert row["std"] == pytest.approx(np.std(row["values"], ddof=1))
+    mean = {name: row["mean"] for name, row in summary["accuracy"].items()}
+    gain = mean["distilled"] - mean["random"]
+    assert summary["scores"] == {"weight": 0.5, "ior": pytest.approx(gain)}
     assert summary["dataset"]["same_as_distilled"] is True
     assert summary["dataset"]["num_classes"] == 3
     assert summary["protocol"] == {"name": "own", **io.load(artefact).protocol.to_dict()}
@@ -91,6 +95,61 @@ def test_every_protocol(artefact, tmp_path, trained, name):
     ((_, _, protocol),) = trained
     assert protocol == PROTOCOLS.get(name, EvaluationProtocol(steps=4, lr=None))
     assert summary["protocol"] == {"name": name, **protocol.to_dict()}
+
+
+@pytest.fixture(scope="module")
+def learned(dataset, tmp_path_factory):
+    return write_learned(tmp_path_factory.mktemp("sets") / "learned.npz", dataset)
+
+
+def test_learned_targets_and_all_that_they_are_compared_with(learned, tmp_path):
+    more = ["--seeds=2", "--whole_epochs=1", "--whole_seeds=2", "--expert_epochs=1"]
+    summary = evaluate.run(config(learned, tmp_path / "run", *more))
+    names = ["distilled", "random", "distilled_hard", "random_expert", "whole"]
+    assert list(summary["accuracy"]) == names
+    assert {"ior", "hlr", "lrs", "expert"} <= summary["scores"].keys()
+    held = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert held["scores"] == summary["scores"]
+
+
+def test_targets_that_a_loss_cannot_read(learned, tmp_path, trained):
+    for name in ("study", "dc", "rat"):
+        with pytest.raises(InputError, match=r"labels='own': .* give --labels=hard, or"):
+            evaluate.run(config(learned, tmp_path / "run", f"--protocol={name}"))
+    assert not trained
+    assert not (tmp_path / "run").exists()
+    more = ["--protocol=study", "--labels=hard"]
+    assert evaluate.run(config(learned, tmp_path / "run", *more))["labels"] == "hard"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_protocol_brings_its_network(artefact, tmp_path, trained, name):
+    summary = evaluate.run(config(artefact, tmp_path / "run", f"--protocol={name}"))
+    assert summary["network"].items() >= {"model": "convnet", **NETWORKS[name]}.items()
+    more = [f"--protocol={name}", "--model=mlp", "--mlp.width=5"]
+    summary = evaluate.run(config(artefact, tmp_path / "mlp", *more))
+    assert (summary["network"]["model"], summary["network"]["width"]) == ("mlp", 5)
+
+
+def test_images_that_a_protocol_looks_at_are_training_images(artefact, tmp_path):
+    """Four of each class, a tenth; the protocol's network is the one asked for."""
+    own = EvaluationProtocol(steps=4, lr=0.05, check_every=2, patience=2)
+    made = io.load(artefact)
+    io.save(tmp_path / "a.npz", made._replace(protocol=own))
+    more = ["--seeds=2", "--baselines="]
+    summary = evaluate.run(config(tmp_path / "a.npz", tmp_path / "run", *more))
+    loaded = data.load(made.dataset["name"])
+    chosen = data.subset(loaded.train, 4, 0)
+    expected = evaluation.fresh_accuracy(
+        jax.random.split(fresh_key(0), 2),
+        mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3),
+        distilled_set.as_batch(made.distilled),
+        data.on_device(loaded.test, made.transform, 3),
+        own,
+        validation=data.on_device(chosen, made.transform, 3),
+    )
+    found = summary["accuracy"]["distilled"]["values"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_another_network_is_trained(artefact, tmp_path):
@@ -172,7 +231,6 @@ def test_an_artefact_whose_network_cannot_be_made(
         (["--dataset=embedded"], "choose the --dataset it was made of"),
         (["--dataset=absent.npz"], "absent.npz"),
         (["--baselines=best"], "unknown baseline 'best'; choose among random, herding"),
-        (["--baselines="], "name at least one baseline"),
     ],
 )
 def test_wrong_input_is_refused_and_leaves_nothing(

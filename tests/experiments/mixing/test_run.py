@@ -22,7 +22,7 @@ from experiments.lab.keys import fresh_key
 from experiments.lab.sets import load_artefacts, random_subsets
 from experiments.lab.table import CellTrainer, make_rows
 from experiments.mixing import run as mixing_run
-from tests.experiments.helpers import write
+from tests.experiments.helpers import write, write_learned
 
 RANDOM = "random, 2 per class"
 
@@ -284,3 +284,25 @@ def test_wrong_input_is_refused_and_leaves_nothing(artefact, tmp_path, fake, mor
         mixing_run.run(config(tmp_path / "run", artefact, *more))
     assert not fake
     assert not (tmp_path / "run").exists()
+
+
+def test_real_images_beside_learned_targets(dataset, tmp_path):
+    """Theirs are one-hot less 1/k, which is what a squared error reads."""
+    learned = write_learned(tmp_path / "learned.npz", dataset)
+    loaded, (row, random) = rows(learned)
+    targets = io.load(learned).targets
+    mixed = mixing_run.mixed_sets(row, 1, loaded.train, np.arange(2))
+    np.testing.assert_array_equal(mixed.labels[0, :6], targets)
+    np.testing.assert_allclose(mixed.labels[0, 6:], np.eye(3) - 1 / 3, atol=1e-6)
+    np.testing.assert_allclose(
+        random.sets.labels[0], (np.eye(3) - 1 / 3).repeat(2, axis=0), atol=1e-6
+    )
+
+
+def test_learned_targets_want_a_loss_that_reads_them(dataset, tmp_path):
+    learned = write_learned(tmp_path / "learned.npz", dataset)
+    with pytest.raises(InputError, match=r"labels of learned are .* --labels=hard, or"):
+        mixing_run.run(config(tmp_path / "run", learned, "--protocol=study"))
+    assert not (tmp_path / "run").exists()
+    summary = mixing_run.run(config(tmp_path / "run", learned, "--real_per_class=0,1"))
+    assert list(summary["accuracy"]) == ["learned", RANDOM]

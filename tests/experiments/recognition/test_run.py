@@ -26,7 +26,7 @@ from experiments.recognition import measures as recognition_measures
 from experiments.recognition import options as recognition_options
 from experiments.recognition import run as recognition_run
 from experiments.recognition.record import Summary
-from tests.experiments.helpers import write
+from tests.experiments.helpers import write, write_learned
 from tests.experiments.lab.damage import DAMAGES, mended_line
 
 RANDOM = "random, 2 per class"
@@ -445,3 +445,11 @@ def test_damaged_pieces_are_computed_again(
     assert before["training_loss"] == after["training_loss"]
     ours, theirs = (held(w, again, 0) for w in (tmp_path / "run", workdir))
     np.testing.assert_array_equal(ours["params"], theirs["params"])
+
+
+def test_learned_targets_are_shown_under_their_largest_class(dataset, tmp_path):
+    learned = write_learned(tmp_path / "learned.npz", dataset)
+    summary = recognition_run.run(config(tmp_path / "run", [learned]))
+    plain = write_learned(tmp_path / "plain" / "learned.npz", dataset, targets=None)
+    again = recognition_run.run(config(tmp_path / "plain" / "run", [plain]))
+    assert summary["recognition"] == again["recognition"]

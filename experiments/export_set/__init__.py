@@ -1,0 +1,1 @@
+"""An artefact, written for another program."""

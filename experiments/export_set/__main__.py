@@ -1,0 +1,5 @@
+"""The command `python -m experiments.export_set`."""
+
+from experiments.lab import start
+
+start.command("export_set")

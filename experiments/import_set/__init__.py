@@ -1,0 +1,1 @@
+"""A distilled set of another program, made an artefact."""

@@ -1,0 +1,81 @@
+"""Artefacts written for other programs by the command."""
+
+import numpy as np
+import pytest
+
+from distilljax import data, flags, io, launch
+from distilljax.io import foreign
+from distilljax.types import InputError
+from experiments.export_set import run as export_set
+from tests.experiments.helpers import write
+
+
+@pytest.fixture(scope="module")
+def artefact(dataset, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("sets") / "a" / "distilled.npz", dataset, ipc=2)
+
+
+def run(**said):
+    argv = [f"--{name}={value}" for name, value in said.items()]
+    return export_set.run(launch.parse(export_set.Config, argv))
+
+
+@pytest.mark.parametrize("layout", foreign.EXPORTS)
+def test_each_layout_comes_back(artefact, dataset, tmp_path, layout, capsys):
+    if layout in ("rat", "png"):
+        pytest.importorskip({"rat": "h5py", "png": "PIL"}[layout])
+    name = {"dc": "set.pt", "rat": "set.h5", "npz": "set.npz"}.get(layout, "set")
+    out = run(artefact=artefact, layout=layout, out=tmp_path / "new" / name)
+    assert out == tmp_path / "new" / name
+    held = io.load(artefact)
+    back = foreign.read(
+        out,
+        data.load(str(dataset)),
+        preprocess="normalise",
+        protocol="dc",
+        layout=layout,
+        labels="in_order" if layout == "rat" else None,
+        unchecked=True,
+    )
+    within = 0.5 / 255 / float(np.min(held.transform.std)) if layout == "png" else 0
+    np.testing.assert_allclose(
+        back.distilled.images, held.distilled.images, rtol=0, atol=1.01 * within
+    )
+    classes = np.argmax(back.distilled.label_logits, axis=1)
+    np.testing.assert_array_equal(classes, np.repeat(np.arange(3), 2))
+    said = capsys.readouterr().out
+    assert "normalise" in said
+    assert ("clipped to 0..255" in said) == (layout == "png")
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"artefact": ""}, "--artefact=: name a distilled set"),
+        ({"artefact": "absent.npz"}, "absent.npz: no such file"),
+        ({"layout": "zip"}, "--layout=zip: choose one of dc, mtt"),
+        ({"layout": ""}, "--layout=: choose one of"),
+        ({"out": ""}, "--out=: name a new file or folder"),
+    ],
+)
+def test_what_cannot_be_written(artefact, tmp_path, said, line):
+    out = tmp_path / "set.pt"
+    with pytest.raises(InputError) as caught:
+        run(**{"artefact": artefact, "layout": "dc", "out": out} | said)
+    assert line in flags.message(caught.value)
+    assert not out.exists()
+
+
+def test_a_file_is_not_overwritten(artefact, tmp_path):
+    (tmp_path / "set.pt").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        run(artefact=artefact, layout="dc", out=tmp_path / "set.pt")
+    assert (tmp_path / "set.pt").read_text() == "mine"
+
+
+def test_learned_labels_that_a_layout_cannot_hold(dataset, tmp_path):
+    targets = np.full((6, 3), 0.2, np.float32)
+    made = write(tmp_path / "a.npz", dataset, ipc=2, targets=targets)
+    with pytest.raises(InputError, match="labels are learned; choose mtt or npz"):
+        run(artefact=made, layout="dc", out=tmp_path / "set.pt")
+    assert run(artefact=made, layout="npz", out=tmp_path / "set.npz").exists()
