@@ -28,6 +28,7 @@ from experiments.lab import keys
 from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
+from experiments.lab.options import expand
 
 CHUNK = 500  # images whose logits the experts compute at a time
 
@@ -98,7 +99,7 @@ def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
 
 def _load_experts(config: Config, prepared: Prepared) -> _Experts:
     """Returns the epochs that the method, or the labels at the start, need."""
-    store = io.trajectories.open(str(config.experts_dir))
+    store = io.trajectories.open(expand(str(config.experts_dir)))
     store.check(identify_experts(config, prepared))
     group: Any = config.chosen("method")[1]
     matched = matches_experts(config)
@@ -199,7 +200,7 @@ def _classified_right(
 
 def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
     """Returns the set of an artefact, to be learned further."""
-    loaded, before = prepared.data, io.load(path)
+    loaded, before = prepared.data, io.load(expand(path))
     num, *shape = before.distilled.images.shape
     if before.class_names != loaded.class_names or tuple(shape) != loaded.image_shape:
         raise FieldError("init_from", path, "was made of other data")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, io
+from distilljax import data, io, memory
 from distilljax.config import FieldError
 from distilljax.types import (
     Array,
@@ -18,7 +18,7 @@ from distilljax.types import (
 )
 from experiments.lab.kept import digest
 from experiments.lab.keys import subset_seed
-from experiments.lab.options import parse_names
+from experiments.lab.options import parse_paths
 
 
 class Named(NamedTuple):
@@ -38,7 +38,7 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
       FieldError: of the option `field`: no path, or one that comes twice.
       InputError: a file that is no artefact; artefacts of different data.
     """
-    paths = parse_names(text, field)
+    paths = parse_paths(text, field)
     if not paths:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
@@ -65,9 +65,19 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
 
 
 def stored_ipc(artefact: io.Artefact) -> int:
-    """Returns the images a class whose storage the set takes; it may decode to more."""
+    """Returns the images a class whose storage the set takes; it may decode to more.
+
+    Raises:
+      InputError: the artefact names no such number.
+    """
     num, k = artefact.distilled.label_logits.shape
-    return int(artefact.config.get("ipc", num // k))
+    ipc = artefact.config.get("ipc", num // k)
+    if not isinstance(ipc, int) or isinstance(ipc, bool) or not 1 <= ipc <= num:
+        raise InputError(
+            f"a distilled set of {num} images names {str(ipc)[:20]!r} as its images per "
+            "class; it is damaged, or made by another program"
+        )
+    return ipc
 
 
 def displayable(transform: Transform, images: Array) -> np.ndarray:
@@ -105,6 +115,10 @@ def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform
     Returns:
       images f32[s, n, h, w, c], labels f32[s, n, k].
     """
+    size = seeds * ipc * len(np.unique(split.labels)) * split.images[0].size
+    memory.require(
+        4 * size, f"{seeds:,} networks with images of their own", "train fewer networks"
+    )
     drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
     k = int(split.labels.max()) + 1
     return Batch(

@@ -35,7 +35,9 @@ def run_kind(world, kind: str, seed: int, numbers: Iterable[int], *, show=False)
         rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
         what, trial = KINDS[kind](world, rng, number)
         after = snapshot(world.root, free)
-        changed = sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+        changed = sorted(
+            p for p in before.keys() | after.keys() if before.get(p) != after.get(p)
+        )
         changed = [p for p in changed if not p.endswith("operations.txt")]
         if changed and trial.verdict != "wrong":
             trial = Trial("wrong", f"a file outside the workdir has changed: {changed[0]}")
@@ -79,7 +81,10 @@ def main(argv: list[str] | None = None) -> int:
                 tallies.append(tally)
                 shown = "  ".join(f"{n} {name}" for name, n in tally.verdicts.items())
                 seconds = time.monotonic() - began
-                print(f"{kind:<10} {len(numbers)} tried  {shown}  ({seconds:.0f} s)", flush=True)
+                print(
+                    f"{kind:<10} {len(numbers)} tried  {shown}  ({seconds:.0f} s)",
+                    flush=True,
+                )
     finally:
         if options.keep:
             print(f"kept in {root}")

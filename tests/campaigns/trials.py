@@ -146,7 +146,9 @@ class Process:
             self._process.kill()
             self._process.join()
             code = -signal.SIGALRM
-        out, err = (p.read_text(errors="replace") if p.exists() else "" for p in self._files)
+        out, err = (
+            p.read_text(errors="replace") if p.exists() else "" for p in self._files
+        )
         return Ended(code, out, err, time.monotonic() - self._began)
 
 
@@ -231,7 +233,11 @@ def judge(
     last = (ended.err.strip().splitlines() or [""])[-1][:300]
     if ended.code == -signal.SIGALRM:
         return Trial("wrong", f"no end after {SECONDS:.0f} s")
-    for sign in ("Traceback (most recent call last)", "was never awaited", "Exception ignored"):
+    for sign in (
+        "Traceback (most recent call last)",
+        "was never awaited",
+        "Exception ignored",
+    ):
         if sign in both:
             return Trial("wrong", f"{sign}, exit code {ended.code}: {last}")
     if ended.code not in (0, 2, 130):
@@ -248,7 +254,9 @@ def judge(
     return Trial("right", last)
 
 
-def same_numbers(workdir: pathlib.Path, wanted: Mapping[str, Any]) -> Callable[[], str | None]:
+def same_numbers(
+    workdir: pathlib.Path, wanted: Mapping[str, Any]
+) -> Callable[[], str | None]:
     """Returns the check that a run found what the reference did."""
 
     def check() -> str | None:

@@ -209,7 +209,7 @@ COMMANDS = {
 
 
 class World:
-    """A folder with all inputs; results of undisturbed runs are made when first asked for."""
+    """A folder with all inputs; undisturbed runs are made when first asked for."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root.resolve()
@@ -260,7 +260,9 @@ class World:
     def argv(self, which: str, workdir: pathlib.Path, **changed: str) -> list[str]:
         """Returns the arguments of a command; `changed` are other values of flags."""
         command = COMMANDS[which]
-        given = [word for word in command.argv(self) if word.split("=")[0][2:] not in changed]
+        given = [
+            word for word in command.argv(self) if word.split("=")[0][2:] not in changed
+        ]
         own = workdir / "report.html" if command.place == "out" else workdir
         more = [f"--{name}={value}" for name, value in changed.items()]
         return [*given, *more, f"--{command.place}={own}"]

@@ -223,6 +223,8 @@ def trial(world: World, rng: np.random.Generator, number: int) -> tuple[str, Tri
         what = hostile(rng, source, path)
         ended = world.run(which, folder / "run", **{flag: str(path)})
         refuse = any(sign in what for sign in ("as U9", "as S9", "as c8", "as M8", "as O"))
-        refuse |= any(f"change {n}" in f"{what}." for n in ("0.", "7.", "8.")) and "." in what
+        refuse |= (
+            any(f"change {n}" in f"{what}." for n in ("0.", "7.", "8.")) and "." in what
+        )
         refuse |= "header" in what or "missing" in what
         return f"{which} --{flag}: {what}", judge(ended, must_refuse=refuse)

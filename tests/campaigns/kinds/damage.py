@@ -9,7 +9,14 @@ from tests.campaigns.trials import Trial, judge, place, same_numbers
 from tests.campaigns.world import COMMANDS, World
 
 HOW = ("truncate", "empty", "flip", "swap", "delete", "text", "line", "zeros")
-TEXTS = (b"garbage of another program", b"\xff\xfe\x00", b"{}", b"[]", b"[" * 100_000, b"NaN\n")
+TEXTS = (
+    b"garbage of another program",
+    b"\xff\xfe\x00",
+    b"{}",
+    b"[]",
+    b"[" * 100_000,
+    b"NaN\n",
+)
 
 
 def damage(rng: np.random.Generator, path: pathlib.Path, other: pathlib.Path | None) -> str:

@@ -4,12 +4,28 @@ import pathlib
 
 import numpy as np
 
-from tests.campaigns.kinds.artefacts import HEADERS, change_zip, member, raw_header, write_zip
+from tests.campaigns.kinds.artefacts import (
+    HEADERS,
+    change_zip,
+    member,
+    raw_header,
+    write_zip,
+)
 from tests.campaigns.trials import Trial, judge, place
 from tests.campaigns.world import World, data_arrays
 
 READERS = (("distill", "dataset"), ("coresets", "dataset"), ("mixing", "dataset"))
-NAMES = ("$x_1$", "[bold]red", "<b>x</b>", "\x1b[31mred", "a\nb", "é猫", "", " ", "x" * 3000)
+NAMES = (
+    "$x_1$",
+    "[bold]red",
+    "<b>x</b>",
+    "\x1b[31mred",
+    "a\nb",
+    "é猫",
+    "",
+    " ",
+    "x" * 3000,
+)
 TYPES = ("f4", "f8", "i4", "i8", "u2", "?", "c8", "U9", "S9", "M8[s]", "O", "V4")
 
 
