@@ -95,7 +95,7 @@ def _readable(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         except Mismatch:
             damaged += 1
         else:
-            yield line
+            yield dict(line or {})
     if damaged:
         text = f"{path} has {damaged} damaged lines; those steps are tried again"
         print(text, file=sys.stderr, flush=True)

@@ -109,16 +109,22 @@ def shared_transform(artefacts: Mapping[str, Named], field: str = "artefacts") -
     return made.transform
 
 
+def _require_memory(seeds: int, num_values: int) -> None:
+    memory.require(
+        4 * seeds * num_values,
+        f"{seeds:,} networks, each with images of its own,",
+        "train fewer",
+    )
+
+
 def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
     """Draws `seeds` independent sets of `ipc` real images a class, stacked.
 
     Returns:
       images f32[s, n, h, w, c], labels f32[s, n, k].
     """
-    size = seeds * ipc * len(np.unique(split.labels)) * split.images[0].size
-    memory.require(
-        4 * size, f"{seeds:,} networks with images of their own", "train fewer networks"
-    )
+    num_images = ipc * len(np.unique(split.labels))
+    _require_memory(seeds, num_images * split.images[0].size)
     drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
     k = int(split.labels.max()) + 1
     return Batch(
@@ -129,4 +135,5 @@ def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform
 
 def repeated(batch: Batch, seeds: int) -> Batch:
     """Repeats a set for each of `seeds` networks, in the shape of `random_subsets`."""
+    _require_memory(seeds, batch.images.size)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)

@@ -82,8 +82,9 @@ def guarded(experiment: Experiment) -> Experiment:
         return call
 
     names = ("title", "sets", "subjects", "networks", "notes", "facts")
+    changed: dict[str, Any] = {name: of(getattr(experiment, name)) for name in names}
     return experiment._replace(
-        **{name: of(getattr(experiment, name)) for name in names},
+        **changed,
         claims=tuple(one._replace(read=of(one.read)) for one in experiment.claims),
         contents=tuple((section, of(make)) for section, make in experiment.contents),
     )

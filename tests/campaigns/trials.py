@@ -22,7 +22,15 @@ from tests.campaigns import faults
 
 SECONDS = 300.0  # a run that takes longer hangs
 # What may differ between two runs that found the same.
-VOLATILE = ("seconds", "peak_memory_bytes", "environment", "path", "folder", "command")
+VOLATILE = (
+    "seconds",
+    "peak_memory_bytes",
+    "environment",
+    "path",
+    "folder",
+    "figure",
+    "command",
+)
 MODULES = tuple(
     f"experiments.{name}.run" for name in ("distill", "train_experts", "mixing", "coresets")
 )
@@ -186,7 +194,7 @@ def numbers(workdir: pathlib.Path) -> dict[str, Any]:
                 found[path.name] = {
                     n: held[n].tobytes() for n in ("images", "label_logits", "log_lr")
                 }
-        elif path.name in ("trajectories.npy", "report.html"):
+        elif path.name in ("trajectories.npy",):
             found[path.name] = path.read_bytes()
         elif path.name == "influence.npz":
             with np.load(path) as held:

@@ -173,7 +173,7 @@ def test_damaged_inside(arrays, tmp_path, save):
 def test_not_an_npz(tmp_path, content):
     path = tmp_path / "text.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"text\.npz .*numpy\.savez"):
+    with pytest.raises(InputError, match=r"text\.npz: .*numpy\.savez"):
         load(str(path))
 
 
@@ -181,5 +181,5 @@ def test_npy_under_another_name(tmp_path):
     path = tmp_path / "array.npz"
     with open(path, "wb") as file:
         np.save(file, np.arange(4))
-    with pytest.raises(InputError, match=r"array\.npz .*numpy\.savez"):
+    with pytest.raises(InputError, match=r"array\.npz: .*numpy\.savez"):
         load(str(path))
