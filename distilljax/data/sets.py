@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ class Dataset(NamedTuple):
         return height, width, channels
 
 
-def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
+def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None) -> Dataset:
     """Loads and validates a data set.
 
     Args:
@@ -68,6 +69,7 @@ def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
       InputError: the data cannot be found or read, or are not a valid image classification
         set.
     """
+    name = os.fspath(name)
     if name == "embedded":
         return _load_embedded()
     if name.lower().endswith(".npz"):

@@ -47,7 +47,7 @@ from experiments.lab.accuracy import (
     print_accuracies,
 )
 from experiments.lab.baselines import parse_baselines, select_baselines
-from experiments.lab.data import describe_dataset
+from experiments.lab.data import check_same_data, describe_dataset
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
@@ -96,6 +96,7 @@ def run(config: Config) -> Summary:
         if summary is None or not _has_result(config, workdir, summary):
             summary = _run(config, workdir)
         else:
+            check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"this run was finished before; its results are in {workdir}")
     _show(summary, workdir)
     return summary

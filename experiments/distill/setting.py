@@ -67,6 +67,7 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
+    _check_batches(config, prepared)
     method = METHODS[name].make(group, model, parametrisation)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
@@ -85,6 +86,15 @@ def make_setting(config: Config) -> Setting:
         _start(config, prepared, per_class, logits),
         None if experts is None else experts.description,
     )
+
+
+def _check_batches(config: Config, prepared: Prepared) -> None:
+    name, group = config.chosen("method")
+    num = prepared.real.labels.shape[0]
+    for option in getattr(METHODS[name], "DRAWN", ()):
+        if (asked := getattr(group, option)) > num:
+            reason = f"there are {num} training images besides those held out; choose fewer"
+            raise FieldError(f"{name}.{option}", asked, reason)
 
 
 def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:

@@ -39,7 +39,13 @@ from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
 from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model
-from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepare
+from experiments.lab.data import (
+    DataOptions,
+    Prepared,
+    check_same_data,
+    describe_dataset,
+    prepare,
+)
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
 from experiments.lab.options import SeedOption, WorkdirOption
@@ -90,6 +96,7 @@ def run(config: Config) -> Summary:
         if summary is None or not _has_result(workdir):
             summary = _run(config, workdir)
         else:
+            check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"these experts were trained before; they are in {workdir}")
     _show(summary, workdir)
     return summary
