@@ -36,8 +36,8 @@ from rich.table import Table
 from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import option
+from distilljax.disk.files import write_json
 from distilljax.io.environment import environment
-from distilljax.io.files import write_json
 from distilljax.types import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]

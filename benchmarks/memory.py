@@ -20,7 +20,7 @@ from benchmarks.harness import Column, figure, mib
 from distilljax.config import FieldError, option
 from distilljax.core import parameters
 from distilljax.core.scan import Remat
-from distilljax.io.files import replacing
+from distilljax.disk.files import replacing
 from distilljax.methods import METHODS, bptt, tm
 
 COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")

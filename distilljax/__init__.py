@@ -13,10 +13,12 @@ Submodules are imported when they are first used: `distilljax.methods.bptt`,
     analysis    agreement, leave-one-out, pools of networks, coresets, statistics
     curvature   Hessian, Gauss-Newton, NTK, influence functions
     probes      measurements along a training run
+    disk        atomic files, archives of strangers
     io          artefacts, checkpoints, records
     loop        the outer loop, with checkpoints and resume
     flags       a configuration as command-line flags
     launch      a command: its process, its errors
+    memory      of the machine, and what cannot fit
 """
 
 from typing import TYPE_CHECKING
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
         core,
         curvature,
         data,
+        disk,
         flags,
         io,
         launch,
         loop,
+        memory,
         methods,
         models,
         probes,
@@ -61,10 +65,12 @@ __all__ = [
     "core",
     "curvature",
     "data",
+    "disk",
     "flags",
     "io",
     "launch",
     "loop",
+    "memory",
     "methods",
     "models",
     "probes",

@@ -16,6 +16,9 @@ from typing import Any, Literal, Self
 
 from distilljax.types import InputError
 
+LARGEST_INT = 2**31 - 1
+TINY, HUGE = 1.2e-38, 3.4e38
+
 
 class FieldError(InputError):
     """An invalid value of a configuration field.
@@ -107,7 +110,8 @@ def _matches(value: Any, annotation: Any) -> bool:
 class Config:
     """Base class of configurations; validates its fields on construction.
 
-    Every field has a default, so that `Config()` is valid.
+    Every field has a default, so that `Config()` is valid. Integers are those of int32,
+    numbers those of float32.
 
     Raises:
       FieldError: a field has the wrong type or lies outside its limits.
@@ -133,6 +137,12 @@ class Config:
             raise FieldError(field.name, value, f"must be at most {high}")
         if above is not None and value <= above:
             raise FieldError(field.name, value, f"must be greater than {above}")
+        # The device holds them so.
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            raise FieldError(field.name, value, f"must be within ±{LARGEST_INT}")
+        if isinstance(value, float) and value and not TINY <= abs(value) <= HUGE:
+            reason = f"is no number of float32, which are 0 and ±{TINY} to ±{HUGE}"
+            raise FieldError(field.name, value, reason)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dictionary of JSON-serialisable values."""

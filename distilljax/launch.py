@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _LEVEL = "xla_backend_optimization_level"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(

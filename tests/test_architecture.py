@@ -12,10 +12,12 @@ BASE = {"types", "config"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
+    "memory": {"types"},
+    "disk": {"types", "memory"},
     "config": {"types"},
     "flags": BASE,
     "launch": BASE | {"flags"},
-    "data": BASE,
+    "data": BASE | {"disk", "memory"},
     "models": BASE,
     "core": BASE | {"lazy"},
     "training": BASE | {"lazy", "core"},
@@ -23,7 +25,18 @@ ROOMS = {
     "curvature": BASE | {"lazy"},
     "methods": BASE | {"core"},
     "probes": BASE | {"core", "curvature"},
-    "io": BASE | {"core", "data", "models", "methods", "curvature", "probes", "training"},
+    "io": BASE
+    | {
+        "disk",
+        "memory",
+        "core",
+        "data",
+        "models",
+        "methods",
+        "curvature",
+        "probes",
+        "training",
+    },
     "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
     # Its submodules for type checkers; at run time they are imported when they are used.
     "__init__": None,

@@ -288,7 +288,7 @@ def test_command_line_refuses_what_flags_cannot_say(label: str) -> None:
         launch.command_line("m", Settings(label=label))
 
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.just(0.0) | st.floats(1.2e-38, 3.4e38) | st.floats(-3.4e38, -1.2e-38)
 
 
 @st.composite
@@ -296,21 +296,21 @@ def configurations(draw: st.DrawFn) -> Settings:
     """Any configuration whose options without a meaning keep their defaults."""
     values: dict[str, Any] = {
         "method": draw(st.sampled_from(["bptt", "dm"])),
-        "ipc": draw(st.integers(min_value=1)),
+        "ipc": draw(st.integers(1, 2**31 - 1)),
         "scale": draw(numbers),
         "soft": draw(st.booleans()),
         "name": draw(st.text()),
         "level": draw(st.sampled_from([1, 2, "all"])),
-        "limit": draw(st.none() | st.just("auto") | st.floats(-1e9, 9)),
+        "limit": draw(st.none() | st.just("auto") | st.integers(-(10**9), 9).map(float)),
         "label": draw(
             st.none() | st.text(min_size=1).filter(lambda s: s.lower() != "none")
         ),
-        "evaluate": {"lr": draw(st.floats(0, 1, exclude_min=True))},
+        "evaluate": {"lr": draw(st.floats(2e-38, 1))},
     }
     if values["soft"]:
         values["temperature"] = draw(numbers)
     if values["method"] == "dm":
-        values["dm"] = {"lr": draw(st.floats(0, 1, exclude_min=True))}
+        values["dm"] = {"lr": draw(st.floats(2e-38, 1))}
     else:
         bptt: dict[str, Any] = {
             "window": draw(st.none() | st.integers(1, 30)),
@@ -318,7 +318,7 @@ def configurations(draw: st.DrawFn) -> Settings:
             "inner": draw(st.sampled_from(["sgd", "momentum"])),
         }
         if bptt["inner"] == "momentum":
-            bptt["momentum"] = {"decay": draw(st.floats(0, 1))}
+            bptt["momentum"] = {"decay": draw(st.just(0.0) | st.floats(2e-38, 1))}
         values["bptt"] = bptt
     return Settings().replace(values)
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from distilljax import memory
 from distilljax.types import InputError
 
+WHITENING = 4  # f64[d, d] at once: covariance, eigenvectors, their product, a sum
 CHUNK = 2000  # images; 49 MB of float64 at 32 x 32 x 3
 
 
@@ -44,8 +46,18 @@ def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def moments(chunks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f64[d] and sum of outer products f64[d, d] over all rows."""
+    """Mean f64[d] and sum of outer products f64[d, d] over all rows.
+
+    Raises:
+      InputError: the covariance, and what whitening takes besides, exceeds the memory.
+    """
     first = next(chunks)
+    d = first.shape[1]
+    memory.require(
+        WHITENING * 8 * d**2,
+        f"whitening images of {d:,} values",
+        "choose the preprocessing normalise, or make the images smaller",
+    )
     num, total, second = len(first), first.sum(axis=0), first.T @ first
     for features in chunks:
         num += len(features)

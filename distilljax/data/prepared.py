@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distilljax.disk.files import replacing
 from distilljax.types import InputError
 
 CACHE_NAME = "distilljax_arrays.npz"
@@ -59,7 +60,8 @@ def read(name: str, data_dir: str | None) -> tuple[Arrays, tuple[str, ...], str]
 
     Returns:
       The arrays (images u8[n, h, w, c], labels i32[n]), the class names, and the source,
-      such as 'tfds cifar10/3.0.2'.
+      such as 'tfds cifar10/3.0.2'. Classes that are declared and that neither split has
+      are left out; the others are numbered 0..k-1.
 
     Raises:
       InputError: unknown name; preparation impossible; prepared in a format without random
@@ -74,7 +76,24 @@ def read(name: str, data_dir: str | None) -> tuple[Arrays, tuple[str, ...], str]
         builder = _prepare(name, data_dir, builder)
     arrays = _arrays(name, data_dir, builder, image_key, label_key)
     class_names = tuple(builder.info.features[label_key].names)
+    arrays, class_names = _only_used(arrays, class_names)
     return arrays, class_names, f"tfds {builder.info.full_name}"
+
+
+def _only_used(
+    arrays: Arrays, class_names: tuple[str, ...]
+) -> tuple[Arrays, tuple[str, ...]]:
+    """Leaves out the classes that no split has, and numbers the others anew.
+
+    emnist/letters declares 37 classes, and has those of 1 to 26.
+    """
+    labels = arrays.train_labels, arrays.test_labels
+    found = np.unique(np.concatenate(labels))
+    if not len(found) or found[0] < 0 or found[-1] >= len(class_names):
+        return arrays, class_names  # refused later
+    train, test = (np.searchsorted(found, one).astype(np.int32) for one in labels)
+    names = tuple(class_names[j] for j in found)
+    return arrays._replace(train_labels=train, test_labels=test), names
 
 
 @contextlib.contextmanager
@@ -333,14 +352,9 @@ def _read_cache(
 
 def _write_cache(path: pathlib.Path, key: str, arrays: Arrays) -> None:
     """Replaces the cache atomically; does nothing in a read-only folder."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, key=np.array(key), **arrays._asdict())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, key=np.array(key), **arrays._asdict())
     except OSError as error:
         if error.errno not in _READ_ONLY:
             _warn_not_cached(path, error)

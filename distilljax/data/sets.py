@@ -2,22 +2,24 @@
 
 import hashlib
 import importlib.resources
+import os
 import pathlib
-import zipfile
-import zlib
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import memory
 from distilljax.data import prepared
 from distilljax.data.matrices import channel_statistics
+from distilljax.disk import archives
 from distilljax.types import InputError, RealSet, Transform
 
 _EMBEDDED_FILE = "fashion_mnist_subset.npz"
 _EMBEDDED_FINGERPRINT = "6f9b43a82c1c1324046a7ca50c13d7138591a102dd9b960d20c14669d863910f"
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _MIN_SIDE = 8
+_ADVICE = "it may be truncated; write it again with numpy.savez"
 
 
 class Split(NamedTuple):
@@ -51,7 +53,7 @@ class Dataset(NamedTuple):
         return height, width, channels
 
 
-def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
+def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None) -> Dataset:
     """Loads and validates a data set.
 
     Args:
@@ -67,6 +69,7 @@ def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
       InputError: the data cannot be found or read, or are not a valid image classification
         set.
     """
+    name = os.fspath(name)
     if name == "embedded":
         return _load_embedded()
     if name.lower().endswith(".npz"):
@@ -78,8 +81,8 @@ def load(name: str = "embedded", data_dir: str | None = None) -> Dataset:
 def _load_embedded() -> Dataset:
     resource = importlib.resources.files("distilljax.data.embedded") / _EMBEDDED_FILE
     where = "the embedded data set"
-    with resource.open("rb") as file:
-        arrays, class_names = _read_npz(file, where)
+    with importlib.resources.as_file(resource) as path:
+        arrays, class_names = _read_npz(path)
     data = _dataset("embedded Fashion-MNIST", "embedded", where, arrays, class_names)
     if data.fingerprint != _EMBEDDED_FINGERPRINT:
         raise InputError(
@@ -91,52 +94,31 @@ def _load_embedded() -> Dataset:
 
 def _load_npz(name: str) -> Dataset:
     path = pathlib.Path(name).expanduser()
-    try:
-        with open(path, "rb") as file:
-            arrays, class_names = _read_npz(file, name)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {name}; check the path") from error
-    except OSError as error:
-        raise InputError(f"{name} cannot be read ({error.strerror or error})") from error
+    arrays, class_names = _read_npz(path)
     return _dataset(path.stem, "npz", name, arrays, class_names)
 
 
 def _read_npz(
-    file: IO[bytes], where: str
+    path: pathlib.Path,
 ) -> tuple[prepared.Arrays, tuple[str, ...] | None]:
     """Returns the arrays of an .npz file, and its class names or None."""
-    try:
-        with np.load(file, allow_pickle=False) as held:
-            if absent := [key for key in _NPZ_KEYS if key not in held.files]:
-                raise InputError(
-                    f"{where} lacks {', '.join(absent)} (it holds "
-                    f"{', '.join(held.files) or 'nothing'}); save both splits as "
-                    f"{', '.join(_NPZ_KEYS)}"
-                )
-            arrays = prepared.Arrays(*(held[key] for key in _NPZ_KEYS))
-            names = held["class_names"] if "class_names" in held.files else None
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{where} is truncated or is no .npz file ({error}); write it again with "
-            "numpy.savez"
-        ) from error
-    except InputError:
-        raise
-    except (ValueError, TypeError, AttributeError) as error:
-        if "allow_pickle" in str(error):
+    with archives.opened(path, "data set", _ADVICE) as archive:
+        held = archives.npz_names(archive)
+        if absent := [key for key in _NPZ_KEYS if key not in held]:
             raise InputError(
-                f"{where} holds Python objects, which could run code when read, or is no "
-                ".npz file; write plain numeric arrays with numpy.savez"
-            ) from error
-        raise InputError(
-            f"{where} cannot be read as an .npz file ({error}); write it again with "
-            "numpy.savez"
-        ) from error
+                f"{path} lacks {', '.join(absent)} (it holds "
+                f"{', '.join(held) or 'nothing'}); save both splits as "
+                f"{', '.join(_NPZ_KEYS)}"
+            )
+        wanted = [*_NPZ_KEYS, *(["class_names"] if "class_names" in held else [])]
+        read = archives.npz_arrays(archive, wanted, limit=memory.available())
+    arrays = prepared.Arrays(*(read[key] for key in _NPZ_KEYS))
+    names = read.get("class_names")
     if names is None:
         return arrays, None
     if names.ndim != 1 or names.dtype.kind != "U":
         raise InputError(
-            f"{where}: class_names must be a list of strings, got "
+            f"{path}: class_names must be a list of strings, got "
             f"{names.dtype}{list(names.shape)}"
         )
     return arrays, tuple(map(str, names))

@@ -1,6 +1,6 @@
 """Files: the distilled-set artefact, foreign sets, expert trajectories, records."""
 
-from distilljax.io import environment, files, foreign, records, trajectories
+from distilljax.io import environment, foreign, records, trajectories
 from distilljax.io.artefact import Artefact, load, save
 from distilljax.io.checkpoints import Checkpoints
 
@@ -8,7 +8,6 @@ __all__ = [
     "Artefact",
     "Checkpoints",
     "environment",
-    "files",
     "foreign",
     "load",
     "records",

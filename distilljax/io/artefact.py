@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax.data import stored
-from distilljax.io import archives
-from distilljax.io.files import replacing
+from distilljax.disk import archives
+from distilljax.disk.files import replacing
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, DistilledSet, InputError, Transform
 

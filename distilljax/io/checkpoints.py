@@ -19,9 +19,12 @@ def _unwrap(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _digest(state: Any) -> np.ndarray:
-    """Returns the SHA-256 of dtypes, shapes and bytes, u8[32]; Orbax has no checksum."""
-    digest = hashlib.sha256()
+def _digest(state: Any, identity: str) -> np.ndarray:
+    """Returns the SHA-256 of identity, dtypes, shapes and bytes, u8[32].
+
+    Orbax has no checksum.
+    """
+    digest = hashlib.sha256(identity.encode())
     for leaf in map(np.asarray, jax.tree.leaves(state)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
     return np.frombuffer(digest.digest(), np.uint8)
@@ -35,8 +38,19 @@ class Checkpoints:
     complete checkpoints.
     """
 
-    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
+    def __init__(
+        self, directory: pathlib.Path, max_to_keep: int = 2, *, identity: str = ""
+    ):
+        """Opens the folder, which is made where it is missing.
+
+        Args:
+          directory: of the checkpoints.
+          max_to_keep: how many of the newest are left.
+          identity: of the run; a checkpoint of another is refused.
+        """
         import orbax.checkpoint as ocp
+
+        self._identity = identity
 
         self._args = ocp.args
         self._directory = directory.absolute()
@@ -54,17 +68,18 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts writing `state`; waits only for the device and a previous save."""
         packed = jax.tree.map(_unwrap, state)
-        held = {"state": packed, "digest": _digest(packed)}
+        held = {"state": packed, "digest": _digest(packed, self._identity)}
         self._manager.save(step, args=self._args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the structure and dtypes of `like`.
 
         Raises:
-          InputError: the checkpoint cannot be read, or has another structure or checksum.
+          InputError: the checkpoint cannot be read, or has another structure, checksum or
+            identity.
         """
         packed = jax.tree.map(_unwrap, like)
-        held = {"state": packed, "digest": _digest(packed)}
+        held = {"state": packed, "digest": _digest(packed, self._identity)}
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=getattr(x, "sharding", None)
@@ -73,7 +88,7 @@ class Checkpoints:
         )
         try:
             held = self._manager.restore(step, args=self._args.StandardRestore(abstract))
-            if not np.array_equal(held["digest"], _digest(held["state"])):
+            if not np.array_equal(held["digest"], _digest(held["state"], self._identity)):
                 raise ValueError("checksum mismatch")
         except Exception as error:
             raise InputError(

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distilljax.io.files import parse_json, replacing
+from distilljax.disk.files import parse_json, replacing
 from distilljax.types import InputError
 
 Record = Mapping[str, Any]

@@ -21,7 +21,7 @@ import numpy as np
 import distilljax
 from distilljax.core.parameters import Trajectories
 from distilljax.data import stored
-from distilljax.io.files import read_json, write_json
+from distilljax.disk.files import read_json, write_json
 from distilljax.types import Array, InputError, Transform
 
 FORMAT = 2  # 1 had no checksums
@@ -154,9 +154,12 @@ def open(path: pathlib.Path | str) -> "Store":
             raise ValueError(f"rows_done lies outside 0..{num_rows}")
         checksums = None
         if held["format"] > 1:
-            checksums = np.array(held["checksums"], np.int64)
-            if checksums.shape != (description.num_experts, num_rows):
-                raise ValueError(f"checksums are {list(checksums.shape)}")
+            listed = held["checksums"]
+            if [len(row) for row in listed] != [num_rows] * description.num_experts:
+                raise ValueError("checksums are not one of each row")
+            checksums = np.array(
+                [[_whole(one, "a checksum") for one in row] for row in listed], np.int64
+            ).reshape(description.num_experts, num_rows)
     except FileNotFoundError:
         raise InputError(
             f"{path}: there are no experts ({DESCRIBED} is missing); train some with "
@@ -325,6 +328,17 @@ class Store:
             self._check_rows(int(expert), first_epoch, rows[i])
         params = jnp.asarray(rows.view(DTYPES[self.dtype]))
         return Trajectories(params, jnp.asarray(first_epoch, jnp.int32))
+
+    def verify(self) -> None:
+        """Reads all rows that are done.
+
+        Raises:
+          InputError: a row whose checksum differs.
+        """
+        held = np.load(self.path / DATA, mmap_mode="r", allow_pickle=False)
+        for expert, done in enumerate(self.rows_done):
+            for epoch in range(done):
+                self._check_rows(expert, epoch, held[expert, epoch : epoch + 1])
 
     def check(self, wanted: Mapping[str, Any]) -> None:
         """Checks that the experts match a description.

@@ -45,6 +45,8 @@ ADAM_EPS_ROOT = 1e-16
 
 # Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")
+# Options that draw so many different images of the whole set.
+DRAWN = ("real_batch",)
 
 
 @dataclasses.dataclass(frozen=True)

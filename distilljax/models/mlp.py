@@ -15,7 +15,7 @@ class Config(Base):
     """Hidden layers of equal width with ReLU, then one linear layer."""
 
     width: int = option(128, "Units per hidden layer.", low=1)
-    depth: int = option(2, "Number of hidden layers.", low=1)
+    depth: int = option(2, "Number of hidden layers.", low=1, high=1000)
     init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
 
 

@@ -26,9 +26,9 @@ import jax.numpy as jnp
 from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
 from distilljax.core.parametrisations import stored_numbers
+from distilljax.disk.files import read_json, write_json
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import read_json, write_json
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
@@ -41,7 +41,7 @@ from experiments.distill.setting import Setting, make_setting
 from experiments.lab import fair, keys
 from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines, select_baselines
-from experiments.lab.data import describe_dataset
+from experiments.lab.data import check_same_data, describe_dataset
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
@@ -90,9 +90,10 @@ def run(config: Config) -> Summary:
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = finished_summary(workdir, Summary, "distill")
-        if summary is None or not _has_result(workdir):
+        if summary is None or not _has_result(config, workdir, summary):
             summary = _run(config, workdir)
         else:
+            check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"this run was finished before; its results are in {workdir}")
     _show(summary, workdir)
     return summary
@@ -101,9 +102,9 @@ def run(config: Config) -> Summary:
 def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     setting = make_setting(config)
-    claim_data(workdir, setting.prepared.data)
+    identity = claim_data(workdir, setting.prepared.data)
     _keep_experts(workdir, setting.experts)
-    result = _distil(config, setting, workdir)
+    result = _distil(config, setting, workdir, identity)
     distilled_at = time.perf_counter()
     notes = _notes(setting, result)
     artefact = _artefact(config, setting, result.best, notes)
@@ -135,10 +136,14 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     return write_summary(workdir, Summary, summary)
 
 
-def _has_result(workdir: pathlib.Path) -> bool:
+def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool:
     """Whether the set of a finished run is there; else checkpoints give it again."""
+    path = workdir / RESULT
     try:
-        io.load(workdir / RESULT)
+        held = io.load(path)
+        theirs = held.config, held.dataset["fingerprint"]
+        if theirs != (identity_of(config), summary["dataset"]["fingerprint"]):
+            raise InputError(f"{path} is the set of another run")
     except InputError as error:
         print(f"{error}; made again", file=sys.stderr, flush=True)
         return False
@@ -169,14 +174,16 @@ def _title(config: Config, setting: Setting) -> str:
     return f"{method} on {setting.prepared.data.name}, {config.ipc} per class"
 
 
-def _distil(config: Config, setting: Setting, workdir: pathlib.Path) -> loop.Result:
-    """Takes the outer steps, from where the run was left.
+def _distil(
+    config: Config, setting: Setting, workdir: pathlib.Path, identity: str
+) -> loop.Result:
+    """Takes the outer steps, from where the run of that identity was left.
 
     Raises:
       InputError: the outer loss explodes; `last_good.npz` holds the set before that.
     """
     metrics = workdir / "metrics.jsonl"
-    checkpoints = io.Checkpoints(workdir / "checkpoints")
+    checkpoints = io.Checkpoints(workdir / "checkpoints", identity=identity)
     done = checkpoints.latest_step() or 0
     if missing := records.keep_until(metrics, done):
         text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"

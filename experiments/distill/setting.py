@@ -28,6 +28,7 @@ from experiments.lab import keys
 from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
+from experiments.lab.options import expand
 from experiments.lab.protocols import validation_images
 
 CHUNK = 500  # images whose logits the experts compute at a time
@@ -69,6 +70,7 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
+    _check_batches(config, prepared)
     method = METHODS[name].make(group, model, parametrisation)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
@@ -95,6 +97,15 @@ def make_setting(config: Config) -> Setting:
     )
 
 
+def _check_batches(config: Config, prepared: Prepared) -> None:
+    name, group = config.chosen("method")
+    num = prepared.real.labels.shape[0]
+    for option in getattr(METHODS[name], "DRAWN", ()):
+        if (asked := getattr(group, option)) > num:
+            reason = f"there are {num} training images besides those held out; choose fewer"
+            raise FieldError(f"{name}.{option}", asked, reason)
+
+
 def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
     name, group = config.chosen("parametrisation")
     shape, k = loaded.image_shape, loaded.num_classes
@@ -107,7 +118,7 @@ def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
 
 def _load_experts(config: Config, prepared: Prepared) -> _Experts:
     """Returns the epochs that the method, or the labels at the start, need."""
-    store = io.trajectories.open(str(config.experts_dir))
+    store = io.trajectories.open(expand(str(config.experts_dir)))
     store.check(identify_experts(config, prepared))
     group: Any = config.chosen("method")[1]
     matched = matches_experts(config)
@@ -208,7 +219,7 @@ def _classified_right(
 
 def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
     """Returns the set of an artefact, to be learned further."""
-    loaded, before = prepared.data, io.load(path)
+    loaded, before = prepared.data, io.load(expand(path))
     num, *shape = before.distilled.images.shape
     if before.class_names != loaded.class_names or tuple(shape) != loaded.image_shape:
         raise FieldError("init_from", path, "was made of other data")

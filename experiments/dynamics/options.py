@@ -82,9 +82,12 @@ def choose(config: Config) -> Choice:
     """
     every = probes_of(config)
     real_sets = options.parse_choices(config.sets, "sets", REAL_SETS, "set", least=0)
-    paths = options.parse_names(config.artefacts, "artefacts")
-    if config.train_on not in (REAL, *paths):
-        paths.append(config.train_on)
+    paths = options.parse_paths(config.artefacts, "artefacts")
+    train_on = options.expand(config.train_on)
+    if not train_on:
+        raise FieldError("train_on", "", f"name {REAL} or a distilled set")
+    if train_on not in (REAL, *paths):
+        paths.append(train_on)
     artefacts = load_artefacts(",".join(paths)) if paths else {}
     if not artefacts and not real_sets:
         raise FieldError("sets", config.sets, "name a set to look at, or give --artefacts")

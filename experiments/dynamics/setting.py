@@ -14,6 +14,7 @@ from experiments.dynamics.options import REAL, Choice, Config
 from experiments.lab.data import load_data_of
 from experiments.lab.kept import digest
 from experiments.lab.networks import model_of
+from experiments.lab.options import expand
 from experiments.lab.protocols import batch_of
 from experiments.lab.sets import (
     Named,
@@ -64,7 +65,8 @@ def prepare(config: Config, choice: Choice) -> Setting:
         )
     train_on: Source = train
     if config.train_on != REAL:
-        (name,) = (n for n, a in choice.artefacts.items() if a.path == config.train_on)
+        path = expand(config.train_on)
+        (name,) = (n for n, a in choice.artefacts.items() if a.path == path)
         train_on = sets[name]
     real = [loaded.fingerprint, transform_digest(transform)]
 

@@ -37,8 +37,9 @@ from experiments.lab.options import (
     RealDataOptions,
     SeedOption,
     WorkdirOption,
+    expand,
 )
-from experiments.lab.pictures import image_grid
+from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import duration
 from experiments.lab.protocols import (
     batch_of,
@@ -129,8 +130,9 @@ def run(config: Config) -> Summary:
     """
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
-    named = Named(config.artefact, io.load(config.artefact))
-    label = f"{pathlib.Path(config.artefact).resolve().parent.name}-{config.protocol}"
+    path = expand(config.artefact)
+    named = Named(path, io.load(path))
+    label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = _evaluate(config, named, workdir)
@@ -152,12 +154,13 @@ def _evaluate(config: Config, named: Named, workdir: pathlib.Path) -> Summary:
     network, model = _model(config, artefact, loaded)
     accuracy, scores = _accuracies(config, baselines, artefact, loaded, model, protocol)
     num, k = artefact.distilled.images.shape[0], loaded.num_classes
-    image_grid(
-        workdir / "grid.png",
-        displayable(artefact.transform, artefact.distilled.images),
-        artefact.class_names,
-        f"{artefact.method} on {loaded.name}, {num // k} per class",
-    )
+    with kept_apart("the picture"):
+        image_grid(
+            workdir / "grid.png",
+            displayable(artefact.transform, artefact.distilled.images),
+            artefact.class_names,
+            f"{artefact.method} on {loaded.name}, {num // k} per class",
+        )
     same = loaded.fingerprint == artefact.dataset["fingerprint"]
     summary: Summary = {
         "accuracy": accuracy,

@@ -1,18 +1,20 @@
 """Real data of an experiment: loaded, divided and put on the device."""
 
 import dataclasses
+import pathlib
+import sys
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from distilljax import data
+from distilljax import data, launch
 from distilljax.config import Config, FieldError, option
 from distilljax.types import (
     InputError,
     RealSet,
     Transform,
 )
-from experiments.lab.records import DatasetRecord
+from experiments.lab.records import Common, DatasetRecord
 from experiments.lab.sets import Named
 
 Preprocess = Literal["normalise", "published", "zca", "zca_normed", "none"]
@@ -115,6 +117,29 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
             f"give --dataset={name} to test on it all the same"
         )
     return loaded
+
+
+def check_same_data(
+    workdir: pathlib.Path, dataset: str, data_dir: str | None, summary: Common
+) -> None:
+    """Refuses to show a finished run as that of data which have changed since.
+
+    Where the data are not there any more, one line on stderr says so.
+
+    Raises:
+      InputError: the data are others than those of the record.
+    """
+    try:
+        found = data.load(dataset, data_dir).fingerprint
+    except InputError as error:
+        text = f"{error}; so this run is not compared with its data"
+        print(launch.printable(text), file=sys.stderr, flush=True)
+        return
+    if found != summary["dataset"]["fingerprint"]:
+        raise InputError(
+            f"workdir {workdir} holds a run on other data: {dataset} has changed since "
+            "(its SHA-256 differs); choose another --workdir"
+        )
 
 
 def describe_dataset(loaded: data.Dataset) -> DatasetRecord:

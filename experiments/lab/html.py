@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import pathlib
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 
 import PIL.Image
@@ -110,7 +112,14 @@ def picture(path: pathlib.Path, alt: str, caption: Content) -> Markup:
                 kind = "image/webp"
             else:
                 opened.verify()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        zlib.error,
+        struct.error,
+        PIL.Image.DecompressionBombError,
+    ) as error:
         raise InputError(f"{path} is no picture ({error}); make it again") from None
     source = f"data:{kind};base64,{base64.b64encode(raw).decode('ascii')}"
     return el(

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from distilljax.disk.files import parse_json, replacing
 from distilljax.io import records
-from distilljax.io.files import replacing
 
 IDENTITY, CHECKSUM = "identity", "checksum"
 _UNREADABLE = (
@@ -139,7 +139,7 @@ class Lines:
         if not path.exists():
             return
         identities, damaged = set(wanted), 0
-        for line in _lines(path):
+        for line in read_lines(path):
             if line is None or line.get(CHECKSUM) != _line_checksum(line):
                 damaged += 1
             elif line.get(IDENTITY) in identities:
@@ -168,13 +168,18 @@ class Lines:
         self._kept[identity] = line
 
 
-def _lines(path: pathlib.Path) -> Iterable[dict[str, Any] | None]:
-    """Returns the objects of a file of JSON lines, None for a line that holds none."""
+def read_lines(path: pathlib.Path) -> Iterable[dict[str, Any] | None]:
+    """Yields the objects of a file of JSON lines, None for a line that holds none.
+
+    No file is no lines.
+    """
+    if not path.exists():
+        return
     for text in path.read_bytes().split(b"\n"):
         if not text:
             continue
         try:
-            line = json.loads(text.decode("utf-8"))
+            line = parse_json(text)
         except ValueError:
             line = None
         yield line if isinstance(line, dict) else None

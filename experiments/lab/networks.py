@@ -1,16 +1,16 @@
 """Networks of an experiment: named architectures, and those that artefacts name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from distilljax import data, io
+from distilljax import data, io, memory
 from distilljax.config import Config, FieldError
 from distilljax.core import parameters
 from distilljax.models import MODELS, alexnet, convnet, mlp, resnet, vgg
-from distilljax.types import Model
+from distilljax.types import InputError, Model
 from experiments.lab.options import OWN, parse_choices
 
 ARCHITECTURES: dict[str, tuple[str, Config]] = {  # name -> (key of MODELS, its Config)
@@ -22,6 +22,8 @@ ARCHITECTURES: dict[str, tuple[str, Config]] = {  # name -> (key of MODELS, its 
     "alexnet": ("alexnet", alexnet.Config()),
     "vgg11": ("vgg", vgg.Config()),
 }
+
+COPIES = 3  # of the parameters that training holds: weights, momentum, gradient
 
 
 class Network(NamedTuple):
@@ -63,7 +65,14 @@ def own_network(label: str, artefact: io.Artefact, field: str = "models") -> Net
     if key not in MODELS:
         reason = f"{label} names the unknown network {key!r}; choose another"
         raise FieldError(field, OWN, reason)
-    config = MODELS[key].Config.from_dict(artefact.config.get(key, {}))
+    described = artefact.config.get(key, {})
+    try:
+        if not isinstance(described, Mapping):
+            raise InputError(f"{key} is {str(described)[:20]!r}")
+        config = MODELS[key].Config.from_dict(described)
+    except InputError as error:
+        reason = f"{label} names a network that cannot be had ({error}); choose another"
+        raise FieldError(field, OWN, reason) from None
     return Network(OWN, key, config)
 
 
@@ -76,11 +85,7 @@ def sized_model(
       FieldError: of the option `field`: the images do not fit it.
     """
     shape, k = loaded.image_shape, loaded.num_classes
-    model = MODELS[network.key].make(network.config, shape, k)
-    try:
-        return model, parameters.num_params(model)
-    except ValueError as error:
-        raise FieldError(field, network.name, str(error)) from None
+    return _sized(network.key, network.config, shape, k, field, network.name)
 
 
 def model_of(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Model:
@@ -90,12 +95,33 @@ def model_of(config: Config, image_shape: tuple[int, int, int], num_classes: int
       FieldError: the model does not fit images of this shape.
     """
     name, group = config.chosen("model")
-    model = MODELS[name].make(group, image_shape, num_classes)
+    return _sized(name, group, image_shape, num_classes, "model", name)[0]
+
+
+def _sized(
+    key: str,
+    config: Config,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    field: str,
+    value: str,
+) -> tuple[Model, int]:
+    """Returns a model and its number of parameters; `field` and `value` are for errors.
+
+    Raises:
+      FieldError: the images do not fit it, or its training does not fit the memory.
+    """
+    model = MODELS[key].make(config, image_shape, num_classes)
     try:
-        jax.eval_shape(model.init, jax.random.key(0))
-    except ValueError as error:
-        raise FieldError("model", name, str(error)) from None
-    return model
+        num = parameters.num_params(model)
+        memory.require(
+            4 * COPIES * num,
+            f"training a network of {num:,} parameters",
+            "choose a smaller one",
+        )
+    except (ValueError, OverflowError) as error:
+        raise FieldError(field, value, str(error)) from None
+    return model, num
 
 
 def map_chunks(compute: Callable[[Any], Any], images: Any, chunk: int) -> Any:

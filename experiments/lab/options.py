@@ -4,6 +4,7 @@ A `Config` inherits the blocks it needs; the options of a block come after its o
 """
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
@@ -86,6 +87,31 @@ def parse_names(text: str, field: str) -> list[str]:
     """
     found = [name.strip() for name in text.split(",") if name.strip()]
     if twice := [name for name, count in Counter(found).items() if count > 1]:
+        raise FieldError(field, text, f"{twice[0]} is named twice")
+    return found
+
+
+def expand(path: str) -> str:
+    """Returns a path with `~` as the home folder."""
+    return os.path.expanduser(path)
+
+
+def parse_paths(text: str, field: str) -> list[str]:
+    """Returns the paths in a list with commas, `~` expanded; may be none.
+
+    A comma is part of a path where a file of that name exists.
+
+    Raises:
+      FieldError: of the option `field`: a path comes twice.
+    """
+    parts, found = text.split(","), list[str]()
+    while parts:
+        joined = [expand(",".join(parts[:num]).strip()) for num in range(1, len(parts) + 1)]
+        num = next((i for i, path in enumerate(joined, 1) if os.path.isfile(path)), 1)
+        found.append(joined[num - 1])
+        parts = parts[num:]
+    found = [path for path in found if path]
+    if twice := [path for path, count in Counter(found).items() if count > 1]:
         raise FieldError(field, text, f"{twice[0]} is named twice")
     return found
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from distilljax import launch
-from distilljax.io.files import replacing
+from distilljax.disk.files import replacing
 
 MOST_IMAGES_PER_CLASS = 10
 

@@ -9,16 +9,19 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from distilljax import launch
+from distilljax.disk.files import replacing
 from distilljax.io import records
-from distilljax.io.files import replacing
 from distilljax.types import InputError
 from experiments.lab.jobs import Jobs, usable_cores
+from experiments.lab.kept import read_lines
 from experiments.lab.progress import duration
+from experiments.lab.records import Mismatch, check
 from experiments.lab.steps import Step
 
 OUT_OF_TIME = 75  # exit code; EX_TEMPFAIL of sysexits.h
@@ -45,7 +48,7 @@ class Ledger:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self.lines = {line["step"]: line for line in records.read(path)}
+        self.lines = {line["step"]: line for line in _readable(path)}
         if path.exists():
             with replacing(path) as temporary:
                 records.append(temporary, self.lines.values())
@@ -71,6 +74,31 @@ class Ledger:
         }
         self.lines[step.name] = line
         records.append(self._path, [line])
+
+
+class _Line(TypedDict):
+    """A line of the ledger."""
+
+    step: str
+    finished: bool
+    identity: str
+    command: str
+    seconds: float
+
+
+def _readable(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the lines of a ledger; says on stderr that others are damaged."""
+    damaged = 0
+    for line in read_lines(path):
+        try:
+            check(_Line, line)
+        except Mismatch:
+            damaged += 1
+        else:
+            yield dict(line or {})
+    if damaged:
+        text = f"{path} has {damaged} damaged lines; those steps are tried again"
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, Required, TypedDict, TypeVar
 
+from distilljax.disk.files import read_json, write_json
 from distilljax.io.environment import Environment
-from distilljax.io.files import read_json, write_json
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import experiments
-from distilljax import data, io
+from distilljax import data, io, memory
 from distilljax.config import FieldError
 from distilljax.types import Array, Batch, InputError, Transform
 from experiments.lab.kept import digest
 from experiments.lab.keys import subset_seed
-from experiments.lab.options import parse_names
+from experiments.lab.options import parse_paths
 
 GALLERY = pathlib.Path(experiments.__file__).parent / "artefacts"
 
@@ -47,11 +48,13 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
       FieldError: of the option `field`: no path, or one that comes twice.
       InputError: a file that is no artefact; artefacts of different data.
     """
-    paths = parse_names(text, field)
+    paths = parse_paths(text, field)
     if not paths:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
     paths = [_file_of(path) for path in paths]
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise FieldError(field, text, f"{twice[0]} is named twice")
     loaded = {path: io.load(path) for path in paths}
 
     def of(path: str) -> tuple[Any, ...]:
@@ -75,9 +78,19 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
 
 
 def stored_ipc(artefact: io.Artefact) -> int:
-    """Returns the images a class whose storage the set takes; it may decode to more."""
+    """Returns the images a class whose storage the set takes; it may decode to more.
+
+    Raises:
+      InputError: the artefact names no such number.
+    """
     num, k = artefact.distilled.label_logits.shape
-    return int(artefact.config.get("ipc", num // k))
+    ipc = artefact.config.get("ipc", num // k)
+    if not isinstance(ipc, int) or isinstance(ipc, bool) or not 1 <= ipc <= num:
+        raise InputError(
+            f"a distilled set of {num} images names {str(ipc)[:20]!r} as its images per "
+            "class; it is damaged, or made by another program"
+        )
+    return ipc
 
 
 def displayable(transform: Transform, images: Array) -> np.ndarray:
@@ -109,12 +122,22 @@ def shared_transform(artefacts: Mapping[str, Named], field: str = "artefacts") -
     return made.transform
 
 
+def _require_memory(seeds: int, num_values: int) -> None:
+    memory.require(
+        4 * seeds * num_values,
+        f"{seeds:,} networks, each with images of its own,",
+        "train fewer",
+    )
+
+
 def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
     """Draws `seeds` independent sets of `ipc` real images a class, stacked.
 
     Returns:
       images f32[s, n, h, w, c], labels f32[s, n, k].
     """
+    num_images = ipc * len(np.unique(split.labels))
+    _require_memory(seeds, num_images * split.images[0].size)
     drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
     k = int(split.labels.max()) + 1
     return Batch(
@@ -125,4 +148,5 @@ def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform
 
 def repeated(batch: Batch, seeds: int) -> Batch:
     """Repeats a set for each of `seeds` networks, in the shape of `random_subsets`."""
+    _require_memory(seeds, batch.images.size)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)

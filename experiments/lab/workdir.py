@@ -13,7 +13,7 @@ from typing import Any
 
 from distilljax import data, launch
 from distilljax.config import Config
-from distilljax.io.files import is_temporary, read_json, write_json
+from distilljax.disk.files import is_temporary, read_json, write_json
 from distilljax.types import InputError
 
 ROOT = pathlib.Path("runs")
@@ -173,8 +173,11 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return held
 
 
-def claim_data(path: pathlib.Path, loaded: data.Dataset) -> None:
+def claim_data(path: pathlib.Path, loaded: data.Dataset) -> str:
     """Writes down which data a run is on; refuses to go on with others.
+
+    Returns:
+      The SHA-256, hex, of settings and data, by which checkpoints know their run.
 
     Raises:
       InputError: the run was begun on other data, as where a file was rewritten.
@@ -187,3 +190,5 @@ def claim_data(path: pathlib.Path, loaded: data.Dataset) -> None:
             "(its SHA-256 differs); choose another --workdir"
         )
     write_json(path / CONFIG, held)
+    said = [held["experiment"], held["config"], held["data"]]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -1,18 +1,20 @@
 """Collects the records of a report: finished runs that are about one data set."""
 
-import json
+import functools
 import os
 import pathlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilljax.config import FieldError
+from distilljax.disk.files import read_json
 from distilljax.types import InputError
 from experiments.lab.claims import Record
 from experiments.lab.experiment import Experiment
 from experiments.lab.records import SUMMARY, DatasetRecord, checked
 
 Table = Mapping[str, Experiment]
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Run(NamedTuple):
@@ -54,17 +56,48 @@ def _folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(here)
 
 
+def guarded(experiment: Experiment) -> Experiment:
+    """Returns the experiment with an `InputError` where its records do not fit together.
+
+    Their types were checked when they were read; that a name in one place is there in
+    another, or that a number is not 0, shows when they are used.
+    """
+
+    def of(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(function)
+        def call(given: Record[Any] | Sequence[Record[Any]]) -> Any:
+            try:
+                found = function(given)
+                return list(found) if isinstance(found, Iterator) else found
+            except InputError:
+                raise
+            except _UNFIT as error:
+                records = [given] if isinstance(given, Record) else given
+                folders = ", ".join(record.folder for record in records)
+                raise InputError(
+                    f"{folders}: values do not fit together ({error!r}); run "
+                    f"experiments.{experiment.name} again, or move the folder away"
+                ) from error
+
+        return call
+
+    names = ("title", "sets", "subjects", "networks", "notes", "facts")
+    changed: dict[str, Any] = {name: of(getattr(experiment, name)) for name in names}
+    return experiment._replace(
+        **changed,
+        claims=tuple(one._replace(read=of(one.read)) for one in experiment.claims),
+        contents=tuple((section, of(make)) for section, make in experiment.contents),
+    )
+
+
 def _json(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); run that experiment again, or move the "
             "folder away"
         ) from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object; move the folder away")
-    return found
 
 
 def _read(folder: pathlib.Path, table: Table) -> Record[Any] | Run | None:

@@ -124,7 +124,10 @@ def _link(folder: str, base: pathlib.Path) -> Markup:
 
 def _in_lines(command: str) -> str:
     """Returns a command with an option a line, as a shell takes it."""
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation that does not end
+        return command
     first = [i for i, word in enumerate(words) if word.startswith("--")]
     if not first:
         return command

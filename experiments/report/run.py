@@ -25,13 +25,13 @@ from rich.text import Text
 from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
-from distilljax.io.files import replacing, write_json
+from distilljax.disk.files import replacing, write_json
 from distilljax.types import InputError
 from experiments.lab import claims
 from experiments.lab.experiment import load_all
 from experiments.lab.paper import TITLE
 from experiments.lab.terminal import new_table, show_table
-from experiments.report.collect import collect
+from experiments.report.collect import collect, guarded
 from experiments.report.document import page
 from experiments.report.verdicts import (
     SYMBOLS,
@@ -145,7 +145,7 @@ def run(config: Config) -> dict[str, Any]:
     if not config.records:
         raise FieldError("records", "", "name a folder of runs")
     root = pathlib.Path(config.records).expanduser()
-    table = load_all()
+    table = {name: guarded(experiment) for name, experiment in load_all().items()}
     collection = collect(root, table, config.dataset)
     out = pathlib.Path(config.out).expanduser() if config.out else root / "report.html"
     text = page(collection, table, config.title, out.parent)

@@ -12,7 +12,7 @@ from distilljax import launch
 from distilljax.config import FieldError, option
 from experiments.lab.claims import set_name
 from experiments.lab.experiment import Experiment, load_all
-from experiments.lab.options import WorkdirOption, parse_choices, parse_names
+from experiments.lab.options import WorkdirOption, parse_choices, parse_paths
 from experiments.lab.steps import MadeSets, ScaleName, Step, Study
 from experiments.lab.workdir import ROOT
 from experiments.study.scales import METHODS, SCALES
@@ -126,7 +126,7 @@ def _sets(config: Config, study: Study, table: Mapping[str, Experiment]) -> Made
 
 
 def _own_sets(config: Config) -> dict[str, pathlib.Path]:
-    paths = [pathlib.Path(path) for path in parse_names(config.artefacts, "artefacts")]
+    paths = [pathlib.Path(path) for path in parse_paths(config.artefacts, "artefacts")]
     if absent := [path for path in paths if not path.is_file()]:
         raise FieldError("artefacts", config.artefacts, f"there is no file {absent[0]}")
     named = {set_name(path.resolve().as_posix()): path for path in paths}

@@ -46,7 +46,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from distilljax import launch
-from distilljax.io.files import write_json
+from distilljax.disk.files import write_json
 from distilljax.types import InputError
 from experiments.lab import queue
 from experiments.lab.progress import duration

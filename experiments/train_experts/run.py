@@ -39,10 +39,17 @@ from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
 from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model
-from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepare
+from experiments.lab.data import (
+    DataOptions,
+    Prepared,
+    check_same_data,
+    describe_dataset,
+    prepare,
+)
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
 from experiments.lab.options import SeedOption, WorkdirOption
+from experiments.lab.pictures import kept_apart
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
 from experiments.lab.workdir import claim_data, open_workdir, workdir_path
@@ -51,6 +58,7 @@ from experiments.train_experts.programs import Programs
 from experiments.train_experts.record import Summary
 
 NAME = "experiments.train_experts"
+METRICS = "metrics.jsonl"
 
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
@@ -85,24 +93,46 @@ def run(config: Config) -> Summary:
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = finished_summary(workdir, Summary, "train_experts")
-        if summary is None:
+        if summary is None or not _has_result(workdir):
             summary = _run(config, workdir)
         else:
+            check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"these experts were trained before; they are in {workdir}")
     _show(summary, workdir)
     return summary
+
+
+def _has_result(workdir: pathlib.Path) -> bool:
+    """Whether the experts of a finished run are there; says so on stderr where not."""
+    try:
+        store = trajectories.open(workdir)
+        store.verify()
+        if len(store.complete) < store.shape[0]:
+            raise InputError(f"{workdir}: experts are missing")
+    except InputError as error:
+        _drop(workdir, str(error))
+        return False
+    return True
+
+
+def _drop(workdir: pathlib.Path, why: str) -> None:
+    """Removes experts that cannot be used, and what was kept to go on with them."""
+    print(f"{why.partition(';')[0]}; trained again", file=sys.stderr, flush=True)
+    for name in (trajectories.DESCRIBED, trajectories.DATA, METRICS):
+        (workdir / name).unlink(missing_ok=True)
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
 
 
 def _run(config: Config, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
     prepared = prepare(config)
     loaded = prepared.data
-    claim_data(workdir, loaded)
+    identity = claim_data(workdir, loaded)
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     description = _describe(config, prepared, parameters.num_params(model))
     store = _store(config, workdir, description)
-    metrics = workdir / "metrics.jsonl"
-    checkpoints = _open_checkpoints(config, workdir, metrics)
+    metrics = workdir / METRICS
+    checkpoints = _open_checkpoints(config, workdir, metrics, identity)
     try:
         _train(config, _programs(config, model, prepared), store, checkpoints, metrics)
     finally:
@@ -111,7 +141,8 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     last = [one for one in history if one["epoch"] == config.epochs]
     name, _ = config.chosen("model")
     title = f"{config.experts} experts ({name}) on {loaded.name}"
-    expert_curves(workdir / "experts.png", history, title)
+    with kept_apart("the picture"):
+        expert_curves(workdir / "experts.png", history, title)
     epochs = [one["seconds"] for one in history if one["epoch"] > 0]
     summary: Summary = {
         "held_out_accuracy": spread([one["accuracy"] for one in last]),
@@ -170,9 +201,14 @@ def _store(
 ) -> trajectories.Store:
     """Returns the store of this run, new or as it was left."""
     if (workdir / trajectories.DESCRIBED).exists():
-        store = trajectories.open(workdir)
-        store.check(description._asdict())
-        return store
+        try:
+            store = trajectories.open(workdir)
+            store.verify()
+        except InputError as error:
+            _drop(workdir, str(error))
+        else:
+            store.check(description._asdict())
+            return store
     size = trajectories.size_estimate(*description[:3], config.dtype)
     # Checkpoints: two are kept and one is being written, of parameters and momentum.
     state = description.num_params * 4 * (2 if config.recipe.momentum else 1)
@@ -207,14 +243,14 @@ def _numbers(config: Config, step: int) -> range:
 
 
 def _open_checkpoints(
-    config: Config, workdir: pathlib.Path, metrics: pathlib.Path
+    config: Config, workdir: pathlib.Path, metrics: pathlib.Path, identity: str
 ) -> io.Checkpoints:
     """Returns the checkpoints of the run; `metrics` ends with the latest of them.
 
     Where records are missing there is nothing to resume, and the checkpoints are dropped.
     """
     folder = workdir / "checkpoints"
-    checkpoints = io.Checkpoints(folder)
+    checkpoints = io.Checkpoints(folder, identity=identity)
     latest = checkpoints.latest_step()
     done = -1 if latest is None else latest
     records.keep_until(metrics, done, by=("step", "expert"))
@@ -227,7 +263,7 @@ def _open_checkpoints(
     checkpoints.close()
     shutil.rmtree(folder)
     records.keep_until(metrics, -1)
-    return io.Checkpoints(folder)
+    return io.Checkpoints(folder, identity=identity)
 
 
 def _train(

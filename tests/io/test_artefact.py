@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from distilljax import data
-from distilljax.io import Artefact, archives, load, save
+from distilljax.disk import archives
+from distilljax.io import Artefact, load, save
 from distilljax.io.artefact import FORMAT, digest
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import DistilledSet, InputError

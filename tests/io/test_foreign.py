@@ -19,7 +19,8 @@ from flax import serialization
 from distilljax import data, io
 from distilljax.config import FieldError
 from distilljax.core import distilled as sets
-from distilljax.io import archives, foreign
+from distilljax.disk import archives
+from distilljax.io import foreign
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from distilljax.io import archives
+from distilljax.disk import archives
 from distilljax.io.foreign import pickles
 from distilljax.types import InputError
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from distilljax.config import FieldError
 from distilljax.core import distilled as sets
+from distilljax.disk.files import replacing
 from distilljax.io.artefact import Artefact
-from distilljax.io.files import replacing
 from distilljax.io.foreign import pickles
 from distilljax.types import InputError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distilljax.config import FieldError
-from distilljax.io import archives
+from distilljax.disk import archives
 from distilljax.types import InputError
 
 

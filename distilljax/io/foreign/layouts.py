@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from distilljax.config import FieldError
-from distilljax.io import archives
+from distilljax.disk import archives
 from distilljax.io.foreign import folders, pickles
 from distilljax.types import InputError
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distilljax.io import archives
-from distilljax.io.files import replacing
+from distilljax.disk import archives
+from distilljax.disk.files import replacing
 from distilljax.types import InputError
 
 MAX_PICKLE = 16 << 20  # bytes; numbers lie in other members

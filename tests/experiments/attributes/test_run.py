@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from distilljax import data, io, launch
-from distilljax.io.files import write_json
+from distilljax.disk.files import write_json
 from distilljax.types import InputError
 from experiments.attributes import run as attributes_run
 from experiments.attributes.record import Summary

@@ -144,7 +144,7 @@ def test_an_interruption_keeps_the_run(tmp_path):
 def test_a_kill_at_the_first_file_does_not_block_the_place(tmp_path):
     script = (
         "import os, pathlib, sys\n"
-        "from distilljax.io import files\n"
+        "from distilljax.disk import files\n"
         "files._to_disk = lambda path: os._exit(9)\n"
         "from tests.experiments.lab.test_workdir import claim\n"
         "with claim(pathlib.Path(sys.argv[1])): pass\n"

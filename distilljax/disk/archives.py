@@ -8,12 +8,15 @@ import contextlib
 import io
 import math
 import pathlib
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 import numpy as np
 
+from distilljax import memory
 from distilljax.types import InputError
 
 LIMIT = 4 << 30  # bytes unfolded; the matrices of a ZCA of 64 x 64 x 3 pixels are 1.2 GB
@@ -32,19 +35,21 @@ _UNREADABLE = (
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, what: str) -> Iterator[zipfile.ZipFile]:
+def opened(
+    path: pathlib.Path,
+    what: str,
+    advice: str = "it may be truncated, or made by another program",
+) -> Iterator[zipfile.ZipFile]:
     """Gives the archive; all that goes wrong while it is read is an `InputError`.
 
     Args:
       path: of the file.
       what: the file should be, for messages: 'distilled set'.
+      advice: what to do about a file that is none.
     """
 
     def unreadable(why: object) -> InputError:
-        return InputError(
-            f"{path}: not a readable {what} ({why}); it may be truncated, or made by "
-            "another program"
-        )
+        return InputError(f"{path}: not a readable {what} ({why}); {advice}")
 
     try:
         with path.open("rb") as file:
@@ -70,7 +75,7 @@ def members(
     """Returns the bytes of the named members.
 
     Raises:
-      InputError: together they unfold to more than `limit` bytes.
+      InputError: together they unfold to more than `limit` bytes, or than the machine has.
       KeyError: a member that is not there.
     """
     infos = [archive.getinfo(name) for name in names]
@@ -80,6 +85,7 @@ def members(
             f"it unfolds to {size} bytes, and at most {limit} are read; it may be made to "
             "exhaust memory"
         )
+    memory.require(size, "what it unfolds to", "it may be made to exhaust memory")
     return {info.filename: archive.read(info) for info in infos}
 
 
@@ -90,14 +96,7 @@ def array(name: str, data: bytes) -> np.ndarray:
       InputError: another kind of value, or a header that does not fit the bytes.
     """
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise InputError(f"{name} is an .npy array of version {version}, which is not read")
-    shape, fortran, dtype = readers[version](file)
+    shape, fortran, dtype = _header(name, file)
     if dtype.hasobject:
         raise InputError(f"{name} holds pickled objects, which could run code when read")
     if dtype.kind not in "fiubU":
@@ -108,6 +107,24 @@ def array(name: str, data: bytes) -> np.ndarray:
     if not rest:
         return np.zeros(shape, dtype)
     return np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Returns shape, order and type as an .npy file states them."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise ValueError(f"version {version} is not read")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header written by Python 2
+            return readers[version](file)
+    except Exception as error:  # NumPy parses Python source, which fails in many ways
+        (first, *_) = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"{name} is no .npy array ({first[:100]})") from None
 
 
 def npz_names(archive: zipfile.ZipFile) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distilljax.io.files import replacing, write_json
+from distilljax.disk.files import replacing, write_json
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path):
