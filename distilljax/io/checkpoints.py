@@ -1,14 +1,21 @@
 """Asynchronous, atomic, checksummed checkpoints of a pytree, by Orbax."""
 
+import contextlib
+import errno
 import hashlib
+import logging
+import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from distilljax.types import InputError
+
+OVERHEAD = 16 * 1024  # bytes of a checkpoint for each array, at most
 
 
 def _is_key(x: Any) -> bool:
@@ -28,6 +35,49 @@ def _digest(state: Any, identity: str) -> np.ndarray:
     for leaf in map(np.asarray, jax.tree.leaves(state)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
     return np.frombuffer(digest.digest(), np.uint8)
+
+
+@contextlib.contextmanager
+def _one_error(directory: pathlib.Path) -> Iterator[None]:
+    """Raises the `OSError` of a full disk for the many forms that Orbax gives it."""
+    try:
+        yield
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in _texts(error):
+            raise
+        text = os.strerror(errno.ENOSPC)
+        raise OSError(errno.ENOSPC, text, str(directory)) from None
+
+
+def _texts(error: BaseException | None) -> str:
+    """Returns the messages of an error and of those that led to it."""
+    found, seen = [], set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(found)
+
+
+def _require_space(directory: pathlib.Path, state: Any) -> None:
+    """Refuses to begin a checkpoint for which there is no room.
+
+    Orbax's threads, once begun, print tracebacks of their own when the disk is full.
+    """
+    leaves = jax.tree.leaves(state)
+    needed = sum(leaf.nbytes for leaf in leaves) + OVERHEAD * (len(leaves) + 1)
+    if shutil.disk_usage(directory).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether a record is no error of Orbax's threads: `Checkpoints` raises those."""
+    return "orbax" not in record.pathname
+
+
+def _not_of_a_future(record: logging.LogRecord) -> bool:
+    """Whether a record is no error of a future that Orbax left behind."""
+    return "exception was never retrieved" not in record.getMessage()
 
 
 class Checkpoints:
@@ -50,6 +100,8 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        logging.getLogger("asyncio").addFilter(_not_of_a_future)
         self._identity = identity
 
         self._args = ocp.args
@@ -66,10 +118,16 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts writing `state`; waits only for the device and a previous save."""
+        """Starts writing `state`; waits only for the device and a previous save.
+
+        Raises:
+          OSError: the disk is full, here or in the previous save.
+        """
         packed = jax.tree.map(_unwrap, state)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
-        self._manager.save(step, args=self._args.StandardSave(held), force=True)
+        _require_space(self._directory, held)
+        with _one_error(self._directory):
+            self._manager.save(step, args=self._args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the structure and dtypes of `like`.
@@ -108,5 +166,6 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for pending writes and closes the manager."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _one_error(self._directory):
+            self._manager.wait_until_finished()
+            self._manager.close()

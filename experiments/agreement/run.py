@@ -110,7 +110,7 @@ from experiments.agreement.train import (
     train,
 )
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.data import describe_dataset, load_data_of
+from experiments.lab.data import describe_dataset, load_data_of, named_data
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import sized_model
@@ -131,8 +131,7 @@ def run(config: Config) -> Summary:
         artefacts of different data; training that diverges.
     """
     choice = choose(config)
-    first = next(iter(choice.artefacts.values())).artefact
-    name = config.dataset or first.dataset["name"]
+    name = config.dataset or named_data(next(iter(choice.artefacts.values())))
     # Other artefacts of the same data belong in the same place, beside the same pools.
     neutral = {option: getattr(Config(), option) for option in ANEW}
     place = config.replace({**neutral, "dataset": name})

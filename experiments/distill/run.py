@@ -141,7 +141,7 @@ def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool
     path = workdir / RESULT
     try:
         held = io.load(path)
-        theirs = held.config, held.dataset["fingerprint"]
+        theirs = held.config, held.dataset.get("fingerprint")
         if theirs != (identity_of(config), summary["dataset"]["fingerprint"]):
             raise InputError(f"{path} is the set of another run")
     except InputError as error:

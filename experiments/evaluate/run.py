@@ -161,7 +161,7 @@ def _evaluate(config: Config, named: Named, workdir: pathlib.Path) -> Summary:
             artefact.class_names,
             f"{artefact.method} on {loaded.name}, {num // k} per class",
         )
-    same = loaded.fingerprint == artefact.dataset["fingerprint"]
+    same = loaded.fingerprint == artefact.dataset.get("fingerprint")
     summary: Summary = {
         "accuracy": accuracy,
         "scores": scores,

@@ -88,6 +88,20 @@ def prepare(config: DataOptions) -> Prepared:
     )
 
 
+def named_data(named: Named) -> str:
+    """Returns the data that an artefact says it was made of.
+
+    Raises:
+      InputError: it names none.
+    """
+    name = named.artefact.dataset.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            f"{named.path} does not say which data it was made of; give --dataset"
+        )
+    return name
+
+
 def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> data.Dataset:
     """Returns the data that an artefact was made of, or other data that fit it.
 
@@ -101,7 +115,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
         where `dataset` is none, are not what the artefact was made of.
     """
     path, artefact = named
-    name = dataset or artefact.dataset["name"]
+    name = dataset or named_data(named)
     loaded = data.load(name, data_dir)
     shape = tuple(artefact.distilled.images.shape[1:])
     if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
@@ -111,7 +125,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
             f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
             "choose the --dataset it was made of"
         )
-    if dataset is None and loaded.fingerprint != artefact.dataset["fingerprint"]:
+    if dataset is None and loaded.fingerprint != artefact.dataset.get("fingerprint"):
         raise InputError(
             f"{name} is not what {path} was made of (its SHA-256 differs); "
             f"give --dataset={name} to test on it all the same"

@@ -65,8 +65,8 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     for path in paths[1:]:
         if of(path) != of(paths[0]):
             raise InputError(
-                f"{paths[0]} was made of {loaded[paths[0]].dataset['name']}, {path} of "
-                f"other data ({loaded[path].dataset['name']}); evaluate them apart"
+                f"{paths[0]} was made of {loaded[paths[0]].dataset.get('name')}, {path} of "
+                f"other data ({loaded[path].dataset.get('name')}); evaluate them apart"
             )
     places = [pathlib.Path(path).resolve() for path in paths]
     labels = [p.parent.name if p.stem == "distilled" else p.stem for p in places]
