@@ -84,7 +84,7 @@ def _exits_raise() -> Iterator[None]:
         raise Exit(code)
 
     leaves, handlers = os._exit, {n: signal.getsignal(n) for n in (2, 15)}
-    os._exit = leave  # type: ignore[assignment]
+    os._exit = leave
     try:
         yield
     finally:

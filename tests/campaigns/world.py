@@ -211,6 +211,10 @@ COMMANDS = {
 class World:
     """A folder with all inputs; undisturbed runs are made when first asked for."""
 
+    data: pathlib.Path
+    sets: tuple[pathlib.Path, ...]
+    records: pathlib.Path
+
     def __init__(self, root: pathlib.Path):
         self.root = root.resolve()
         for name in ("home", "temporary", "here"):
