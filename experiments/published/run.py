@@ -11,7 +11,9 @@ recorded / ours; recorded is what the authors' file itself holds.
 
 Each network is kept in `networks.jsonl` when it is trained; the same command goes on,
 and more `--seeds` or other `--rows` add to what is there. Networks take one core and, on
-a CPU, from a minute to many hours each: the time left is shown after the first.
+a CPU, from a minute to many hours each: the time left is shown after the first. RFAD's,
+of width 1,024, takes 1.8 s of one core a step and 5 min a look at 5,000 images: 1.4 h for
+1,000 of its up to 20,000 steps.
 """
 
 import dataclasses

@@ -351,7 +351,7 @@ def test_other_sets_and_rules_find_the_pools_there(
         def compile(self):
             return self
 
-        def __call__(self, key, numbers, sets, test, rate):
+        def __call__(self, key, numbers, sets, test, rate, validation):
             asked.append(np.asarray(numbers).tolist())
             wrong = (test.labels + 1) % 3
             return fake._replace(classes=np.stack([wrong, wrong]).astype(np.uint8))
