@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from distilljax import launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
-from distilljax.io.files import read_json, replacing
+from distilljax.disk.files import read_json, replacing
 from distilljax.types import InputError
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.sets import GALLERY

@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from distilljax import data, io, launch
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.config import FieldError, option
+from distilljax.disk.files import replacing
 from distilljax.io import foreign
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.io.files import replacing
 from distilljax.training.evaluation import PROTOCOLS, fresh_accuracy
 from distilljax.types import Array, InputError
 from experiments.lab.accuracy import spelt_accuracy

@@ -26,7 +26,7 @@ from typing import Any
 
 from distilljax import launch
 from distilljax.config import option
-from distilljax.io.files import write_json
+from distilljax.disk.files import write_json
 from distilljax.types import InputError
 from experiments.lab.options import WorkdirOption, parse_choices
 from experiments.lab.queue import OUT_OF_TIME, Ledger, claimed, run_queue, show_plan

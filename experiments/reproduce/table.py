@@ -8,8 +8,8 @@ from typing import Any, Literal, TypedDict
 
 import experiments
 from distilljax import io
+from distilljax.disk.files import read_json
 from distilljax.io import records
-from distilljax.io.files import read_json
 from distilljax.types import InputError
 from experiments.lab.terminal import new_table, show_table
 from experiments.reproduce.rows import Row

@@ -18,8 +18,8 @@ from experiments.lab import training
 from experiments.lab.kept import Arrays, digest, read_arrays, write_arrays
 from experiments.lab.records import checked
 from experiments.lab.sets import transform_digest
+from tests.experiments.helpers import write
 from tests.experiments.lab.damage import DAMAGES, mended_line
-from tests.experiments.test_cross_architecture import write
 
 TOP = 5
 

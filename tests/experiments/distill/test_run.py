@@ -399,7 +399,7 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
         (["--ipc=36"], "ipc=36: 36 images of each class are wanted, the smallest has 35"),
         (["--held_out=40"], "held_out=40: the smallest class has 40"),
         (["--init_from=absent.npz"], "absent.npz: no such file"),
-        (["--bptt.real_batch=106"], "a batch of 106 was asked of a data set of 105"),
+        (["--bptt.real_batch=106"], "there are 105 training images besides those"),
         (["--dataset=absent.npz"], "absent.npz"),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 from distilljax import launch
 from distilljax.io import records
 from distilljax.types import InputError
+from experiments.lab import queue
 from experiments.study import plan as study_plan
 from experiments.study import run as study_run
 from tests.experiments.study import fake_study
@@ -180,7 +181,7 @@ def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
 def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     process = start(tmp_path, jobs, "--minutes=0.03", SLOW_UNIT="1")
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == study_run.OUT_OF_TIME, stderr
+    assert process.returncode == queue.OUT_OF_TIME, stderr
     assert "0.03 minutes are over; the same command goes on from here" in stdout
     lines = records.read(tmp_path / "study.jsonl")
     cut = {"--jobs=1": ["a"], "--jobs=2": ["a", "c"]}[jobs]
