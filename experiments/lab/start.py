@@ -2,7 +2,12 @@
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from typing import Any
+
+SECONDS_UNTIL_AGAIN = 0.05
 
 
 def command(name: str) -> None:
@@ -11,6 +16,7 @@ def command(name: str) -> None:
     Args:
       name: of the experiment, whose `run` module has `main`.
     """
+    keep_interruptions()
     try:
         importlib.import_module(f"experiments.{name}.run").main()
     except KeyboardInterrupt:
@@ -19,3 +25,22 @@ def command(name: str) -> None:
         )
         sys.stderr.flush()
         os._exit(130)
+
+
+def keep_interruptions() -> None:
+    """Sends an interruption again where Python has to drop it.
+
+    What is raised in a callback of the garbage collector, as JAX has one, or in a
+    destructor, is reported and dropped: a run would go on after Ctrl-C.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        again = threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook

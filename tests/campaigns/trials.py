@@ -247,7 +247,10 @@ def judge(
         "Exception ignored",
     ):
         if sign in both:
-            return Trial("wrong", f"{sign}, exit code {ended.code}: {last}")
+            at = both.index(sign)
+            frames = [line.strip() for line in both[at:].splitlines() if "File " in line]
+            place = "; ".join([*frames[:2], *frames[-3:]])
+            return Trial("wrong", f"{sign}, exit code {ended.code}: {place}; {last}")
     if ended.code not in (0, 2, 130):
         return Trial("wrong", f"exit code {ended.code}: {last}")
     if ended.code == 2:
