@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -134,9 +135,10 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     ) -> Array:
         pick_key, start_key, order_key, augment_key = jax.random.split(key, 4)
         num_experts = source.params.shape[0]
-        which = jax.random.randint(pick_key, (), 0, num_experts)
+        which = jax.random.randint(pick_key, (), 0, num_experts, jnp.int32)
+        latest = latest_start(config, step)
         epoch = jax.random.randint(
-            start_key, (), config.min_start, latest_start(config, step) + 1
+            start_key, (), config.min_start, latest + 1, jnp.int32
         )
         row = epoch - source.first_epoch
         start, target = (
@@ -195,6 +197,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         skip_above=config.skip_above,
         lr_range=(config.lr_low, config.lr_high),
         parametrisation=parametrisation,
+        check=lambda key, distilled: checks.network(model, key, distilled),
     )
 
 
