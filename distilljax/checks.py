@@ -118,7 +118,9 @@ def class_ordered(labels: Any, num_classes: int, what: str = "labels") -> None:
     if held is None:
         return
     if held.dtype.kind not in "iu":
-        raise InputError(f"{what} are {held.dtype}; give class numbers 0..{num_classes - 1}")
+        raise InputError(
+            f"{what} are {held.dtype}; give class numbers 0..{num_classes - 1}"
+        )
     wrong = held[(held < 0) | (held >= num_classes)]
     if wrong.size:
         raise InputError(
@@ -134,8 +136,8 @@ def class_ordered(labels: Any, num_classes: int, what: str = "labels") -> None:
         )
     if (np.diff(held) < 0).any():
         raise InputError(
-            f"{what} are not in the order of classes (0, 0, ..., 1, 1, ...); sort images and "
-            "labels with order = numpy.argsort(labels, kind='stable')"
+            f"{what} are not in the order of classes (0, 0, ..., 1, 1, ...); sort images "
+            "and labels with order = numpy.argsort(labels, kind='stable')"
         )
 
 
@@ -168,8 +170,8 @@ def certain_order(distilled: DistilledSet, method: str) -> None:
         at = wrong[0]
         raise InputError(
             f"{method}: image {at} is of class {classes[at]}, in the place of class "
-            f"{places[at]}; the method takes {num // k} images of each class, in order: sort "
-            "images and labels with order = jnp.argsort(labels, stable=True)"
+            f"{places[at]}; the method takes {num // k} images of each class, in order: "
+            "sort images and labels with order = jnp.argsort(labels, stable=True)"
         )
 
 
@@ -215,9 +217,10 @@ def network(model: Model, key: Key, distilled: DistilledSet) -> None:
         labels [n, k], outputs for an image that depend on the other images.
     """
     if jnp.ndim(distilled.images) != 4 or jnp.ndim(distilled.label_logits) != 2:
+        shapes = [list(jnp.shape(x)) for x in distilled[:2]]
         raise InputError(
-            f"a distilled set of images {list(jnp.shape(distilled.images))} and label_logits "
-            f"{list(jnp.shape(distilled.label_logits))}: expected [n, h, w, c] and [n, k]"
+            f"a distilled set of images {shapes[0]} and label_logits {shapes[1]}: expected "
+            "[n, h, w, c] and [n, k]"
         )
     shape, k = distilled.images.shape[1:], distilled.label_logits.shape[1]
     params = jax.eval_shape(model.init, key)
@@ -301,7 +304,9 @@ def concrete_tree(tree: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _one_by_one(functions: list, init: Callable[[Key], Params], key: Key, like: Any) -> None:
+def _one_by_one(
+    functions: list, init: Callable[[Key], Params], key: Key, like: Any
+) -> None:
     @jax.jit
     def gaps(key: Key) -> Array:
         images = jax.random.normal(jax.random.key(0), like.shape, like.dtype)
@@ -328,9 +333,9 @@ def _compare(gaps: Array) -> None:
         return
     if any(gap > _BATCH_TOLERANCE * size for gap, size in np.asarray(gaps)):
         raise InputError(
-            "the network's outputs for an image depend on the other images of the batch, as "
-            "with BatchNorm in training mode or Dropout; use a network that treats images "
-            "one by one: instance, group or layer normalisation, no dropout"
+            "the network's outputs for an image depend on the other images of the batch, "
+            "as with BatchNorm in training mode or Dropout; use a network that treats "
+            "images one by one: instance, group or layer normalisation, no dropout"
         )
 
 
@@ -362,8 +367,8 @@ def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:
         elsewhere = [name for name, _ in axes]
     name = elsewhere[-1]
     raise InputError(
-        f"the weight {name} of shape {list(weights[name])} does not have the {k} outputs on "
-        "its last axis; distance=rows compares output channels: keep weights as "
+        f"the weight {name} of shape {list(weights[name])} does not have the {k} outputs "
+        "on its last axis; distance=rows compares output channels: keep weights as "
         "[..., in, out], as flax does, or take distance=cosine"
     )
 

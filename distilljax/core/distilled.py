@@ -33,16 +33,16 @@ def create(
 
     Raises:
       InputError: shapes that do not fit, images that are not preprocessed, labels out of
-        range or order (checked where they are not traced), a learning rate that is not positive, a
-        confidence that is not more than 1/k or exceeds 1.
+        range or order (checked where they are not traced), a learning rate that is not
+        positive, a confidence that is not more than 1/k or exceeds 1.
     """
     shape, found = jnp.shape(images), jnp.shape(labels)
     if len(shape) != 4 or found != shape[:1] or not shape[0]:
         raise InputError(f"images {shape}, labels {found}: expected [n, h, w, c] and [n]")
     if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
         raise InputError(
-            f"images are {jnp.result_type(images)}: a distilled set has preprocessed images; "
-            "give transform(images), with the transform of the real data"
+            f"images are {jnp.result_type(images)}: a distilled set has preprocessed "
+            "images; give transform(images), with the transform of the real data"
         )
     checks.class_ordered(labels, num_classes)
     if not learning_rate > 0:

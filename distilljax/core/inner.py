@@ -176,7 +176,6 @@ def unroll(
       InputError: inputs without a common leading axis, a loss that is not one number, an
         optimizer that needs more than gradients, such as a line search.
     """
-
     _num_steps(inputs)
 
     def body(state: InnerState, given: Any) -> tuple[InnerState, Array]:
@@ -188,10 +187,10 @@ def unroll(
 def _num_steps(inputs: Any) -> int:
     shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     if len(shapes) != 1 or () in shapes:
-        found = ", ".join(str(list(shape)) for shape in sorted(shapes)) or "no arrays"
+        found = f"leading axes {sorted(shapes)}" if shapes else "no arrays"
         raise InputError(
-            f"inputs has leading axes {found}: give arrays of one leading axis, the number "
-            "of steps, such as jnp.arange(num_steps)"
+            f"inputs has {found}: give arrays of one leading axis, the number of steps, "
+            "such as jnp.arange(num_steps)"
         )
     return shapes.pop()[0]
 

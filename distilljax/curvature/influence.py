@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.curvature.estimators import MatVec, Vector
 from distilljax.curvature.hessian import num_examples
 from distilljax.types import Array, InputError, Params
@@ -147,6 +148,7 @@ def influence_function(
         to it. The Hessian of a network has negative eigenvalues; damping that does not
         outweigh them may leave the system unsolved.
       positions: i32[m], the training examples to leave out, one at a time; None for all.
+        A list or a number is taken too.
       without: j -> (v -> C_-j v), the curvature of the mean loss without example j; used
         in place of `matvec` for a full Newton step.
       tolerance: see `conjugate_gradients`.
@@ -160,7 +162,8 @@ def influence_function(
 
     Raises:
       InputError: leading axes that differ, fewer than two training examples, a negative
-        damping.
+        damping, losses that are not one for each example, positions that are not there
+        (where they are not traced).
     """
     num, num_test = num_examples(train), num_examples(test)
     if num < 2:
@@ -168,6 +171,11 @@ def influence_function(
     if isinstance(damping, float | int) and damping < 0:
         raise InputError(f"damping={damping}: must not be negative")
     train, test = jax.tree.map(jnp.asarray, (train, test))  # traced positions index them
+    checks.floating(params)
+    params = checks.at_least_float32(params)
+    if positions is None:
+        positions = jnp.arange(num)
+    positions = checks.indices(positions, num, "positions")
     chunk = min(chunk, num_test)
     num_chunks = -(-num_test // chunk)
 
@@ -176,6 +184,9 @@ def influence_function(
         return jnp.pad(x, pad, mode="edge").reshape(num_chunks, chunk, *x.shape[1:])
 
     pieces = jax.tree.map(in_chunks, test)
+    _per_example(losses, params, train, num, "losses")
+    first = jax.tree.map(lambda x: x[0], pieces)
+    _per_example(test_losses, params, first, chunk, "test_losses")
     mean_gradient = jax.grad(lambda p: losses(p, train).mean())(params)
 
     def one(j: Array) -> tuple[Array, Solve]:
@@ -184,18 +195,33 @@ def influence_function(
         curvature = matvec if without is None else without(j)
         rhs = jax.tree.map(lambda a, b: (a - b) / (num - 1), gradient, mean_gradient)
         change, solve = conjugate_gradients(
-            lambda v: optax.tree.add_scale(curvature(v), damping, v),
+            lambda v: optax.tree.add_scale(
+                checks.at_least_float32(curvature(v)), damping, v
+            ),
             rhs,
             tolerance=tolerance,
             max_iters=max_iters,
         )
 
         def slopes(piece: Any) -> Array:
-            return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
+            with checks.derivatives(
+                "the derivative of test_losses, forward,",
+                "use jax.custom_jvp in place of custom_vjp",
+            ):
+                return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
 
         return jax.lax.map(slopes, pieces).reshape(-1)[:num_test], solve
 
-    if positions is None:
-        positions = jnp.arange(num)
     batch_size = together if together > 1 else None
     return Influence(*jax.lax.map(one, positions, batch_size=batch_size))
+
+
+def _per_example(losses: Losses, params: Params, data: Any, num: int, what: str) -> None:
+    found = jax.eval_shape(losses, params, data)
+    shape = getattr(found, "shape", None)
+    if shape != (num,):
+        shown = type(found).__name__ if shape is None else list(shape)
+        raise InputError(
+            f"{what} returned {shown} for {num} examples; expected [{num}], the loss of "
+            "each example, not their mean"
+        )

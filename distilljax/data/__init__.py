@@ -23,6 +23,7 @@ from distilljax.data.preprocess import (
 from distilljax.data.sets import (
     Dataset,
     Split,
+    dataset,
     fingerprint,
     hold_out,
     load,
@@ -40,6 +41,7 @@ __all__ = [
     "Normalise",
     "NormedZCA",
     "Split",
+    "dataset",
     "fingerprint",
     "fit",
     "from_arrays",

@@ -114,7 +114,9 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         # Measured on a CPU: one at a time takes half the time and a tenth of the memory.
         most = 1 if jax.default_backend() == "cpu" else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
-        labels = jnp.broadcast_to(jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k))
+        labels = jnp.broadcast_to(
+            jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k)
+        )
         at_once = min(config.classes_together or most, k)
         theirs = jax.lax.map(
             lambda given: gradient(params, *given),

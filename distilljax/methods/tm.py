@@ -137,9 +137,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         num_experts = source.params.shape[0]
         which = jax.random.randint(pick_key, (), 0, num_experts, jnp.int32)
         latest = latest_start(config, step)
-        epoch = jax.random.randint(
-            start_key, (), config.min_start, latest + 1, jnp.int32
-        )
+        epoch = jax.random.randint(start_key, (), config.min_start, latest + 1, jnp.int32)
         row = epoch - source.first_epoch
         start, target = (
             _at_least_float32(source.params[which, at])

@@ -60,9 +60,14 @@ class Conv(nn.Module):
         size, channels = self.kernel_size, images.shape[-1]
         fan_in = size * size * channels
         kernel = self.param(
-            "kernel", kernel_init(self.scheme), (size, size, channels, self.features)
+            "kernel",
+            kernel_init(self.scheme),
+            (size, size, channels, self.features),
+            jnp.float32,
         )
-        bias = self.param("bias", bias_init(self.scheme, fan_in), (self.features,))
+        bias = self.param(
+            "bias", bias_init(self.scheme, fan_in), (self.features,), jnp.float32
+        )
         out = conv2d(
             images,
             kernel,
@@ -111,8 +116,8 @@ class Normalisation(nn.Module):
                     f"norm=group has {GROUPS} groups; {channels} channels do not divide"
                 )
             x = x.reshape(*shape[:3], GROUPS, channels // GROUPS)
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         centred = x - x.mean(axes[self.kind], keepdims=True)
         variance = jnp.square(centred).mean(axes[self.kind], keepdims=True)
         factor = jax.lax.rsqrt(variance + 1e-5) * scale.reshape(x.shape[3:])
