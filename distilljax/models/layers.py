@@ -162,7 +162,7 @@ class Classifier(nn.Module):
 
 def as_model(classifier: Classifier, image_shape: tuple[int, int, int]) -> Model:
     """Wraps a flax classifier as a `Model` for images of one shape (h, w, c)."""
-    example = jnp.zeros((1, *image_shape))
+    example = jnp.zeros((1, *image_shape), jnp.float32)
 
     apply_flax: Callable[..., Any] = classifier.apply
 
