@@ -1,9 +1,11 @@
 """Making a distilled set, and reading it as training data."""
 
 import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distilljax import checks
 from distilljax.types import Array, Batch, DistilledSet, InputError
@@ -36,7 +38,8 @@ def create(
         range or order (checked where they are not traced), a learning rate that is not
         positive, a confidence that is not more than 1/k or exceeds 1.
     """
-    shape, found = jnp.shape(images), jnp.shape(labels)
+    images, labels = map(_array, (images, labels))
+    shape, found = images.shape, labels.shape
     if len(shape) != 4 or found != shape[:1] or not shape[0]:
         raise InputError(f"images {shape}, labels {found}: expected [n, h, w, c] and [n]")
     if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
@@ -60,6 +63,10 @@ def create(
         gap * (one_hot - 1.0),
         jnp.log(jnp.asarray(learning_rate, jnp.float32)),
     )
+
+
+def _array(x: Any) -> Array:
+    return x if hasattr(x, "shape") else cast(Array, np.asarray(x))
 
 
 def as_batch(distilled: DistilledSet) -> Batch:

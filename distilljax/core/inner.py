@@ -34,6 +34,9 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
     return InnerState(params, optimizer.init(params))
 
 
+# The derivative of sqrt(v + eps_root) stays finite where v is zero.
+EPS_ROOT = 1e-16
+
 CACHED = 20  # examples whose gradient the cache of a CPU holds; benchmarks.meta_gradient
 
 
@@ -162,7 +165,10 @@ def unroll(
 
     Args:
       loss_fn: (params, batch) -> f32[].
-      optimizer: an optax transformation; its learning rate may be a traced value.
+      optimizer: an optax transformation; its learning rate may be a traced value. It is
+        differentiated too: one that takes square roots needs `eps_root=EPS_ROOT`, as in
+        `optax.adam(rate, eps_root=EPS_ROOT)`, or the derivative is NaN where a weight has
+        never had a gradient, such as behind a dead ReLU.
       sample_batch: inputs[t] -> batch t. It may close over what is learned.
       state: the network at the start.
       inputs: a pytree of arrays with leading axis T; keys, or indices of minibatches.

@@ -248,8 +248,8 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
 
     with checks.derivatives(
         "the second derivative of the loss, forward over forward,",
-        "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace with "
-        "products of your own, such as gradients of gradients",
+        "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
+        "hessian.hvp, which is forward over reverse",
     ):
         return jax.jvp(slope, (params,), (v,))[1]
 
@@ -257,8 +257,8 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
 def _forward_over_reverse() -> contextlib.AbstractContextManager:
     return checks.derivatives(
         "the second derivative, forward over reverse,",
-        "use jax.custom_jvp in place of custom_vjp, lax.scan in place of while_loop, or "
-        "products of your own, such as gradients of gradients",
+        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, or a "
+        "forward rule of it that does not call the function itself",
     )
 
 

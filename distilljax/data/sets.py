@@ -242,9 +242,9 @@ def _dataset(
         counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
         absent = np.flatnonzero(counts == 0)
         if len(absent):
+            shown = ", ".join(map(str, absent[:10])) + ", ..." * (len(absent) > 10)
             raise InputError(
-                f"{where}: {split}_labels has no image of class "
-                f"{', '.join(map(str, absent[:10]))}{', ...' if len(absent) > 10 else ''} of "
+                f"{where}: {split}_labels has no image of class {shown} of "
                 f"{num_classes}; number the classes without gaps, or add images"
             )
     train = Split(train_images, arrays.train_labels.astype(np.int32))

@@ -42,7 +42,7 @@ from distilljax.core.scan import Remat, pieces, summed
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 SOURCE = "real"
-ADAM_EPS_ROOT = 1e-16
+ADAM_EPS_ROOT = inner.EPS_ROOT
 
 # What a person should lower when the outer loss explodes, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")

@@ -219,3 +219,12 @@ def _check(config: Config, model: Model, source: Trajectories) -> None:
             f"{config.min_start} to max_start + expert_epochs={config.last_epoch}), "
             f"{num_epochs} were given; train longer experts or lower max_start"
         )
+    first = checks.concrete(source.first_epoch)
+    if first is not None and not (
+        first <= config.min_start and config.last_epoch < first + num_epochs
+    ):
+        raise InputError(
+            f"the experts hold epochs {int(first)}..{int(first) + num_epochs - 1}, and "
+            f"min_start={config.min_start} to max_start + expert_epochs="
+            f"{config.last_epoch} are needed; give those"
+        )

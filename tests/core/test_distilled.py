@@ -93,3 +93,31 @@ def test_a_confidence_below_chance_or_above_one_is_refused(confidence):
             learning_rate=0.1,
             confidence=confidence,
         )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3, 4], "labels has 4; with 4 classes give 0..3"),
+        ([-1, 0, 1, 2], "labels has -1"),
+        ([3, 2, 1, 0], "order of classes .*argsort"),
+        ([0, 1, 0, 1], "0 of class 2 and 2 of class 0; .* as many images of each"),
+        ([0, 0, 0, 1], "0 of class 2 and 3 of class 0"),
+        (np.arange(4.0), "labels are float64"),
+    ],
+)
+def test_labels_out_of_range_or_order_are_refused(labels, message):
+    with pytest.raises(InputError, match=message):
+        create(jnp.asarray(IMAGES[:4]), labels, 4, learning_rate=0.1)
+
+
+def test_lists_and_traced_labels_are_taken():
+    made = create(IMAGES[:4], [0, 0, 1, 1], 2, learning_rate=0.1)
+    np.testing.assert_array_equal(hard_labels(made), [0, 0, 1, 1])
+    traced = jax.jit(lambda y: create(jnp.asarray(IMAGES[:2]), y, 2, learning_rate=0.1))
+    np.testing.assert_array_equal(hard_labels(traced(jnp.array([1, 0]))), [1, 0])
+
+
+def test_bytes_are_no_preprocessed_images():
+    with pytest.raises(InputError, match=r"images are uint8: .* transform\(images\)"):
+        create(jnp.zeros((2, 4, 4, 1), jnp.uint8), jnp.arange(2), 2, learning_rate=0.1)
