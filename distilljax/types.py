@@ -59,14 +59,26 @@ class RealSet(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A network as pure functions."""
+    """A network as pure functions.
+
+    The functions keep no state and draw nothing: what an image gives depends on the
+    parameters and on that image alone, whatever else is in the batch. So instance, group
+    and layer normalisation fit, BatchNorm in training mode and Dropout do not. Parameters
+    are a pytree of float arrays, all of which are learned. A weight is [..., in, out] with
+    its outputs on the last axis, as in flax, where output channels are compared
+    (`methods.gm` with distance=rows).
+
+    Methods check this when they start, as far as two random images can tell.
+    """
 
     init: Callable[[Key], Params]
     features: Callable[[Params, Array], Array]  # f32[b, h, w, c] -> f32[b, d]
     apply: Callable[[Params, Array], Array]  # f32[b, h, w, c] -> f32[b, k], logits
 
 
-LossFn = Callable[[Params, Batch], Array]  # -> f32[], the mean over the batch
+# (params, batch) -> f32[], the mean over the examples of the batch, not their sum, and
+# nothing beside it. It has a derivative of the mode and order that a function takes of it.
+LossFn = Callable[[Params, Batch], Array]
 
 
 @functools.partial(

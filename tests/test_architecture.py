@@ -8,13 +8,14 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
-BASE = {"types", "config"}
+BASE = {"types", "config", "checks"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
+    "checks": {"types"},
     "flags": BASE,
     "launch": BASE | {"flags"},
     "data": BASE | {"disk", "memory"},

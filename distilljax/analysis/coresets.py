@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from distilljax import checks
 from distilljax.types import Array, InputError, RealSet
 
 Chooser = Callable[[Array, int], Array]
@@ -133,6 +134,7 @@ def select(
     Raises:
       InputError: a class with fewer images; features of the wrong shape or not finite.
     """
+    num_per_class = checks.integer(num_per_class, "num_per_class")
     sizes = real.class_sizes.tolist()
     smallest = min(sizes)
     if not 1 <= num_per_class <= smallest:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from distilljax import checks
 from distilljax.core import inner, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
@@ -87,8 +88,8 @@ def retrain(
 
     Args:
       keys: key[m]; equal keys start from equal weights.
-      left_out: i32[m], positions in the set; -1, or any other number outside the set,
-        leaves nothing out. Calls with equal m share a compiled program.
+      left_out: i32[m], positions in the set; -1 leaves nothing out. Calls with
+        equal m share a compiled program.
       model: the network.
       batch: the training set, n images.
       test: the test set, t images.
@@ -101,10 +102,12 @@ def retrain(
       Leading axis m.
 
     Raises:
-      InputError: a protocol with minibatches or augmentation, whose randomness would change
-        with the image left out; incompatible shapes; fewer than two images.
+      InputError: a protocol with minibatches or augmentation, whose random choices leaving
+        an image out would change; shapes that do not fit; fewer than two images; a
+        position that is not there (where it is not traced).
     """
     num = batch.labels.shape[0]
+    left_out = checks.indices(left_out, num, "left_out", low=-1)
     if keys.ndim != 1 or keys.shape != left_out.shape:
         raise InputError(
             f"keys {list(keys.shape)}, left_out {list(left_out.shape)}: expected [m], [m]"
@@ -130,6 +133,7 @@ def retrain(
     def loss_fn(params: Params, weighted: tuple[Batch, Array]) -> Array:
         given, weights = weighted
         logits = model.apply(params, given.images)
+        checks.label_rows(logits, given.labels)
         each = optax.losses.softmax_cross_entropy(logits, given.labels)
         return (weights * each).mean()
 
@@ -150,7 +154,9 @@ def retrain(
         logits = predict(model.apply, state.params, test)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
         predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return Retrained(each, predictions, (predictions == test.labels).mean())
+        return Retrained(
+            each, predictions, (predictions == test.labels).mean(dtype=jnp.float32)
+        )
 
     batch_size = together if together > 1 else None
     return jax.lax.map(one, (keys, left_out), batch_size=batch_size)

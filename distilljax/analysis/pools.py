@@ -94,7 +94,7 @@ def order(key: Key, epoch: Array | int, positions: Array, size: Array | int) -> 
     """
     _, order_key = jax.random.split(key)
     most = positions.shape[0]
-    scores = jax.random.bits(jax.random.fold_in(order_key, epoch), (most,))
+    scores = jax.random.bits(jax.random.fold_in(order_key, epoch), (most,), jnp.uint32)
     return positions[jnp.lexsort((scores, jnp.arange(most) >= size))]
 
 

@@ -266,5 +266,5 @@ def augment(
         return jax.vmap(operation, in_axes=(0, None if siamese else 0))(images, u)
 
     branches = [functools.partial(apply_to_all, name) for name in names]
-    chosen = jax.random.randint(choose, (), 0, len(names))
+    chosen = jax.random.randint(choose, (), 0, len(names), jnp.int32)
     return jax.lax.switch(chosen, branches, images)

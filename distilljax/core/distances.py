@@ -50,7 +50,8 @@ def gradient_distance(ours: Any, theirs: Any, kind: GradientDistance = "rows") -
     """Returns the distance between two gradients of the same parameters, f32[].
 
     Args:
-      ours: a pytree of arrays; the last axis of a weight is its output channels.
+      ours: a pytree of arrays; the last axis of a weight is its output channels,
+        which cannot be checked here; `gm` checks it on the classifier.
       theirs: the same structure.
       kind: `rows` sums 1 - cosine over the output channels of every weight; leaves with
         one axis (biases, parameters of normalisation layers) are excluded (Zhao et al.

@@ -1,10 +1,13 @@
 """Construction of distilled sets, and their use as training data."""
 
 import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from distilljax import checks
 from distilljax.types import Array, Batch, DistilledSet, InputError
 
 # softmax(0, -HARD, ..., -HARD) is exactly one-hot in float32.
@@ -23,7 +26,7 @@ def create(
 
     Args:
       images: f32[n, h, w, c], preprocessed.
-      labels: i32[n], in 0..num_classes-1.
+      labels: i32[n], in 0..num_classes-1, ordered by class, as many of each.
       num_classes: k.
       learning_rate: inner learning rate, positive.
       confidence: probability of the own class in a label; the remainder is uniform over
@@ -31,20 +34,27 @@ def create(
         float32, so labels that are learned must start lower.
 
     Raises:
-      InputError: incompatible shapes, a learning rate that is not positive, or a confidence
-        outside (1/k, 1].
+      InputError: shapes that do not fit, images that are not preprocessed, labels out of
+        range or order (checked where they are not traced), a learning rate that is not
+        positive, a confidence that is not more than 1/k or exceeds 1.
     """
-    if images.ndim != 4 or labels.shape != images.shape[:1]:
+    images, labels = map(_array, (images, labels))
+    shape, found = images.shape, labels.shape
+    if len(shape) != 4 or found != shape[:1] or not shape[0]:
+        raise InputError(f"images {shape}, labels {found}: expected [n, h, w, c] and [n]")
+    if not jnp.issubdtype(jnp.result_type(images), jnp.floating):
         raise InputError(
-            f"images {images.shape}, labels {labels.shape}: expected [n, h, w, c] and [n]"
+            f"images are {jnp.result_type(images)}: a distilled set has preprocessed "
+            "images; give transform(images), with the transform of the real data"
         )
+    checks.class_ordered(labels, num_classes)
     if not learning_rate > 0:
         raise InputError(f"learning_rate={learning_rate}: must be positive")
     if not 1 / num_classes < confidence <= 1:
         raise InputError(
             f"confidence={confidence}: must lie above 1/{num_classes} and not above 1"
         )
-    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    one_hot = jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
     gap = HARD
     if confidence < 1:
         gap = math.log(confidence * (num_classes - 1) / (1 - confidence))
@@ -53,6 +63,10 @@ def create(
         gap * (one_hot - 1.0),
         jnp.log(jnp.asarray(learning_rate, jnp.float32)),
     )
+
+
+def _array(x: Any) -> Array:
+    return x if hasattr(x, "shape") else cast(Array, np.asarray(x))
 
 
 def as_batch(distilled: DistilledSet) -> Batch:

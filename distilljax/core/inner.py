@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
+from distilljax import checks
 from distilljax.core.scan import GRADIENT, Remat, pieces, scan
 from distilljax.types import Array, InputError, Params
 
@@ -32,6 +33,9 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
     """Returns the state before the first step."""
     return InnerState(params, optimizer.init(params))
 
+
+# The derivative of sqrt(v + eps_root) stays finite where v is zero.
+EPS_ROOT = 1e-16
 
 CACHED = 20  # examples per gradient that fit a CPU cache; see benchmarks.meta_gradient
 
@@ -78,8 +82,9 @@ def value_and_grad(
       chunk: examples at a time, a divisor of b; None for all at once.
 
     Raises:
-      InputError: `chunk` does not divide b.
+      InputError: `chunk` does not divide b, or the loss is not one number.
     """
+    loss_fn = _one_number(loss_fn)
     if chunk is None:
         return jax.value_and_grad(loss_fn)(params, batch)
     num = jax.tree.leaves(batch)[0].shape[0]
@@ -97,6 +102,36 @@ def value_and_grad(
     return jax.tree.map(lambda x: x * (chunk / num), total)
 
 
+def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]:
+    def checked(params: Params, batch: Any) -> Array:
+        loss = loss_fn(params, batch)
+        shape = getattr(loss, "shape", () if isinstance(loss, float) else None)
+        if shape != ():
+            found = type(loss).__name__ if shape is None else f"f32{list(shape)}"
+            raise InputError(
+                f"loss_fn returned {found}; expected one number, the mean over the batch, "
+                "without anything beside it"
+            )
+        return loss
+
+    return checked
+
+
+def _update(
+    optimizer: optax.GradientTransformation, grads: Params, state: InnerState
+) -> tuple[Params, optax.OptState]:
+    try:
+        return optimizer.update(grads, state.opt_state, state.params)
+    except TypeError as error:
+        if "required keyword-only" not in str(error):
+            raise
+        needed = str(error).split(": ")[-1].replace(", and ", " and ")
+        raise InputError(
+            f"the optimizer needs {needed} beside gradients and parameters, which an inner "
+            "step does not have; take one without, such as optax.sgd or optax.adam"
+        ) from error
+
+
 def step(
     loss_fn: Callable[[Params, Any], Array],
     optimizer: optax.GradientTransformation,
@@ -111,7 +146,7 @@ def step(
     """
     loss, grads = value_and_grad(loss_fn, state.params, batch, chunk)
     grads = checkpoint_name(grads, GRADIENT)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = _update(optimizer, grads, state)
     return InnerState(optax.apply_updates(state.params, updates), opt_state), loss
 
 
@@ -131,21 +166,40 @@ def unroll(
 
     Args:
       loss_fn: (params, batch) -> f32[].
-      optimizer: an optax transformation; its learning rate may be a traced value.
+      optimizer: an optax transformation; its learning rate may be a traced value. It is
+        differentiated too: one that takes square roots needs `eps_root=EPS_ROOT`, as in
+        `optax.adam(rate, eps_root=EPS_ROOT)`, or the derivative is NaN where a weight has
+        never had a gradient, such as behind a dead ReLU.
       sample_batch: inputs[t] -> batch t. It may close over learned values.
       state: initial state.
-      inputs: a pytree of arrays with leading axis T, such as keys or minibatch indices.
+      inputs: a pytree of arrays with leading axis T; keys, or indices of minibatches.
       remat: rematerialisation policy, see `distilljax.core.scan`.
       chunk: see `value_and_grad`.
 
     Returns:
       The state after T steps, and f32[T], the loss before each step.
+
+    Raises:
+      InputError: inputs without a common leading axis, a loss that is not one number, an
+        optimizer that needs more than gradients, such as a line search.
     """
+    _num_steps(inputs)
 
     def body(state: InnerState, given: Any) -> tuple[InnerState, Array]:
         return step(loss_fn, optimizer, state, sample_batch(given), chunk=chunk)
 
     return scan(body, state, inputs, remat=remat)
+
+
+def _num_steps(inputs: Any) -> int:
+    shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(shapes) != 1 or () in shapes:
+        found = f"leading axes {sorted(shapes)}" if shapes else "no arrays"
+        raise InputError(
+            f"inputs has {found}: give arrays of one leading axis, the number of steps, "
+            "such as jnp.arange(num_steps)"
+        )
+    return shapes.pop()[0]
 
 
 def truncated_unroll(
@@ -185,12 +239,16 @@ def truncated_unroll(
     Raises:
       InputError: the window exceeds the unroll.
     """
-    num_steps = jax.tree.leaves(inputs)[0].shape[0]
+    num_steps = _num_steps(inputs)
     latest = num_steps - window
     if not 1 <= window <= num_steps:
         raise InputError(f"window={window}: must lie in 1..{num_steps}, the unroll length")
-    if isinstance(start, int) and not 0 <= start <= latest:
-        raise InputError(f"start={start}: must lie in 0..{latest}, unroll length - window")
+    if (known := checks.concrete(start)) is not None:
+        start = checks.integer(known[()], "start")
+        if not 0 <= start <= latest:
+            raise InputError(
+                f"start={start}: must lie in 0..{latest}, unroll length - window"
+            )
 
     constant = jax.lax.stop_gradient
     start = jnp.clip(jnp.asarray(start, jnp.int32), 0, latest)

@@ -5,14 +5,20 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.types import Array, Batch, LossFn, Params
 
 
 def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
-    """Returns the mean of -sum_j labels_j log softmax(logits)_j over a batch."""
+    """The mean of -sum_j labels_j log softmax(logits)_j over a batch.
+
+    Raises:
+      InputError: when called, labels that are not [b, k] beside logits [b, k].
+    """
 
     def loss_fn(params: Params, batch: Batch) -> Array:
         logits = apply(params, batch.images)
+        checks.label_rows(logits, batch.labels)
         return optax.losses.softmax_cross_entropy(logits, batch.labels).mean()
 
     return loss_fn
@@ -28,4 +34,4 @@ def accuracy(logits: Array, labels: Array) -> Array:
     Returns:
       f32[...], in [0, 1].
     """
-    return (jnp.argmax(logits, axis=-1) == labels).mean(axis=-1)
+    return (jnp.argmax(logits, axis=-1) == labels).mean(axis=-1, dtype=jnp.float32)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.types import Array, DistilledSet, Key
+from distilljax.types import Array, DistilledSet, InputError, Key
 
 
 class OuterState(NamedTuple):
@@ -73,7 +74,8 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
     """
 
     def init(params: Any) -> RunningNorm:
-        return RunningNorm(jnp.zeros(()), jnp.zeros((), jnp.int32))
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        return RunningNorm(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
 
     def update(grads: Any, state: RunningNorm, params: Any = None) -> tuple[Any, Any]:
         norm = optax.tree.norm(grads)
@@ -135,6 +137,7 @@ def from_outer_loss(
     skip_above: float | None = None,
     lr_range: tuple[float, float] | None = None,
     parametrisation: Parametrisation = DIRECT,
+    check: Callable[[Key, DistilledSet], None] | None = None,
 ) -> Method:
     """Returns a method that minimises an outer loss with respect to the distilled set.
 
@@ -150,6 +153,8 @@ def from_outer_loss(
       lr_range: minimum and maximum inner learning rate; updates are projected onto it.
         None for no limit.
       parametrisation: how the set is stored; its code is learned.
+      check: (key, distilled) -> None, called first by `init`; raises `InputError` for a set
+        that the method cannot learn.
 
     Returns:
       A `Method` whose step takes no host input but a key, so that it works in a Python
@@ -169,6 +174,11 @@ def from_outer_loss(
         return outer_loss(distilled, key, aux, source)
 
     def init(key: Key, distilled: DistilledSet) -> OuterState:
+        if check is not None:
+            check(key, distilled)
+        if isinstance(optimizer, FieldRules) and "label_logits" in learned:
+            checks.learnable_labels(distilled)
+        _check_number(parametrisation, distilled)
         stored = parametrisation.encode(distilled)
         state = OuterState(
             stored, optimizer.init(stored), init_aux(key), jnp.zeros((), jnp.int32)
@@ -197,6 +207,16 @@ def from_outer_loss(
         return OuterState(distilled, opt_state, aux, state.step + 1), info
 
     return Method(init, step, parametrisation.decode)
+
+
+def _check_number(parametrisation: Parametrisation, distilled: DistilledSet) -> None:
+    per_class = parametrisation.images_per_class
+    num, k = distilled.label_logits.shape
+    if per_class is not None and num != k * per_class:
+        raise InputError(
+            f"the distilled set has {num} images of {k} classes, and the parametrisation "
+            f"takes {per_class} of each class; start with {k * per_class}"
+        )
 
 
 def _strong(x: Any) -> Array:

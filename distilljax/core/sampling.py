@@ -6,12 +6,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from distilljax import checks
 from distilljax.types import Array, Batch, InputError, Key, RealSet
 
 
 def take(real: RealSet, positions: Array) -> Batch:
-    """Returns the transformed images at `positions`, i32[b], with one-hot labels."""
-    labels = jax.nn.one_hot(real.labels[positions], real.class_sizes.shape[0])
+    """The images at `positions`, i32[b], transformed, with one-hot labels.
+
+    Raises:
+      InputError: positions that are no integers or, unless traced, out of range.
+    """
+    positions = checks.indices(positions, real.labels.shape[0], "positions")
+    num_classes = real.class_sizes.shape[0]
+    labels = jax.nn.one_hot(real.labels[positions], num_classes, dtype=jnp.float32)
     return Batch(real.transform(real.images[positions]), labels)
 
 
@@ -24,7 +31,7 @@ def batch(key: Key, real: RealSet, size: int) -> Batch:
     num = real.labels.shape[0]
     if size > num:
         raise InputError(f"a batch of {size} was asked of a data set of {num} images")
-    _, positions = jax.lax.top_k(jax.random.bits(key, (num,)), size)
+    _, positions = jax.lax.top_k(jax.random.bits(key, (num,), jnp.uint32), size)
     return take(real, positions)
 
 
@@ -37,7 +44,7 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
     k, width = real.class_index.shape
     columns = jnp.arange(width)
     inside = columns < real.class_sizes[:, None]
-    scores = jnp.where(inside, jax.random.uniform(key, (k, width)), -1.0)
+    scores = jnp.where(inside, jax.random.uniform(key, (k, width), jnp.float32), -1.0)
     _, order = jax.lax.top_k(scores, min(per_class, width))
     columns = jnp.arange(per_class) % real.class_sizes[:, None]
     positions = jnp.take_along_axis(

@@ -119,7 +119,7 @@ def _summed_with_gradient(
     directions = [t for t in jax.tree.leaves(tangents) if not isinstance(t, SymbolicZero)]
     grads = jax.tree.leaves((by_shared, by_x))
     each = [jnp.sum(g * t) for g, t in zip(grads, directions, strict=True)]
-    return total, functools.reduce(jnp.add, each)
+    return total, functools.reduce(jnp.add, each).astype(total.dtype)
 
 
 summed.defjvp(_summed_with_gradient, symbolic_zeros=True)

@@ -6,8 +6,12 @@ are `Estimate`s: the mean over independent probes, its standard error and the nu
 probes. The same key gives the same probes, so that estimates along a training run with a
 common key (common random numbers) vary with A only.
 
-The standard error of a trace from one Rademacher probe is sqrt(2 sum_{i != j} A_ij^2), from
-a Gaussian one sqrt(2) |A|_F, which is never smaller (Hutchinson 1990; Avron & Toledo 2011).
+Sums are kept in float32 at least. Lanczos needs directions finer than half precision: where
+`like` is of half precision, its matvec is given float32 vectors (`hessian.hvp` takes them).
+
+The standard error of a trace by one Rademacher probe is sqrt(2 sum_{i != j} A_ij^2), by
+a Gaussian one sqrt(2) |A|_F; Rademacher is never the larger (Hutchinson 1990; Avron &
+Toledo 2011).
 """
 
 from collections.abc import Callable
@@ -17,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from distilljax import checks
 from distilljax.types import Array, Estimate, InputError, Key
 
 Vector = Any  # a pytree of float arrays
@@ -273,10 +278,12 @@ def deflated_trace(
     check_probes(num_products, kind)
     rank = num_products // 3
     range_key, rest_key = jax.random.split(key)
+    matvec = _single_precision(matvec, like)
+    like = checks.at_least_float32(like)
     unravel = ravel_pytree(like)[1]
 
     def product(v: Array) -> Array:
-        return ravel_pytree(matvec(unravel(v)))[0]
+        return ravel_pytree(checks.at_least_float32(matvec(unravel(v))))[0]
 
     def draw(key: Key) -> Array:
         return ravel_pytree(probe(key, like, kind))[0]
@@ -341,7 +348,8 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
     See Bekas et al. 2007. Memory is independent of the number of probes.
 
     Returns:
-      An estimate whose value and standard error have the structure of `like`.
+      An estimate whose value and standard error are vectors like `like`, in float32 where
+      it is of half precision.
 
     Raises:
       InputError: fewer than one probe.
@@ -351,7 +359,7 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
     def body(sums: tuple[Array, Vector, Vector], key: Key) -> tuple[Any, None]:
         count, mean, squares = sums
         v = probe(key, like)
-        sample = jax.tree.map(jnp.multiply, v, matvec(v))
+        sample = checks.at_least_float32(jax.tree.map(jnp.multiply, v, matvec(v)))
         gap = jax.tree.map(jnp.subtract, sample, mean)
         mean = jax.tree.map(lambda m, g: m + g / (count + 1), mean, gap)
         squares = jax.tree.map(
@@ -359,8 +367,9 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
         )
         return (count + 1, mean, squares), None
 
-    zeros = jax.tree.map(jnp.zeros_like, like)
-    start = (jnp.zeros(()), zeros, zeros)
+    like = jax.tree.map(jnp.asarray, like)
+    zeros = jax.tree.map(jnp.zeros_like, checks.at_least_float32(like))
+    start = (jnp.zeros((), jnp.float32), zeros, zeros)
     (_, mean, squares), _ = jax.lax.scan(body, start, jax.random.split(key, num_probes))
     error = jax.tree.map(
         lambda s: (
@@ -391,9 +400,11 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
       num_iters: m, at most the dimension of the space.
 
     Raises:
-      InputError: fewer than one iteration, or more than the dimension.
+      InputError: fewer than one iteration, or more than the dimension; a matvec that
+        refuses float32 vectors, for a start of half precision.
     """
-    first, unravel = ravel_pytree(start)
+    matvec = _single_precision(matvec, start)
+    first, unravel = ravel_pytree(checks.at_least_float32(start))
     size = first.size
     if not 1 <= num_iters <= size:
         raise InputError(f"num_iters={num_iters}: must lie in 1..{size}, the dimension")
@@ -403,7 +414,7 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
     ) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
         basis, v, scale = carry
         basis = basis.at[i].set(v)
-        image = ravel_pytree(matvec(unravel(v)))[0]
+        image = ravel_pytree(matvec(unravel(v)))[0].astype(first.dtype)
         alpha = v @ image
         rest = _reject(_reject(image, basis), basis)
         beta = jnp.linalg.norm(rest)
@@ -423,6 +434,27 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
     carry = (basis, first / jnp.linalg.norm(first), jnp.zeros((), first.dtype))
     (basis, _, _), (diag, offdiag) = jax.lax.scan(body, carry, jnp.arange(num_iters))
     return Tridiagonal(diag, offdiag, basis)
+
+
+def _single_precision(matvec: MatVec, like: Vector) -> MatVec:
+    """Checks that products are there of float32 vectors, where `like` is of half precision.
+
+    Raises:
+      InputError: they are not.
+    """
+    wide = checks.at_least_float32(like)
+    if any(
+        a.dtype != jnp.result_type(b)
+        for a, b in zip(jax.tree.leaves(wide), jax.tree.leaves(like), strict=True)
+    ):
+        try:
+            jax.eval_shape(matvec, wide)
+        except TypeError as error:
+            raise InputError(
+                "the matvec refuses float32 vectors, which half-precision parameters need "
+                "here: make it with hessian.hvp, or convert the parameters to float32"
+            ) from error
+    return matvec
 
 
 def _decompose(t: Tridiagonal) -> tuple[Array, Array]:
@@ -460,7 +492,7 @@ def extreme_eigenpairs(
         jnp.argsort(-jnp.concatenate([values[num_iters - top :], values[:bottom]]))
     ]
     columns = vectors[:, chosen]
-    unravel = ravel_pytree(like)[1]
+    unravel = ravel_pytree(checks.at_least_float32(like))[1]
     return Eigenpairs(
         values[chosen],
         jnp.abs(found.offdiag[-1] * columns[-1]),

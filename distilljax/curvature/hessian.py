@@ -9,8 +9,11 @@ processed `chunk` examples at a time inside the compiled program; `read` maps a 
 batch of the loss, for example bytes to normalised images. Data whose leading axis is
 sharded over devices are not moved: every device processes its shard of each chunk, and the
 results are summed.
+
+Parameters of half precision are used in float32; products are then float32 too.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.curvature import estimators
 from distilljax.curvature.estimators import Kind, MatVec, Vector
 from distilljax.types import Array, Estimate, InputError, Key, Params
@@ -55,17 +59,49 @@ def check(loss_fn: LossFn, params: Params, data: Any, read: Read = _identity) ->
         whose leading axes differ.
     """
     num_examples(data)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise InputError(
-                f"the parameter {jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}; "
-                "derivatives need floating point: convert it, or leave it out of params"
-            )
+    checks.floating(params)
     shape = jax.eval_shape(lambda p, d: loss_fn(p, read(d)), params, data)
     if not hasattr(shape, "shape") or shape.shape:
         raise InputError(
             f"the loss returned {getattr(shape, 'shape', shape)} instead of one number; "
             "return the mean over the batch, f32[]"
+        )
+
+
+def check_mean(
+    loss_fn: LossFn,
+    params: Params,
+    data: Any,
+    chunk: int | None,
+    read: Read = _identity,
+) -> None:
+    """Refuses a sum over examples where chunks are averaged; two examples tell.
+
+    Raises:
+      InputError: a loss that doubles when its example is given twice; nothing is checked
+        without chunks, or where arrays are traced.
+    """
+    if chunk is None or chunk >= num_examples(data):
+        return
+    if not checks.concrete_tree((params, data)):
+        return
+
+    @jax.jit
+    def losses(params: Params, data: Any) -> Array:
+        one, two = (
+            jax.tree.map(lambda x, n=n: jnp.repeat(jnp.asarray(x)[:1], n, 0), data)
+            for n in (1, 2)
+        )
+        return jnp.stack([loss_fn(params, read(one)), loss_fn(params, read(two))])
+
+    found = losses(params, data)
+    if isinstance(found, jax.core.Tracer):
+        return
+    once, twice = (float(x) for x in found)
+    if once and abs(twice - 2 * once) < 1e-3 * abs(once):
+        raise InputError(
+            "the loss is a sum over examples, and chunks are averaged: divide it by the "
+            "number of examples, or give chunk=None"
         )
 
 
@@ -130,11 +166,16 @@ def hvp(
       InputError: see `check` and `mean_over`.
     """
     check(loss_fn, params, data, read)
+    check_mean(loss_fn, params, data, chunk, read)
+    params = checks.at_least_float32(params)
 
     def matvec(v: Vector) -> Vector:
+        v = _like(v, params)
+
         def product(batch: Any) -> Vector:
             grad = jax.grad(lambda p: loss_fn(p, batch))
-            return jax.jvp(grad, (params,), (v,))[1]
+            with _forward_over_reverse():
+                return jax.jvp(grad, (params,), (v,))[1]
 
         return mean_over(product, data, chunk=chunk, read=read)
 
@@ -170,17 +211,27 @@ def ggn(
     """
 
     def cross_entropy(logits: Array, labels: Any) -> Array:
+        checks.label_rows(logits, labels)
         return optax.losses.softmax_cross_entropy(logits, labels).mean()
 
     of_outputs = output_loss or cross_entropy
-    check(lambda p, b: of_outputs(apply(p, b.images), b.labels), params, data, read)
+
+    def loss_fn(params: Params, batch: Any) -> Array:
+        return of_outputs(apply(params, batch.images), batch.labels)
+
+    check(loss_fn, params, data, read)
+    check_mean(loss_fn, params, data, chunk, read)
+    params = checks.at_least_float32(params)
 
     def matvec(v: Vector) -> Vector:
+        v = _like(v, params)
+
         def product(batch: Any) -> Vector:
-            outputs, pull = jax.vjp(lambda p: apply(p, batch.images), params)
-            _, moved = jax.jvp(lambda p: apply(p, batch.images), (params,), (v,))
-            grad = jax.grad(lambda z: of_outputs(z, batch.labels))
-            return pull(jax.jvp(grad, (outputs,), (moved,))[1])[0]
+            with _forward_over_reverse():
+                outputs, pull = jax.vjp(lambda p: apply(p, batch.images), params)
+                _, moved = jax.jvp(lambda p: apply(p, batch.images), (params,), (v,))
+                grad = jax.grad(lambda z: of_outputs(z, batch.labels))
+                return pull(jax.jvp(grad, (outputs,), (moved,))[1])[0]
 
         return mean_over(product, data, chunk=chunk, read=read)
 
@@ -197,7 +248,24 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     def slope(params: Params) -> Array:
         return jax.jvp(lambda p: loss_fn(p, batch), (params,), (v,))[1]
 
-    return jax.jvp(slope, (params,), (v,))[1]
+    with checks.derivatives(
+        "the second derivative of the loss, forward over forward,",
+        "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
+        "hessian.hvp, which is forward over reverse",
+    ):
+        return jax.jvp(slope, (params,), (v,))[1]
+
+
+def _forward_over_reverse() -> contextlib.AbstractContextManager:
+    return checks.derivatives(
+        "the second derivative, forward over reverse,",
+        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, "
+        "or a forward rule of it that does not call the function itself",
+    )
+
+
+def _like(v: Vector, params: Params) -> Vector:
+    return jax.tree.map(lambda x, p: jnp.asarray(x, p.dtype), v, params)
 
 
 def trace(
@@ -231,6 +299,8 @@ def trace(
     """
     estimators.check_probes(num_probes, kind)
     check(loss_fn, params, data, read)
+    check_mean(loss_fn, params, data, chunk, read)
+    params = checks.at_least_float32(params)
 
     def forms(batch: Any) -> Array:
         return jax.lax.map(
@@ -291,6 +361,7 @@ def batch_trace(
         raise InputError("give either num_probes or relative_error")
     estimators.check_probes(1 if num_probes is None else num_probes, kind)
     check(loss_fn, params, data, read)
+    params = checks.at_least_float32(params)
     num = num_examples(data)
     if not 1 <= batch <= num:
         raise InputError(f"batch={batch}: must lie in 1..{num}, the number of images")

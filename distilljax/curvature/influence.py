@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.curvature.estimators import MatVec, Vector
 from distilljax.curvature.hessian import num_examples
 from distilljax.types import Array, InputError, Params
@@ -148,6 +149,7 @@ def influence_function(
         Hessian of a network has negative eigenvalues; with smaller damping than their
         magnitude the solve may fail.
       positions: i32[m], training examples to leave out, one at a time; None for all.
+        A list or a number is taken too.
       without: j -> (v -> C_-j v), the curvature of the mean loss without example j; used
         in place of `matvec` for a full Newton step.
       tolerance: see `conjugate_gradients`.
@@ -160,15 +162,21 @@ def influence_function(
       the changes are those of the last iterate.
 
     Raises:
-      InputError: different leading axes, fewer than two training examples, a negative
-        damping.
+      InputError: leading axes that differ, fewer than two training examples, a negative
+        damping, losses that are not one for each example, positions that are not there
+        (where they are not traced).
     """
     num, num_test = num_examples(train), num_examples(test)
     if num < 2:
         raise InputError("train has 1 example: leaving it out would leave none; give more")
     if isinstance(damping, float | int) and damping < 0:
         raise InputError(f"damping={damping}: must not be negative")
-    train, test = jax.tree.map(jnp.asarray, (train, test))  # indexed by traced positions
+    train, test = jax.tree.map(jnp.asarray, (train, test))  # traced positions index them
+    checks.floating(params)
+    params = checks.at_least_float32(params)
+    if positions is None:
+        positions = jnp.arange(num)
+    positions = checks.indices(positions, num, "positions")
     chunk = min(chunk, num_test)
     num_chunks = -(-num_test // chunk)
 
@@ -177,6 +185,9 @@ def influence_function(
         return jnp.pad(x, pad, mode="edge").reshape(num_chunks, chunk, *x.shape[1:])
 
     pieces = jax.tree.map(in_chunks, test)
+    _per_example(losses, params, train, num, "losses")
+    first = jax.tree.map(lambda x: x[0], pieces)
+    _per_example(test_losses, params, first, chunk, "test_losses")
     mean_gradient = jax.grad(lambda p: losses(p, train).mean())(params)
 
     def one(j: Array) -> tuple[Array, Solve]:
@@ -185,18 +196,33 @@ def influence_function(
         curvature = matvec if without is None else without(j)
         rhs = jax.tree.map(lambda a, b: (a - b) / (num - 1), gradient, mean_gradient)
         change, solve = conjugate_gradients(
-            lambda v: optax.tree.add_scale(curvature(v), damping, v),
+            lambda v: optax.tree.add_scale(
+                checks.at_least_float32(curvature(v)), damping, v
+            ),
             rhs,
             tolerance=tolerance,
             max_iters=max_iters,
         )
 
         def slopes(piece: Any) -> Array:
-            return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
+            with checks.derivatives(
+                "the derivative of test_losses, forward,",
+                "use jax.custom_jvp in place of custom_vjp",
+            ):
+                return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
 
         return jax.lax.map(slopes, pieces).reshape(-1)[:num_test], solve
 
-    if positions is None:
-        positions = jnp.arange(num)
     batch_size = together if together > 1 else None
     return Influence(*jax.lax.map(one, positions, batch_size=batch_size))
+
+
+def _per_example(losses: Losses, params: Params, data: Any, num: int, what: str) -> None:
+    found = jax.eval_shape(losses, params, data)
+    shape = getattr(found, "shape", None)
+    if shape != (num,):
+        shown = type(found).__name__ if shape is None else list(shape)
+        raise InputError(
+            f"{what} returned {shown} for {num} examples; expected [{num}], the loss of "
+            "each example, not their mean"
+        )

@@ -13,12 +13,14 @@ representations, with their cost for n images in passes of one image through the
 All are pure functions that work under jit, vmap and differentiation.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from distilljax import checks
 from distilljax.curvature.estimators import Kind, check_probes, probe
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
@@ -56,8 +58,8 @@ def empirical_ntk(
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
-      x1: f32[n1, ...].
-      x2: f32[n2, ...]; None for x1, with an exactly symmetric result.
+      x1: f32[n1, ...], a list that makes such an array, or a pytree of such arrays.
+      x2: f32[n2, ...]; None for x1 itself, and then the matrix is symmetric to the bit.
       form: `full` has K[i, j, a, b] = J_a(x1_i) . J_b(x2_j) for outputs a and b; `trace`
         sums K[i, j, a, a] over a (divided by k it is the mean kernel of an output);
         `classes` gives the k kernels K[i, j, a, a], one per output.
@@ -68,11 +70,13 @@ def empirical_ntk(
       f32[n1, n2, k, k], f32[n1, n2] or f32[k, n1, n2].
 
     Raises:
-      InputError: parameters that are not floating point, outputs that are not [n, k], empty
-        sets or sets with different image shapes, an unknown form, a block below one.
+      InputError: parameters that are not floating point, outputs that are not [n, k],
+        sets whose images differ in shape or that are empty, an unknown form, a block
+        below one; outside of tracing, outputs for an image that depend on the others.
     """
     _check_form(form)
     _check_block(block)
+    params, x1, x2 = _arrays(params, x1, x2)
     num_outputs = _check(apply, params, *([x1] if x2 is None else [x1, x2]))
     if block is None:
         held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
@@ -91,7 +95,7 @@ def empirical_ntk(
     def add(total: Array, a: Array) -> tuple[Array, None]:
         return total + kernel(a[None])[..., 0, 0], None
 
-    shape = (x1.shape[0], (x1 if x2 is None else x2).shape[0])
+    shape = (_num(x1), _num(x1 if x2 is None else x2))
     return jax.lax.scan(add, jnp.zeros(shape, _kernel_dtype(params)), outputs)[0]
 
 
@@ -120,10 +124,9 @@ def ntk_vp(
     Raises:
       InputError: see `empirical_ntk`; when called, a vector of the wrong shape.
     """
-    if x2 is None:
-        x2 = x1
+    params, x1, x2 = _arrays(params, x1, x1 if x2 is None else x2)
     _check_block(block)
-    expected = (x2.shape[0], _check(apply, params, x1, x2))
+    expected = (_num(x2), _check(apply, params, x1, x2))
 
     def matvec(v: Array) -> Array:
         if v.shape != expected:
@@ -181,6 +184,7 @@ def sketch(
         )
     check_probes(num_directions, kind)
     _check_block(block)
+    params, x = _arrays(params, x)
     _check(apply, params, x)
 
     def one(r: Array) -> Array:
@@ -257,49 +261,57 @@ def linearised(apply: Apply, params0: Params) -> Apply:
     Raises:
       InputError: parameters that are not floating point.
     """
-    _check_params(params0)
+    checks.floating(params0)
+    params0 = jax.tree.map(jnp.asarray, params0)
 
     def apply_lin(params: Params, x: Array) -> Array:
         change = jax.tree.map(jnp.subtract, params, params0)
-        outputs, moved = jax.jvp(lambda p: apply(p, x), (params0,), (change,))
+        with _forward():
+            outputs, moved = jax.jvp(lambda p: apply(p, x), (params0,), (change,))
         return outputs + moved
 
     return apply_lin
 
 
-def _check_params(params: Params) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
-        raise InputError("params has no arrays: there is nothing to differentiate by")
-    for path, leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise InputError(
-                f"the parameter {jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}; "
-                "derivatives need floating point: convert it, or leave it out of params"
-            )
+def _arrays(params: Params, *sets: Any) -> tuple[Any, ...]:
+    """Returns parameters and sets with arrays as leaves; a list becomes one array.
+
+    Raises:
+      InputError: a list of rows that differ.
+    """
+
+    def one(x: Any) -> Any:
+        if isinstance(x, list):
+            checks.concrete(x)
+            x = jnp.asarray(x)
+        return jax.tree.map(jnp.asarray, x)
+
+    return jax.tree.map(jnp.asarray, params), *(one(x) for x in sets)
 
 
-def _check(apply: Apply, params: Params, *sets: Array) -> int:
-    """Validates network, parameters and sets; returns the number of outputs."""
-    _check_params(params)
+def _num(x: Any) -> int:
+    return jax.tree.leaves(x)[0].shape[0]
+
+
+def _check(apply: Apply, params: Params, *sets: Any) -> int:
+    """Refuses what has no kernel; returns the number of outputs."""
+    checks.floating(params)
     first = sets[0]
-    if any(x.ndim == 0 or x.shape[0] == 0 or x.shape[1:] != first.shape[1:] for x in sets):
-        shapes = " and ".join(str(list(x.shape)) for x in sets)
+    shapes = [[x.shape for x in jax.tree.leaves(one)] for one in sets]
+    nums = [{shape[:1] for shape in one} for one in shapes]
+    images = [[shape[1:] for shape in one] for one in shapes]
+    if any(len(n) != 1 or n & {(), (0,)} for n in nums) or any(
+        one != images[0] for one in images
+    ):
+        shown = " and ".join(", ".join(str(list(shape)) for shape in one) for one in shapes)
         raise InputError(
-            f"images {shapes}: expected [n, ...], at least one image, and the same shape "
+            f"images {shown}: expected [n, ...], at least one image, and the same shape "
             "of image in both sets"
         )
-    outputs = jax.eval_shape(apply, params, first)
-    shape = getattr(outputs, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != first.shape[0]:
-        found = type(outputs).__name__ if shape is None else list(shape)
-        raise InputError(
-            f"apply returned {found} for {first.shape[0]} images; expected "
-            f"[{first.shape[0]}, k], a row of outputs for each"
-        )
-    if not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise InputError(f"apply returned {outputs.dtype}; expected floating point outputs")
-    return shape[1]
+    found = jax.eval_shape(apply, params, first)
+    num_outputs = checks.outputs(found, _num(first))
+    checks.one_by_one(apply, params, first)
+    return num_outputs
 
 
 def _check_form(form: str) -> None:
@@ -312,13 +324,17 @@ def _check_block(block: int | None) -> None:
         raise InputError(f"block={block}: give at least one image, or None")
 
 
-def _blocks(x: Array, block: int | None, mode: str = "edge") -> Array:
-    """Splits into equal blocks of at most `block`, the last one padded, [m, b, ...]."""
-    num = x.shape[0]
+def _blocks(tree: Any, block: int | None, mode: str = "edge") -> Any:
+    """Blocks of equal size, at most `block`, the last one padded: leaves [m, b, ...]."""
+    num = _num(tree)
     num_blocks = -(-num // min(block or num, num))
     size = -(-num // num_blocks)
-    pad = ((0, num_blocks * size - num), *((0, 0),) * (x.ndim - 1))
-    return jnp.pad(x, pad, mode=mode).reshape(num_blocks, size, *x.shape[1:])
+
+    def one(x: Array) -> Array:
+        pad = ((0, num_blocks * size - num), *((0, 0),) * (x.ndim - 1))
+        return jnp.pad(x, pad, mode=mode).reshape(num_blocks, size, *x.shape[1:])
+
+    return jax.tree.map(one, tree)
 
 
 def _kernel_dtype(params: Params) -> Any:
@@ -329,7 +345,8 @@ def _jacobian(apply: Apply, params: Params, images: Array, outputs: Array) -> Pa
     """Returns the Jacobian of r of the outputs; leaves f32[b, r, ...]."""
 
     def one(image: Array) -> Params:
-        found, pull = jax.vjp(lambda p: apply(p, image[None])[0], params)
+        alone = jax.tree.map(lambda x: x[None], image)
+        found, pull = jax.vjp(lambda p: apply(p, alone)[0], params)
         seeds = jax.nn.one_hot(outputs, found.size, dtype=found.dtype)
         return jax.vmap(lambda seed: pull(seed)[0])(seeds)
 
@@ -362,7 +379,8 @@ def _kernel(
     dtype, r = _kernel_dtype(params), outputs.size
     rows = _blocks(x1, block)
     columns = rows if x2 is None else _blocks(x2, block)
-    (num_rows, height), (num_columns, width) = rows.shape[:2], columns.shape[:2]
+    num_rows, height = jax.tree.leaves(rows)[0].shape[:2]
+    num_columns, width = jax.tree.leaves(columns)[0].shape[:2]
 
     def jacobian(images: Array) -> Params:
         return _jacobian(apply, params, images, outputs)
@@ -372,10 +390,10 @@ def _kernel(
         return jax.lax.dynamic_update_slice(kernel, tile, corner)
 
     def between(kernel: Array, i: Array) -> tuple[Array, None]:
-        ours = jacobian(rows[i])
+        ours = jacobian(_at(rows, i))
 
         def fill(kernel: Array, j: Array) -> tuple[Array, None]:
-            tile = _contract(ours, jacobian(columns[j]), dtype)
+            tile = _contract(ours, jacobian(_at(columns, j)), dtype)
             return put(kernel, tile, i, j), None
 
         return jax.lax.scan(fill, kernel, jnp.arange(num_columns))
@@ -386,14 +404,14 @@ def _kernel(
         Every pair of blocks is computed once, and the work per row is equal; for an even
         number of rows the first row of an opposite pair computes it.
         """
-        ours = jacobian(rows[i])
+        ours = jacobian(_at(rows, i))
         tile = _contract(ours, ours, dtype)
         kernel = put(kernel, (tile + tile.transpose(1, 0, 3, 2)) / 2, i, i)
 
         def fill(kernel: Array, offset: Array) -> tuple[Array, None]:
             def meet(kernel: Array) -> Array:
                 j = (i + offset) % num_rows
-                tile = _contract(ours, jacobian(rows[j]), dtype)
+                tile = _contract(ours, jacobian(_at(rows, j)), dtype)
                 return put(put(kernel, tile, i, j), tile.transpose(1, 0, 3, 2), j, i)
 
             first = (2 * offset < num_rows) | (i < offset)
@@ -406,7 +424,18 @@ def _kernel(
     kernel = jnp.zeros((num_rows * height, num_columns * width, r, r), dtype)
     step = within if x2 is None else between
     kernel, _ = jax.lax.scan(step, kernel, jnp.arange(num_rows))
-    return kernel[: x1.shape[0], : (x1 if x2 is None else x2).shape[0]]
+    return kernel[: _num(x1), : _num(x1 if x2 is None else x2)]
+
+
+def _at(tree: Any, i: Array) -> Any:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def _forward() -> contextlib.AbstractContextManager:
+    return checks.derivatives(
+        "the derivative of the outputs, forward,",
+        "use jax.custom_jvp in place of custom_vjp, or empirical_ntk, which is reverse",
+    )
 
 
 def _push(
@@ -415,12 +444,13 @@ def _push(
     """Returns J(x_i) . direction for all images, f32[n, k]."""
 
     def one(images: Array) -> Array:
-        return jax.jvp(lambda p: apply(p, images), (params,), (direction,))[1]
+        with _forward():
+            return jax.jvp(lambda p: apply(p, images), (params,), (direction,))[1]
 
-    if block is None or block >= x.shape[0]:
+    if block is None or block >= _num(x):
         return one(x)
     moved = jax.lax.map(one, _blocks(x, block))
-    return moved.reshape(-1, moved.shape[-1])[: x.shape[0]]
+    return moved.reshape(-1, moved.shape[-1])[: _num(x)]
 
 
 def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -> Params:
@@ -433,7 +463,7 @@ def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -
     def add(total: Params, part: tuple[Array, Array]) -> tuple[Params, None]:
         return jax.tree.map(jnp.add, total, one(*part)), None
 
-    if block is None or block >= x.shape[0]:
+    if block is None or block >= _num(x):
         return one(x, v)
     parts = _blocks(x, block), _blocks(v, block, "constant")
     return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]

@@ -23,6 +23,7 @@ from distilljax.data.preprocess import (
 from distilljax.data.sets import (
     Dataset,
     Split,
+    dataset,
     fingerprint,
     hold_out,
     load,
@@ -44,6 +45,7 @@ __all__ = [
     "Split",
     "UncentredZCA",
     "array_names",
+    "dataset",
     "fingerprint",
     "fit",
     "from_arrays",

@@ -4,7 +4,8 @@ import hashlib
 import importlib.resources
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ _EMBEDDED_FINGERPRINT = "6f9b43a82c1c1324046a7ca50c13d7138591a102dd9b960d20c1466
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _MIN_SIDE = 8
 _ADVICE = "it may be truncated; write it again with numpy.savez"
+_CHANNEL_FIRST = "it looks like [n, c, h, w]: use images.transpose(0, 2, 3, 1)"
 
 
 class Split(NamedTuple):
@@ -36,7 +38,7 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    source: str  # 'embedded', 'npz', or e.g. 'tfds cifar10/3.0.2'
+    source: str  # 'embedded', 'npz', 'arrays', or such as 'tfds cifar10/3.0.2'
     fingerprint: str  # SHA-256 of the arrays, hex; see `fingerprint`
     mean: tuple[float, ...]  # of each channel over the training images, in [0, 1]
     std: tuple[float, ...]  # likewise; population standard deviation
@@ -76,6 +78,58 @@ def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None)
         return _load_npz(name)
     arrays, class_names, source = prepared.read(name, data_dir)
     return _dataset(name, source, source, arrays, class_names)
+
+
+def dataset(
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any,
+    test_labels: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """Validates arrays in memory as a data set, by the rules of an .npz file.
+
+    Args:
+      train_images: u8[n, h, w, c] in 0..255 with c = 1 or 3, or u8[n, h, w]; a numpy or
+        JAX array, or a list of arrays of one shape.
+      train_labels: i[n], 0..k-1; each class has an image.
+      test_images: the same, of the same height, width and channels.
+      test_labels: i[n], the same classes.
+      class_names: k strings; the class numbers if None.
+      name: how messages and records call the data.
+
+    Returns:
+      A data set whose source is 'arrays'. The arrays are not copied where they need no
+      conversion.
+
+    Raises:
+      InputError: the arrays are not a valid image classification set.
+    """
+    given = (train_images, train_labels, test_images, test_labels)
+    arrays = (_array(x, f"{name}: {key}") for key, x in zip(_NPZ_KEYS, given, strict=True))
+    names = None if class_names is None else _names(class_names, name)
+    return _dataset(name, "arrays", name, prepared.Arrays(*arrays), names)
+
+
+def _array(values: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{what} cannot be one array ({error}); bring all entries to one shape"
+        ) from error
+    if array.dtype.kind not in "biufc":
+        raise InputError(f"{what} is {array.dtype}, and must be numeric")
+    return array
+
+
+def _names(names: Any, where: str) -> tuple[str, ...]:
+    names = names.tolist() if isinstance(names, np.ndarray) else names
+    if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+        raise InputError(f"{where}: class_names must be a list of strings, one a class")
+    return tuple(map(str, names))
 
 
 def _load_embedded() -> Dataset:
@@ -166,14 +220,15 @@ def _dataset(
         raise InputError(
             f"{where}: there is only one class; classification needs at least two"
         )
-    counts = np.bincount(arrays.train_labels, minlength=num_classes)
-    if not counts.all():
+    for split, _, labels in pairs:
+        counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
         absent = np.flatnonzero(counts == 0)
-        raise InputError(
-            f"{where}: train_labels has no image of class "
-            f"{', '.join(map(str, absent[:10]))}{', ...' if len(absent) > 10 else ''} of "
-            f"{num_classes}; number the classes without gaps, or add images"
-        )
+        if len(absent):
+            shown = ", ".join(map(str, absent[:10])) + ", ..." * (len(absent) > 10)
+            raise InputError(
+                f"{where}: {split}_labels has no image of class {shown} of "
+                f"{num_classes}; number the classes without gaps, or add images"
+            )
     train = Split(train_images, arrays.train_labels.astype(np.int32))
     test = Split(test_images, arrays.test_labels.astype(np.int32))
     mean, std = channel_statistics(train.images)
@@ -191,14 +246,7 @@ def _dataset(
 
 def _valid_images(images: np.ndarray, what: str) -> np.ndarray:
     """Validates images and returns them as u8[n, h, w, c], C-contiguous."""
-    if images.dtype != np.uint8:
-        advice = "convert them to uint8 values in 0..255"
-        if images.dtype.kind == "f" and images.size:
-            if np.isnan(images).any():
-                advice = "they contain NaN; repair them, then " + advice
-            elif images.min() >= 0 and images.max() <= 1:
-                advice += ": numpy.round(255 * images).astype(numpy.uint8)"
-        raise InputError(f"{what} is {images.dtype}, and must be uint8; {advice}")
+    _check_bytes(images, what)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
@@ -212,7 +260,7 @@ def _valid_images(images: np.ndarray, what: str) -> np.ndarray:
     if channels not in (1, 3):
         advice = "store grey or RGB images as [n, h, w, c]"
         if height in (1, 3):
-            advice = "it looks like [n, c, h, w]: use images.transpose(0, 2, 3, 1)"
+            advice = _CHANNEL_FIRST
         raise InputError(
             f"{what} has shape {list(images.shape)}, so {channels} channels, and must have "
             f"1 or 3; {advice}"
@@ -225,8 +273,26 @@ def _valid_images(images: np.ndarray, what: str) -> np.ndarray:
     return np.ascontiguousarray(images)
 
 
+def _check_bytes(images: np.ndarray, what: str) -> None:
+    if images.dtype == np.uint8:
+        return
+    advice = "convert them to uint8 values in 0..255"
+    if images.dtype.kind in "fiu" and images.size:
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            bad = "NaN" if np.isnan(images).any() else "infinity"
+            advice = f"they contain {bad}; repair them, then {advice}"
+        elif images.min() < 0 or images.max() > 255:
+            low, high = images.min(), images.max()
+            advice = f"they span {low:g}..{high:g}, and must be bytes: scale to 0..255"
+        elif images.dtype.kind == "f" and images.max() <= 1:
+            advice += ": numpy.round(255 * images).astype(numpy.uint8)"
+        else:
+            advice += ": numpy.round(images).astype(numpy.uint8)"
+    raise InputError(f"{what} is {images.dtype}, and must be uint8; {advice}")
+
+
 def _check_labels(labels: np.ndarray, num_images: int, what: str) -> None:
-    if labels.dtype.kind not in "iu":
+    if labels.dtype.kind not in "iu" and labels.ndim < 2:
         raise InputError(
             f"{what} is {labels.dtype}, and must be integers; give the class numbers 0..k-1"
         )
@@ -318,22 +384,43 @@ def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
     """Puts a split on the default device, with an index for sampling by class.
 
     Raises:
-      InputError: a class without an image, or a label outside 0..num_classes-1.
+      InputError: images that are not u8[n, h, w, c], labels that are not i[n]; a class
+        without an image, or a label outside 0..num_classes-1.
     """
-    counts = np.bincount(split.labels, minlength=num_classes)
+    images = _array(split.images, "images")
+    labels = _array(split.labels, "labels")
+    _check_bytes(images, "images")
+    if images.ndim != 4 or not len(images):
+        advice = "give images[..., None]" if images.ndim == 3 else "give a batch of images"
+        raise InputError(
+            f"images has shape {list(images.shape)}, and must be [n, h, w, c]; {advice}"
+        )
+    if images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
+        raise InputError(f"images has shape {list(images.shape)}; {_CHANNEL_FIRST}")
+    _check_labels(labels, len(images), "labels")
+    if labels.min() < 0:
+        raise InputError(
+            f"labels has {labels.min()}; with {num_classes} classes labels are "
+            f"0..{num_classes - 1}"
+        )
+    if labels.max() >= max(num_classes, len(labels)):
+        raise InputError(
+            f"labels has {labels.max()} with {len(labels)} images; with {num_classes} "
+            f"classes labels are 0..{num_classes - 1}"
+        )
+    counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
     if len(counts) != num_classes or not counts.all():
         raise InputError(
             f"each of {num_classes} classes needs an image, and there are no others; the "
-            f"numbers of images are {counts.tolist()}"
+            f"numbers of images are {counts[:20].tolist()}"
         )
     width = int(counts.max())
     rows = [
-        np.resize(np.flatnonzero(split.labels == label), width)
-        for label in range(num_classes)
+        np.resize(np.flatnonzero(labels == label), width) for label in range(num_classes)
     ]
     return RealSet(
-        images=jnp.asarray(split.images, jnp.uint8),
-        labels=jnp.asarray(split.labels, jnp.int32),
+        images=jnp.asarray(images),
+        labels=jnp.asarray(labels, jnp.int32),
         class_index=jnp.asarray(np.stack(rows), jnp.int32),
         class_sizes=jnp.asarray(counts, jnp.int32),
         transform=transform,

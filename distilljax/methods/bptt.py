@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -41,7 +42,7 @@ from distilljax.core.scan import Remat, pieces, summed
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 SOURCE = "real"
-ADAM_EPS_ROOT = 1e-16
+ADAM_EPS_ROOT = inner.EPS_ROOT
 
 # Settings to lower when the outer loss diverges, in this order.
 LOWER = ("image_lr", "inner_lr", "lr_lr", "label_lr", "clip")
@@ -108,6 +109,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     def outer_loss(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
+        checks.same_classes(distilled, real)
         init_key, window_key, batch_key, augment_key, order_key = jax.random.split(key, 5)
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
         state = inner.init(model.init(init_key), optimizer)
@@ -132,7 +134,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         else:
             latest = config.unroll - config.window
             start = (
-                jax.random.randint(window_key, (), 0, latest + 1)
+                jax.random.randint(window_key, (), 0, latest + 1, jnp.int32)
                 if config.random_window
                 else latest
             )
@@ -158,4 +160,9 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         log_lr=descent(config.outer, config.lr_lr, config.momentum),
         clip=clip_by_running_norm(config.clip) if config.clip_running else config.clip,
     )
-    return from_outer_loss(outer_loss, rules, parametrisation=parametrisation)
+    return from_outer_loss(
+        outer_loss,
+        rules,
+        parametrisation=parametrisation,
+        check=lambda key, distilled: checks.network(model, key, distilled),
+    )

@@ -13,6 +13,7 @@ import dataclasses
 
 import jax
 
+from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, sampling
@@ -49,6 +50,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     def outer_loss(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
+        checks.same_classes(distilled, real)
         init_key, batch_key, augment_key = jax.random.split(key, 3)
         params = model.init(init_key)
         k = distilled.label_logits.shape[1]
@@ -71,7 +73,14 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         together = inner.cache_groups(k, ours.shape[1])
         return summed(gap, params, pieces((ours, theirs), together)), aux
 
+    def check(key: Key, distilled: DistilledSet) -> None:
+        checks.network(model, key, distilled)
+        checks.certain_order(distilled, "dm")
+
     rule = descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(
-        outer_loss, per_field(images=rule), parametrisation=parametrisation
+        outer_loss,
+        per_field(images=rule),
+        parametrisation=parametrisation,
+        check=check,
     )

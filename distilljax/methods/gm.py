@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -104,6 +105,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     def outer_loss(
         distilled: DistilledSet, key: Key, network: Network, real: RealSet
     ) -> tuple[Array, Network]:
+        checks.same_classes(distilled, real)
         batch_key, augment_key, *_ = _keys(key)
         params = network.state.params
         k = distilled.label_logits.shape[1]
@@ -112,7 +114,9 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         # On a CPU one class at a time takes half the time and a tenth of the memory.
         most = 1 if jax.default_backend() == "cpu" else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
-        labels = jnp.broadcast_to(jnp.eye(k)[:, None], (*drawn.shape[:2], k))
+        labels = jnp.broadcast_to(
+            jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k)
+        )
         at_once = min(config.classes_together or most, k)
         theirs = jax.lax.map(
             lambda given: gradient(params, *given),
@@ -176,12 +180,23 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             lambda: fresh(renew_key),
         )
 
+    def check(key: Key, distilled: DistilledSet) -> None:
+        checks.network(model, key, distilled)
+        checks.certain_order(distilled, "gm")
+        if config.distance == "rows":
+            checks.output_axis(model, key, distilled)
+
     rules = per_field(
         images=descent("sgd", config.image_lr, config.image_momentum),
         label_logits=descent("sgd", config.label_lr),
     )
     return from_outer_loss(
-        outer_loss, rules, fresh, after=grow_older, parametrisation=parametrisation
+        outer_loss,
+        rules,
+        fresh,
+        after=grow_older,
+        parametrisation=parametrisation,
+        check=check,
     )
 
 

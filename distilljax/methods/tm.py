@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -137,10 +138,9 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
     ) -> Array:
         pick_key, start_key, order_key, augment_key = jax.random.split(key, 4)
         num_experts = source.params.shape[0]
-        which = jax.random.randint(pick_key, (), 0, num_experts)
-        epoch = jax.random.randint(
-            start_key, (), config.min_start, latest_start(config, step) + 1
-        )
+        which = jax.random.randint(pick_key, (), 0, num_experts, jnp.int32)
+        latest = latest_start(config, step)
+        epoch = jax.random.randint(start_key, (), config.min_start, latest + 1, jnp.int32)
         row = epoch - source.first_epoch
         start, target = (
             _at_least_float32(source.params[which, at])
@@ -198,6 +198,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         skip_above=config.skip_above,
         lr_range=(config.lr_low, config.lr_high),
         parametrisation=parametrisation,
+        check=lambda key, distilled: checks.network(model, key, distilled),
     )
 
 
@@ -220,4 +221,13 @@ def _check(config: Config, model: Model, source: Trajectories) -> None:
             f"{needed} successive epochs of the experts are needed (min_start="
             f"{config.min_start} to max_start + expert_epochs={config.last_epoch}), "
             f"{num_epochs} were given; train longer experts or lower max_start"
+        )
+    first = checks.concrete(source.first_epoch)
+    if first is not None and not (
+        first <= config.min_start and config.last_epoch < first + num_epochs
+    ):
+        raise InputError(
+            f"the experts hold epochs {int(first)}..{int(first) + num_epochs - 1}, and "
+            f"min_start={config.min_start} to max_start + expert_epochs="
+            f"{config.last_epoch} are needed; give those"
         )

@@ -51,6 +51,8 @@ def conv2d(
         else:
             formulation = "im2col" if c < NARROW or strides[0] > 1 else "rows"
     if formulation == "library":
+        dtype = jnp.promote_types(images.dtype, kernel.dtype)
+        images, kernel = images.astype(dtype), kernel.astype(dtype)
         return jax.lax.conv_general_dilated(
             images,
             kernel,

@@ -90,9 +90,14 @@ class Conv(nn.Module):
         size, channels = self.kernel_size, images.shape[-1]
         fan_in = size * size * channels
         kernel = self.param(
-            "kernel", kernel_init(self.scheme), (size, size, channels, self.features)
+            "kernel",
+            kernel_init(self.scheme),
+            (size, size, channels, self.features),
+            jnp.float32,
         )
-        bias = self.param("bias", bias_init(self.scheme, fan_in), (self.features,))
+        bias = self.param(
+            "bias", bias_init(self.scheme, fan_in), (self.features,), jnp.float32
+        )
         if self.scheme == "ntk":
             gain, bias_gain = ntk_gains(fan_in)
             kernel, bias = gain * kernel, bias_gain * bias
@@ -161,8 +166,8 @@ class Normalisation(nn.Module):
                     f"norm=group has {GROUPS} groups; {channels} channels do not divide"
                 )
             x = x.reshape(*shape[:3], GROUPS, channels // GROUPS)
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         centred = x - x.mean(axes[self.kind], keepdims=True)
         variance = jnp.square(centred).mean(axes[self.kind], keepdims=True)
         factor = jax.lax.rsqrt(variance + 1e-5) * scale.reshape(x.shape[3:])
@@ -210,7 +215,7 @@ class Classifier(nn.Module):
 
 def as_model(classifier: Classifier, image_shape: tuple[int, int, int]) -> Model:
     """Wraps a flax classifier as a `Model` for images of one shape (h, w, c)."""
-    example = jnp.zeros((1, *image_shape))
+    example = jnp.zeros((1, *image_shape), jnp.float32)
 
     apply_flax: Callable[..., Any] = classifier.apply
 

@@ -65,7 +65,7 @@ def arrays(source: Source) -> tuple[Any, Callable[[Any], Batch]]:
     def read(part: Any) -> Batch:
         images, labels = part
         k = source.class_sizes.shape[0]
-        return Batch(source.transform(images), jax.nn.one_hot(labels, k))
+        return Batch(source.transform(images), jax.nn.one_hot(labels, k, dtype=jnp.float32))
 
     return (source.images, source.labels), read
 

@@ -212,3 +212,10 @@ def test_select_sees_preprocessed_images(real):
 def test_select_refusals(num, features, message, real):
     with pytest.raises(InputError, match=message):
         coresets.select(k_centre, real, num, features)
+
+
+def test_numbers_of_images_are_whole(real):
+    expected = coresets.select(herding, real, 2)
+    np.testing.assert_array_equal(coresets.select(herding, real, np.int64(2)), expected)
+    with pytest.raises(InputError, match=r"num_per_class=2\.0: give a whole number"):
+        coresets.select(herding, real, 2.0)

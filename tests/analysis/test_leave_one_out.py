@@ -303,3 +303,14 @@ def test_reliability_by_hand():
     assert two.correlations.shape == (1, 5)
     np.testing.assert_allclose(two.per_image.value, expected[0], atol=1e-6)
     assert np.isnan(two.overall.standard_error)
+
+
+def test_images_to_leave_out_must_be_there():
+    batch, test = sets(num=6)
+    arguments = (NETWORK, batch, test, EvaluationProtocol(steps=2))
+    for wrong in ([6, 0], [-2, 0], np.array([0, 99])):
+        with pytest.raises(InputError, match=r"left_out has .* in -1..5"):
+            loo.retrain(keys(), wrong, *arguments)
+    numbers = batch._replace(labels=jnp.zeros(6, jnp.int32))
+    with pytest.raises(InputError, match=r"jax.nn.one_hot"):
+        loo.retrain(keys(), [0, 1], NETWORK, numbers, *arguments[2:])

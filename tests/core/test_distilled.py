@@ -8,27 +8,29 @@ import pytest
 from distilljax.core.distilled import as_batch, create, hard_labels
 from distilljax.types import InputError
 
-IMAGES = np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32)
-LABELS = np.array([0, 0, 1, 1, 9, 3], np.int32)
+IMAGES = np.random.default_rng(0).normal(size=(20, 4, 5, 3)).astype(np.float32)
+LABELS = np.repeat(np.arange(10, dtype=np.int32), 2)
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
 @pytest.mark.parametrize("num_classes", [10, 1000])
 def test_hard_labels_are_one_hot_to_the_last_bit(transform, num_classes):
-    made = create(jnp.asarray(IMAGES), jnp.asarray(LABELS), num_classes, learning_rate=0.1)
+    images = np.random.default_rng(0).normal(size=(num_classes, 4, 5, 3)).astype(np.float32)
+    labels = np.arange(num_classes, dtype=np.int32)
+    made = create(jnp.asarray(images), jnp.asarray(labels), num_classes, learning_rate=0.1)
     batch = transform(as_batch)(made)
     assert batch.labels.dtype == jnp.float32
-    expected = np.eye(num_classes, dtype=np.float32)[LABELS]
+    expected = np.eye(num_classes, dtype=np.float32)
     assert np.asarray(batch.labels).tobytes() == expected.tobytes()
-    assert np.asarray(batch.images).tobytes() == IMAGES.tobytes()
+    assert np.asarray(batch.images).tobytes() == images.tobytes()
     back = transform(hard_labels)(made)
     assert back.dtype == jnp.int32
-    np.testing.assert_array_equal(back, LABELS)
+    np.testing.assert_array_equal(back, labels)
 
 
 def test_fields():
     made = create(jnp.asarray(IMAGES), jnp.asarray(LABELS), 10, learning_rate=0.02)
-    assert made.label_logits.shape == (6, 10)
+    assert made.label_logits.shape == (20, 10)
     assert made.log_lr.shape == ()
     np.testing.assert_allclose(np.exp(made.log_lr), 0.02, rtol=1e-6)
     assert {field.dtype for field in made} == {jnp.dtype("float32")}
@@ -36,7 +38,7 @@ def test_fields():
 
 
 def test_images_become_float32():
-    made = create(jnp.ones((1, 2, 2, 1), jnp.bfloat16), jnp.array([0]), 2, learning_rate=1)
+    made = create(jnp.ones((2, 2, 2, 1), jnp.bfloat16), jnp.arange(2), 2, learning_rate=1)
     assert made.images.dtype == jnp.float32
     assert made.log_lr == 0.0
 
@@ -74,8 +76,8 @@ def test_soft_labels_give_their_class_its_share(confidence):
         learning_rate=0.1,
         confidence=confidence,
     )
-    expected = np.full((6, 10), (1 - confidence) / 9)
-    expected[np.arange(6), LABELS] = confidence
+    expected = np.full((20, 10), (1 - confidence) / 9)
+    expected[np.arange(20), LABELS] = confidence
     np.testing.assert_allclose(as_batch(made).labels, expected, rtol=1e-5)
     gradient = jax.grad(lambda s: (as_batch(s).labels ** 2).sum())(made).label_logits
     assert (np.abs(gradient).max(-1) > 1e-3).all()
@@ -91,3 +93,31 @@ def test_a_confidence_below_chance_or_above_one_is_refused(confidence):
             learning_rate=0.1,
             confidence=confidence,
         )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3, 4], "labels has 4; with 4 classes give 0..3"),
+        ([-1, 0, 1, 2], "labels has -1"),
+        ([3, 2, 1, 0], "order of classes .*argsort"),
+        ([0, 1, 0, 1], "0 of class 2 and 2 of class 0; .* as many images of each"),
+        ([0, 0, 0, 1], "0 of class 2 and 3 of class 0"),
+        (np.arange(4.0), "labels are float64"),
+    ],
+)
+def test_labels_out_of_range_or_order_are_refused(labels, message):
+    with pytest.raises(InputError, match=message):
+        create(jnp.asarray(IMAGES[:4]), labels, 4, learning_rate=0.1)
+
+
+def test_lists_and_traced_labels_are_taken():
+    made = create(IMAGES[:4], [0, 0, 1, 1], 2, learning_rate=0.1)
+    np.testing.assert_array_equal(hard_labels(made), [0, 0, 1, 1])
+    traced = jax.jit(lambda y: create(jnp.asarray(IMAGES[:2]), y, 2, learning_rate=0.1))
+    np.testing.assert_array_equal(hard_labels(traced(jnp.array([1, 0]))), [1, 0])
+
+
+def test_bytes_are_no_preprocessed_images():
+    with pytest.raises(InputError, match=r"images are uint8: .* transform\(images\)"):
+        create(jnp.zeros((2, 4, 4, 1), jnp.uint8), jnp.arange(2), 2, learning_rate=0.1)

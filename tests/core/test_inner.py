@@ -291,3 +291,71 @@ def test_the_derivative_by_the_rate_computes_no_gradient_again():
         )
 
     assert flops(both) < 1.1 * flops({"weights": weights})
+
+
+RULE = optax.sgd(0.1)
+
+
+def run(loss_fn=quadratic, rule=RULE, inputs=None, **options):
+    unroll = inner.truncated_unroll if options else inner.unroll
+    inputs = jnp.arange(8) if inputs is None else inputs
+    state = inner.init(jnp.ones(2), rule)
+    return unroll(
+        loss_fn, rule, lambda t: (jnp.eye(2), jnp.ones(2) * t), state, inputs, **options
+    )
+
+
+def test_a_start_may_be_any_whole_number():
+    expected = run(start=jnp.int32(3), window=2)[1]
+    assert expected.shape == (2,)
+    for start in (3, np.int64(3), np.array(3)):
+        np.testing.assert_array_equal(run(start=start, window=2)[1], expected)
+
+
+@pytest.mark.parametrize("start", [7, np.int64(7), np.int64(-1), jnp.int32(7)])
+def test_a_start_that_does_not_fit_is_refused_whatever_its_type(start):
+    with pytest.raises(InputError, match=rf"start={start}: must lie in 0..6"):
+        run(start=start, window=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": ()}, "inputs has no arrays: .* jnp.arange"),
+        ({"inputs": (jnp.arange(2), jnp.arange(3))}, r"leading axes \[\(2,\), \(3,\)\]"),
+        ({"inputs": jnp.float32(1)}, r"leading axes \[\(\)\]"),
+        ({"loss_fn": lambda w, b: (quadratic(w, b), {})}, "loss_fn returned tuple"),
+        ({"loss_fn": lambda w, b: w}, r"loss_fn returned f32\[2\]"),
+        (
+            {"rule": optax.chain(RULE, optax.contrib.reduce_on_plateau())},
+            "the optimizer needs 'value' beside",
+        ),
+        ({"rule": optax.lbfgs()}, "the optimizer needs 'value', 'grad' and 'value_fn'"),
+    ],
+)
+def test_what_an_inner_loop_cannot_take_is_refused(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        run(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_adam_with_a_dead_weight_needs_eps_root(float64):
+    """The derivative of sqrt(0); a weight without gradients changes nothing of the rest."""
+
+    def outer(learned, rule, dead):
+        def loss_fn(params, batch):
+            loss = jnp.square(params["live"] * batch.sum() - 1)
+            return loss + jax.nn.relu(params["dead"] @ batch - 10.0) if dead else loss
+
+        start = {"live": jnp.ones(()), "dead": jnp.zeros(3)}
+        state = inner.init(start if dead else {"live": start["live"]}, rule)
+        state, _ = inner.unroll(loss_fn, rule, lambda _: learned, state, jnp.arange(4))
+        rest = state.params["dead"].sum() if dead else 0.0
+        return jnp.square(state.params["live"]) + rest
+
+    grad, point = jax.grad(outer), jnp.array([1.0, 2.0, 0.5])
+    expected = grad(point, optax.adam(0.1), False)
+    assert np.abs(expected).min() > 1e-3
+    found = grad(point, optax.adam(0.1, eps_root=inner.EPS_ROOT), True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.isnan(grad(point, optax.adam(0.1), True)).all()  # why

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distilljax.core.losses import accuracy, cross_entropy
-from distilljax.types import Batch
+from distilljax.types import Batch, InputError
 
 
 def linear(params, images):
@@ -64,3 +64,21 @@ def test_accuracy():
     assert accuracy(logits, jnp.array([0, 1, 0, 1])) == 0.5
     both = accuracy(jnp.stack([logits, -logits]), jnp.array([0, 1, 2, 1]))
     np.testing.assert_array_equal(both, [0.75, 0.25])
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (1, 4), (4, 4, 1)])
+def test_class_numbers_do_not_pass_for_rows(shape):
+    """Also where there are as many images as classes, and numbers would broadcast."""
+    batch = Batch(jnp.ones((4, 1, 2, 1)), jnp.zeros(shape))
+    with pytest.raises(InputError, match=r"beside logits \[4, 4\].*jax.nn.one_hot"):
+        jax.eval_shape(cross_entropy(linear), jnp.ones((2, 4)), batch)
+
+
+def test_a_network_that_returns_its_state_is_refused():
+    batch = Batch(jnp.ones((2, 1, 2, 1)), jnp.eye(2))
+    with pytest.raises(InputError, match=r"apply returned tuple .* state are not"):
+        cross_entropy(lambda p, x: (linear(p, x), {}))(jnp.ones((2, 2)), batch)
+
+
+def test_accuracy_is_float32_in_double_precision_too(float64):
+    assert accuracy(jnp.eye(3), jnp.arange(3)).dtype == jnp.float32

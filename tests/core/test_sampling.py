@@ -170,3 +170,19 @@ def test_more_than_there_are_is_refused(real):
 )
 def test_even_batches(num, most, expected):
     assert sampling.even_batches(num, most) == expected
+
+
+def test_positions_may_be_a_list_and_must_be_there():
+    real, _ = grey(np.arange(9) % 3)
+    expected = sampling.take(real, jnp.array([8, 0, 0]))
+    for positions in ([8, 0, 0], np.array([8, 0, 0], np.uint8)):
+        found = sampling.take(real, positions)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert sampling.take(real, np.int64(4)).labels.shape == (1, 3)
+    for wrong in ([0, 9], [-1], np.int64(9)):
+        with pytest.raises(InputError, match=r"positions has -?\d: .* in 0..8"):
+            sampling.take(real, wrong)
+    with pytest.raises(InputError, match=r"positions is bool.*numpy.flatnonzero"):
+        sampling.take(real, np.ones(9, bool))
+    with pytest.raises(InputError, match="positions is float"):
+        sampling.take(real, [0.0])

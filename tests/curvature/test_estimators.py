@@ -281,3 +281,48 @@ def test_nan_under_jit_is_left_to_the_caller(matrix, like):
     )(jax.random.key(0))
     with pytest.raises(InputError, match="lower learning rate"):
         est.require_finite(found)
+
+
+@pytest.mark.parametrize("num", [2, 7])
+def test_the_diagonal_and_its_error_are_those_of_the_samples(matrix, like, num):
+    """Mean and standard error of v * (A v), the formulas of two passes."""
+    found = est.diagonal(products(matrix), jax.random.key(3), like, num_probes=num)
+    probes = [
+        np.asarray(as_flat(est.probe(key, like)))
+        for key in jax.random.split(jax.random.key(3), num)
+    ]
+    samples = np.stack([v * (np.asarray(matrix) @ v) for v in probes])
+    np.testing.assert_allclose(as_flat(found.value), samples.mean(0), rtol=1e-10)
+    error = samples.std(0, ddof=1) / np.sqrt(num)
+    np.testing.assert_allclose(as_flat(found.standard_error), error, rtol=1e-8)
+    assert int(found.num_probes) == num
+    alone = est.diagonal(products(matrix), jax.random.key(3), like, num_probes=1)
+    assert np.isnan(as_flat(alone.standard_error)).all()
+
+
+def test_half_precision_is_summed_in_single():
+    """Samples of magnitude 1 and 300 probes: a bfloat16 count would stop at 256."""
+    numbers = jnp.arange(1.0, 17.0)
+    like = {"w": jnp.zeros(16, jnp.bfloat16)}
+
+    def matvec(v):
+        return {"w": numbers.astype(v["w"].dtype) * v["w"]}
+
+    found = est.diagonal(matvec, jax.random.key(0), like, num_probes=300)
+    assert found.value["w"].dtype == found.standard_error["w"].dtype == jnp.float32
+    np.testing.assert_allclose(found.value["w"], numbers, rtol=1e-6)
+    pairs = est.extreme_eigenpairs(matvec, jax.random.key(0), like, top=2, num_iters=16)
+    np.testing.assert_allclose(pairs.values, [16, 15], rtol=1e-4)
+    assert pairs.vectors["w"].dtype == jnp.float32
+    deflated = est.deflated_trace(matvec, jax.random.key(0), like, num_products=48)
+    np.testing.assert_allclose(deflated.value, numbers.sum(), rtol=1e-4)
+
+
+def test_products_that_take_half_precision_alone_are_refused_where_it_is_too_coarse():
+    params = jnp.ones(4, jnp.bfloat16)
+
+    def matvec(v):
+        return jax.jvp(jax.grad(lambda p: (p**3).sum()), (params,), (v,))[1]
+
+    with pytest.raises(InputError, match=r"refuses float32 vectors.*hessian.hvp"):
+        est.lanczos(matvec, params, num_iters=2)

@@ -315,3 +315,143 @@ def test_sets_of_different_shapes(small):
         hessian.hvp(small.loss_fn, small.params, batch)
     with pytest.raises(InputError, match="chunk=0"):
         hessian.hvp(small.loss_fn, small.params, small.batch, chunk=0)(small.params)
+
+
+def tanh_loss(params, batch):
+    inputs, targets = batch
+    return jnp.mean((jnp.tanh(inputs @ params["w"]) - targets) ** 2)
+
+
+@pytest.fixture
+def regression():
+    key = jax.random.key(0)
+    with jax.enable_x64(False):
+        params = {"w": jax.random.normal(key, (5, 1))}
+        yield (
+            params,
+            (
+                jax.random.normal(jax.random.fold_in(key, 1), (20, 5)),
+                jnp.ones((20, 1)),
+            ),
+        )
+
+
+def test_half_precision_parameters_are_used_in_single(regression):
+    params, batch = regression
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    back = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+    key, v = jax.random.key(2), {"w": jnp.arange(5.0)[:, None]}
+    for chunk in (None, 7):
+        found, expected = (
+            hessian.trace(tanh_loss, p, batch, key, num_probes=9, chunk=chunk)
+            for p in (half, back)
+        )
+        assert found.value.dtype == jnp.float32
+        np.testing.assert_array_equal(found.value, expected.value)
+    found, expected = (hessian.hvp(tanh_loss, p, batch)(v)["w"] for p in (half, back))
+    np.testing.assert_array_equal(found, expected)
+    dense = jax.hessian(tanh_loss)(back, batch)["w"]["w"].reshape(5, 5)
+    largest = estimators.extreme_eigenpairs(
+        hessian.hvp(tanh_loss, half, batch), key, half, num_iters=5
+    )
+    np.testing.assert_allclose(largest.values[0], np.linalg.eigvalsh(dense)[-1], rtol=1e-4)
+
+
+def test_python_and_numpy_numbers_are_parameters():
+    def loss_fn(params, batch):
+        return (params["a"] ** 2 * params["b"] * batch).mean()
+
+    params = {"a": 2.0, "b": np.float32(3)}
+    found = hessian.hvp(loss_fn, params, jnp.ones(4))({"a": 1.0, "b": 0.0})
+    assert (float(found["a"]), float(found["b"])) == (6.0, 4.0)
+
+
+def test_a_scan_in_the_loss_has_second_derivatives(regression):
+    params, batch = regression
+
+    def scanned(params, batch):
+        step = lambda x, _: (jnp.tanh(x * params["w"][0, 0]), None)  # noqa: E731
+        return jax.lax.scan(step, batch[0], length=3)[0].mean()
+
+    dense = jax.hessian(scanned)(params, batch)["w"]["w"].reshape(5, 5)
+    found = hessian.trace(scanned, params, batch, jax.random.key(0), num_probes=1)
+    np.testing.assert_allclose(found.value, np.trace(dense), rtol=1e-4)
+    v = jnp.arange(5.0)[:, None]
+    product = hessian.hvp(scanned, params, batch)({"w": v})["w"]
+    np.testing.assert_allclose(product, dense @ v, rtol=1e-4)
+
+
+@jax.custom_vjp
+def reverse_only(x):
+    return jnp.sin(x)
+
+
+# Its forward rule calls the function itself, as most do, so it has no second derivative.
+reverse_only.defvjp(lambda x: (reverse_only(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+@jax.custom_vjp
+def plain_rule(x):
+    return jnp.sin(x)
+
+
+plain_rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+def test_the_way_out_of_a_missing_derivative_is_one(regression):
+    params, batch = regression
+
+    def loss_fn(params, batch):
+        return plain_rule(params["w"]).sum() + 0 * batch[0].mean()
+
+    with pytest.raises(InputError, match=r"hutchinson_trace of hessian\.hvp"):
+        hessian.trace(loss_fn, params, batch, jax.random.key(0), num_probes=2)
+    matvec = hessian.hvp(loss_fn, params, batch)
+    found = estimators.hutchinson_trace(matvec, jax.random.key(0), params, num_probes=2)
+    np.testing.assert_allclose(found.value, -jnp.sin(params["w"]).sum(), rtol=1e-5)
+
+
+def test_a_derivative_that_is_not_there_is_named(regression):
+    params, batch = regression
+
+    def loss_fn(params, batch):
+        return reverse_only(params["w"]).sum() * batch[0].mean()
+
+    def looping(params, batch):
+        return jax.lax.while_loop(
+            lambda x: x < 10, lambda x: 2 * x, params["w"].sum() ** 2 + batch[0].mean()
+        )
+
+    def trace():
+        return hessian.trace(loss_fn, params, batch, jax.random.key(0), num_probes=2)
+
+    for call, message in (
+        (trace, "forward over forward.*custom_vjp"),
+        (lambda: hessian.hvp(loss_fn, params, batch)(params), "over reverse.*custom_vjp"),
+        (lambda: hessian.hvp(looping, params, batch)(params), "over reverse.*lax.scan"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [jnp.zeros((0, 5)), {"x": jnp.zeros((0, 2))}])
+def test_an_empty_data_set_is_refused(data):
+    with pytest.raises(InputError, match="the data set is empty"):
+        hessian.num_examples(data)
+    with pytest.raises(InputError, match="the data set is empty"):
+        hessian.hvp(lambda p, b: p["w"].sum(), {"w": jnp.ones(2)}, data)
+
+
+def test_a_sum_over_examples_is_refused_where_chunks_are_averaged(regression):
+    params, batch = regression
+
+    def summed(params, batch):
+        return jnp.sum((batch[0] @ params["w"] - batch[1]) ** 2)
+
+    for chunk in (None, 20):
+        hessian.hvp(summed, params, batch, chunk=chunk)
+    with pytest.raises(InputError, match="the loss is a sum over examples"):
+        hessian.hvp(summed, params, batch, chunk=10)
+    with pytest.raises(InputError, match="the loss is a sum over examples"):
+        hessian.trace(summed, params, batch, jax.random.key(0), num_probes=2, chunk=10)

@@ -300,3 +300,39 @@ def test_what_does_not_fit_is_refused():
         run(train=Points(jnp.zeros((1, 4)), jnp.zeros(1)))
     with pytest.raises(InputError, match=r"damping=-0\.1"):
         run(damping=-0.1)
+
+
+def test_positions_are_positions_and_losses_are_one_for_each_example(float64):
+    train, test = ridge(8), ridge(3, seed=1)
+    params = as_params(ridge_solution(train)[0])
+    matvec, _ = matvecs(regularised(square_losses), params, train)
+
+    def run(positions, losses=square_losses, test_losses=square_losses):
+        return influence.influence_function(
+            matvec,
+            losses,
+            params,
+            train,
+            test_losses,
+            test,
+            damping=0.1,
+            chunk=2,
+            positions=positions,
+        ).changes
+
+    everything = run(None)
+    assert everything.shape == (8, 3)
+    for positions in ([7, 0], np.array([7, 0]), jnp.array([7, 0])):
+        np.testing.assert_allclose(run(positions), everything[jnp.array([7, 0])], rtol=1e-9)
+    assert run(np.int64(5)).shape == (1, 3)
+    for wrong in ([6, 8], [-1], jnp.array([7, 999])):
+        with pytest.raises(InputError, match=r"positions has .* in 0..7"):
+            run(wrong)
+
+    def mean(params, data):
+        return square_losses(params, data).mean()
+
+    with pytest.raises(InputError, match=r"^losses returned \[\] for 8 .* not their mean"):
+        run(None, losses=mean)
+    with pytest.raises(InputError, match=r"test_losses returned \[\] for 2 examples"):
+        run(None, test_losses=mean)

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -331,3 +332,52 @@ X = jnp.ones((2, 4))
 def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_numbers_lists_and_trees_are_taken():
+    x = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.5, -1.0, 2.0]])
+    weights = jnp.arange(6.0).reshape(3, 2)
+    found = ntk.empirical_ntk(lambda p, x: p["s"] * x, {"s": 2.0}, x)
+    np.testing.assert_allclose(found, jnp.einsum("ia,jb->ijab", x, x), rtol=1e-6)
+    expected = ntk.empirical_ntk(lambda p, x: x @ p, weights, x, x[:2], block=2)
+    assert expected.shape == (3, 2, 2, 2)
+    rows = x.tolist()
+    again = ntk.empirical_ntk(lambda p, x: x @ p, weights, rows, rows[:2], block=2)
+    np.testing.assert_array_equal(again, expected)
+
+    def of_tree(params, inputs):
+        return jnp.concatenate([inputs["a"], inputs["b"]], axis=1) @ params
+
+    def tree(x):
+        return {"a": x[:, :1], "b": x[:, 1:]}
+
+    v = jnp.array([[1.0, 2.0], [3.0, -1.0]])
+    for calls in (
+        lambda f, inputs: ntk.empirical_ntk(f, weights, *inputs, block=2),
+        lambda f, inputs: ntk.ntk_vp(f, weights, *inputs, block=2)(v),
+        lambda f, inputs: ntk.sketch(f, weights, inputs[0], jax.random.key(0), 3, block=2),
+    ):
+        np.testing.assert_allclose(
+            calls(of_tree, (tree(x), tree(x[:2]))),
+            calls(lambda p, x: x @ p, (x, x[:2])),
+            rtol=1e-6,
+        )
+    with pytest.raises(InputError, match="its rows differ"):
+        ntk.empirical_ntk(lambda p, x: x @ p, weights, [[1.0], [1.0, 2.0]])
+
+
+def test_outputs_that_depend_on_the_batch_have_no_kernel():
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(nn.BatchNorm(use_running_average=False)(nn.Dense(4)(x)))
+
+    net, x = Normalised(), jax.random.normal(jax.random.key(0), (6, 3))
+    state = net.init(jax.random.key(1), x)
+
+    def apply(params, x):
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+        return net.apply(variables, x, mutable=["batch_stats"])[0]
+
+    with pytest.raises(InputError, match="depend on the other images of the batch"):
+        ntk.empirical_ntk(apply, state["params"], x)

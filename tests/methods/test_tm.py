@@ -56,7 +56,7 @@ def start(num=6, learning_rate=0.5):
     rng = np.random.default_rng(1)
     made = distilled_set.create(
         jnp.asarray(rng.normal(size=(num, SIDE, SIDE, 1))),
-        jnp.arange(num) % K,
+        jnp.repeat(jnp.arange(K), num // K),
         K,
         learning_rate=learning_rate,
         confidence=0.8,
@@ -68,8 +68,10 @@ def start(num=6, learning_rate=0.5):
 def plain_loss(config, source, distilled, key):
     """A Python loop of plain SGD on the student; nothing is rematerialised."""
     pick_key, start_key, order_key, augment_key = jax.random.split(key, 4)
-    which = jax.random.randint(pick_key, (), 0, source.params.shape[0])
-    epoch = jax.random.randint(start_key, (), config.min_start, config.max_start + 1)
+    which = jax.random.randint(pick_key, (), 0, source.params.shape[0], jnp.int32)
+    epoch = jax.random.randint(
+        start_key, (), config.min_start, config.max_start + 1, jnp.int32
+    )
     row = epoch - source.first_epoch
     w0, target = source.params[which, row], source.params[which, row + config.expert_epochs]
     num = distilled.images.shape[0]

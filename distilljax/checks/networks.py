@@ -1,0 +1,215 @@
+"""Checks of networks against the contract of `distilljax.types.Model`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distilljax.checks.arrays import concrete_tree
+from distilljax.types import Array, DistilledSet, InputError, Key, Model, Params
+
+# Largest difference, as a share of the largest output, between an image's outputs alone and
+# in a batch. Rounding stays far below it, statistics of the batch far above.
+_BATCH_TOLERANCE = 0.05
+
+
+def network(model: Model, key: Key, distilled: DistilledSet) -> None:
+    """Refuses a network that breaks the contract of `Model` on a distilled set.
+
+    Shapes are always checked. Outside of tracing, two random images go through a network
+    of random weights, together and one by one.
+
+    Raises:
+      InputError: parameters that are not floating point, outputs that are not [b, k] for
+        labels [n, k], outputs for an image that depend on the other images.
+    """
+    if jnp.ndim(distilled.images) != 4 or jnp.ndim(distilled.label_logits) != 2:
+        shapes = [list(jnp.shape(x)) for x in distilled[:2]]
+        raise InputError(
+            f"a distilled set of images {shapes[0]} and label_logits {shapes[1]}: expected "
+            "[n, h, w, c] and [n, k]"
+        )
+    shape, k = distilled.images.shape[1:], distilled.label_logits.shape[1]
+    params = jax.eval_shape(model.init, key)
+    floating(params)
+    images = jax.ShapeDtypeStruct((2, *shape), distilled.images.dtype)
+    num_outputs = outputs(jax.eval_shape(model.apply, params, images), 2)
+    if num_outputs != k:
+        raise InputError(
+            f"the network has {num_outputs} outputs, the labels {k} classes; make the "
+            "network for the classes of the set"
+        )
+    if any(isinstance(x, jax.core.Tracer) for x in (key, distilled.images)):
+        return
+    functions = [f for f in (model.features, model.apply) if f is not None]
+    _one_by_one(functions, model.init, key, images)
+
+
+def floating(params: Params) -> None:
+    """Refuses parameters without derivatives.
+
+    Raises:
+      InputError: no arrays, or a leaf that is not floating point.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves:
+        raise InputError("params has no arrays: there is nothing to differentiate by")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise InputError(
+                f"the parameter {jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}; "
+                "derivatives need floating point: convert it, or leave it out of params"
+            )
+
+
+def outputs(found: Any, num: int) -> int:
+    """Returns the number of outputs k of a network, from the shape of what it returned.
+
+    Args:
+      found: what `apply` returned for `num` images, or its shape.
+      num: number of images.
+
+    Raises:
+      InputError: it is not f32[num, k].
+    """
+    shape = getattr(found, "shape", None)
+    if shape is None:
+        raise InputError(
+            f"apply returned {type(found).__name__} for {num} images; expected [{num}, k], "
+            "a row of outputs for each: networks that return or update state are not "
+            "supported"
+        )
+    if len(shape) != 2 or shape[0] != num:
+        raise InputError(
+            f"apply returned {list(shape)} for {num} images; expected [{num}, k], a row of "
+            "outputs for each"
+        )
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise InputError(f"apply returned {found.dtype}; expected floating point outputs")
+    return shape[1]
+
+
+def one_by_one(apply: Callable[[Params, Any], Array], params: Params, images: Any) -> None:
+    """Refuses a network whose outputs for an image depend on the other images.
+
+    Args:
+      apply: (params, images) -> f32[b, k].
+      params: its parameters; nothing is checked where they are traced.
+      images: a pytree of arrays with a leading axis; the first two are used.
+
+    Raises:
+      InputError: outputs for the two images together differ from those for each alone.
+    """
+    if concrete_tree((params, images)):
+        pair = jax.tree.map(lambda x: jnp.asarray(x)[:2], images)
+        if all(x.shape[0] == 2 for x in jax.tree.leaves(pair)):
+            _compare(jax.jit(lambda p, x: _gaps([apply], p, _unlike(x)))(params, pair))
+
+
+def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:
+    """Refuses weights whose outputs are not on their last axis, as seen on the classifier.
+
+    The classifier's weight has k outputs. Where another axis has that length too, the
+    gradient of one logit tells which it is: it is zero at all other outputs.
+
+    Raises:
+      InputError: the classifier has its outputs on another axis.
+    """
+    k = distilled.label_logits.shape[1]
+    params = jax.eval_shape(model.init, key)
+    weights = {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if leaf.ndim > 1 and k in leaf.shape
+    }
+    elsewhere = [name for name, shape in weights.items() if k in shape[:-1]]
+    if not elsewhere:
+        return
+    if any(shape[-1] == k for shape in weights.values()):
+        if k < 2 or isinstance(key, jax.core.Tracer):
+            return
+        axes = _selected_axes(model, key, distilled, k)
+        if axes is None or not axes or any(last for _, last in axes):
+            return
+        elsewhere = [name for name, _ in axes]
+    name = elsewhere[-1]
+    raise InputError(
+        f"the weight {name} of shape {list(weights[name])} does not have the {k} outputs "
+        "on its last axis; distance=rows compares output channels: keep weights as "
+        "[..., in, out], as flax does, or take distance=cosine"
+    )
+
+
+def _one_by_one(
+    functions: list, init: Callable[[Key], Params], key: Key, like: Any
+) -> None:
+    @jax.jit
+    def gaps(key: Key) -> Array:
+        images = jax.random.normal(jax.random.key(0), like.shape, like.dtype)
+        return _gaps(functions, init(key), _unlike(images))
+
+    _compare(gaps(key))
+
+
+def _unlike(pair: Any) -> Any:
+    """Returns two images of different statistics; integers, such as tokens, as they are."""
+
+    def one(x: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return x.at[1].set(3 * x[1] + 1)
+
+    return jax.tree.map(one, pair)
+
+
+def _gaps(functions: list, params: Params, images: Any) -> Array:
+    """Of each function, largest difference and largest output: f32[len(functions), 2]."""
+    rows = []
+    for function in functions:
+        alone = [
+            function(params, jax.tree.map(lambda x, i=i: x[i : i + 1], images))
+            for i in (0, 1)
+        ]
+        apart, together = jnp.concatenate(alone), function(params, images)
+        rows.append([jnp.abs(together - apart).max(), jnp.abs(apart).max()])
+    return jnp.asarray(rows)
+
+
+def _compare(gaps: Array) -> None:
+    if isinstance(gaps, jax.core.Tracer):
+        return
+    if any(gap > _BATCH_TOLERANCE * size for gap, size in np.asarray(gaps)):
+        raise InputError(
+            "the network's outputs for an image depend on the other images of the batch, "
+            "as with BatchNorm in training mode or Dropout; use a network that treats "
+            "images one by one: instance, group or layer normalisation, no dropout"
+        )
+
+
+def _selected_axes(
+    model: Model, key: Key, distilled: DistilledSet, k: int
+) -> list[tuple[str, bool]] | None:
+    """Weights with an axis of outputs, and whether it is the last; None if traced."""
+    shape, dtype = distilled.images.shape[1:], distilled.images.dtype
+
+    @jax.jit
+    def gradient(key: Key) -> Params:
+        image = jax.random.normal(jax.random.key(0), (1, *shape), dtype)
+        return jax.grad(lambda p: model.apply(p, image)[0, 0])(model.init(key))
+
+    found = gradient(key)
+    if not concrete_tree(found):
+        return None
+    axes = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        held = np.asarray(leaf, np.float64)
+        for axis in range(held.ndim if held.ndim > 1 else 0):
+            if held.shape[axis] != k:
+                continue
+            sums = np.abs(np.moveaxis(held, axis, 0)).reshape(k, -1).sum(axis=1)
+            if sums[0] > 0 and not sums[1:].any():
+                name = jax.tree_util.keystr(path)
+                axes.append((name, axis == held.ndim - 1))
+    return axes
