@@ -1,14 +1,14 @@
-"""Hessian and Gauss-Newton matrix of a mean loss: products and quadratic forms.
+"""Hessian and Gauss-Newton matrix of a mean loss, by products and by quadratic forms.
 
     matvec = hvp(loss_fn, params, batch)
     estimate = trace(loss_fn, params, batch, key, num_probes=100)
 
 `loss_fn(params, batch)` is the mean over the batch; the parameters are any pytree of
-float arrays, the batch any pytree of arrays with a leading axis of examples. Large data are
-processed `chunk` examples at a time inside the compiled program; `read` maps a chunk to the
-batch of the loss, for example bytes to normalised images. Data whose leading axis is
-sharded over devices are not moved: every device processes its shard of each chunk, and the
-results are summed.
+float arrays, the batch any pytree of arrays whose leading axis counts examples. Data that
+do not fit in one pass are walked `chunk` examples at a time inside the compiled program;
+`read` turns a chunk into what the loss takes, such as bytes into normalised images. Data
+whose leading axis is sharded over devices stay where they are: every device works on its
+share of each chunk, and the results are added.
 
 Parameters of half precision are used in float32; products are then float32 too.
 """
@@ -35,16 +35,16 @@ def _identity(batch: Any) -> Any:
 
 
 def num_examples(data: Any) -> int:
-    """Returns the size of the common leading axis of all arrays.
+    """The common leading axis of all arrays.
 
     Raises:
-      InputError: the leading axes differ or are empty.
+      InputError: there is none.
     """
     shapes = [jnp.shape(x) for x in jax.tree.leaves(data)]
     if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
         raise InputError(
-            "the arrays of a data set must have a common leading axis of examples; their "
-            f"shapes are {', '.join(map(str, shapes)) or 'none'}"
+            "a data set is arrays whose leading axes agree, one entry an example; these "
+            f"have the shapes {', '.join(map(str, shapes)) or 'of nothing'}"
         )
     if shapes[0][0] == 0:
         raise InputError("the data set is empty: there is nothing to take the mean of")
@@ -52,11 +52,11 @@ def num_examples(data: Any) -> int:
 
 
 def check(loss_fn: LossFn, params: Params, data: Any, read: Read = _identity) -> None:
-    """Validates a loss, its parameters and its data.
+    """Refuses what has no Hessian.
 
     Raises:
-      InputError: a loss that is not scalar, parameters that are not floating point, or data
-        whose leading axes differ.
+      InputError: a loss that is no scalar, parameters that are not floating point, or
+        data whose leading axes differ.
     """
     num_examples(data)
     checks.floating(params)
@@ -108,13 +108,13 @@ def check_mean(
 def mean_over(
     function: Callable[[Any], Any], data: Any, *, chunk: int | None, read: Read = _identity
 ) -> Any:
-    """Returns the mean of function(batch) over all examples, chunk by chunk.
+    """The mean of function(batch) over all examples, computed chunk after chunk.
 
     Args:
       function: batch -> a pytree of floats that is a mean over the batch.
       data: a pytree of arrays with one leading axis n.
-      chunk: examples at a time; None for all at once. If it does not divide n, the
-        remainder is one smaller batch, weighted by its size.
+      chunk: examples at a time; None for all at once. Where it does not divide n, what
+        is left over is one smaller batch, weighted by its size.
       read: chunk of the data -> batch.
 
     Raises:
@@ -158,9 +158,7 @@ def hvp(
     chunk: int | None = None,
     read: Read = _identity,
 ) -> MatVec:
-    """Returns the Hessian-vector product of a mean loss, forward over reverse.
-
-    See Pearlmutter 1994.
+    """Products with the Hessian of the mean loss, forward over reverse (Pearlmutter 1994).
 
     Raises:
       InputError: see `check` and `mean_over`.
@@ -191,16 +189,16 @@ def ggn(
     chunk: int | None = None,
     read: Read = _identity,
 ) -> MatVec:
-    """Returns the product with the generalised Gauss-Newton matrix J^T H_out J.
+    """Products with the generalised Gauss-Newton matrix J^T H_out J (Schraudolph 2002).
 
-    J is the Jacobian of the outputs, H_out the Hessian of the loss with respect to the
-    outputs (Schraudolph 2002); positive semidefinite if the loss is convex in the outputs,
-    and for cross-entropy the Fisher matrix of the model distribution.
+    J are the derivatives of the outputs, H_out those of second order of the loss with
+    respect to the outputs; positive semidefinite where the loss is convex in them, and
+    for cross-entropy the Fisher matrix of the model's own distribution.
 
     Args:
       apply: (params, batch.images) -> f32[b, k].
       params: a pytree of float arrays.
-      data: a `Batch`, or data that `read` maps to `Batch`es.
+      data: `Batch`es, or what `read` makes them of.
       output_loss: (outputs, labels) -> f32[], the mean over the batch; cross-entropy if
         None.
       chunk: see `mean_over`.
@@ -239,10 +237,10 @@ def ggn(
 
 
 def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
-    """Returns v^T H v, f32[], the second derivative of the loss along v.
+    """v^T H v, f32[]: the second derivative of the loss along v, forward over forward.
 
-    Forward over forward: no reverse pass, hence no stored activations, and about 5/9 of the
-    multiplications of a Hessian-vector product for a convolutional network.
+    No reverse pass, so nothing is stored on the way, and about 5/9 of the
+    multiplications of a Hessian-vector product of a convolutional network.
     """
 
     def slope(params: Params) -> Array:
@@ -259,8 +257,8 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
 def _forward_over_reverse() -> contextlib.AbstractContextManager:
     return checks.derivatives(
         "the second derivative, forward over reverse,",
-        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, "
-        "or a forward rule of it that does not call the function itself",
+        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, or "
+        "a forward rule of it that does not call the function itself",
     )
 
 
@@ -280,18 +278,18 @@ def trace(
     read: Read = _identity,
     together: int = 1,
 ) -> Estimate:
-    """Estimates the trace of the Hessian of the mean loss over `data` by Hutchinson.
+    """The trace of the Hessian of the mean loss over all of `data` (Hutchinson).
 
     Args:
       loss_fn: (params, batch) -> f32[], the mean over the batch.
       params: a pytree of float arrays.
       data: a pytree of arrays with one leading axis.
-      key: PRNG key; the probes of a smaller number are a prefix of those of a larger one.
-      num_probes: number of probes.
-      kind: distribution of the probes.
-      chunk: examples at a time; every chunk is read once for all probes.
+      key: settles the probes; more of them keep the first ones.
+      num_probes: how many.
+      kind: of probes.
+      chunk: examples in one pass; every chunk is read once, for all probes.
       read: see `mean_over`.
-      together: probes vmapped at a time (`batch_size` of `jax.lax.map`).
+      together: probes computed side by side.
 
     Raises:
       InputError: fewer than one probe, see also `check` and `mean_over`; outside jit, a
@@ -332,26 +330,25 @@ def batch_trace(
     read: Read = _identity,
     together: int = 1,
 ) -> Estimate:
-    """Estimates the trace over `data` with a separate random batch for each probe.
+    """The trace over all of `data` where each probe meets a random batch of its own.
 
-    Unbiased for the trace over all data; the standard error covers both probes and images,
-    because each pair is sampled independently. The variance of a Hutchinson estimate comes
-    mostly from the probe, so a few hundred images per probe give the same standard error as
-    all images, at a cost independent of the size of the data.
+    Unbiased for the trace over the whole data, and the standard error holds both the
+    choice of probes and that of images, because each pair is drawn anew. The spread of
+    one Hutchinson probe is mostly that of the probe, so a few hundred images a probe buy
+    the same standard error as all of them, at a cost that does not grow with the data.
 
     Args:
       loss_fn: (params, batch) -> f32[], the mean over the batch.
       params: a pytree of float arrays.
       data: a pytree of arrays with one leading axis n.
-      key: PRNG key of probes and batches; a common key along a training run gives smooth
-        curves.
-      batch: images per probe, sampled without replacement.
-      num_probes: number of probes; or
-      relative_error: target standard error, see `estimators.sampled_mean_to`.
-      max_probes: maximum number of probes for `relative_error`.
-      kind: distribution of the probes.
+      key: settles probes and batches; shared along a training run it makes curves smooth.
+      batch: images a probe, drawn without replacement.
+      num_probes: how many; or
+      relative_error: the standard error to reach, see `estimators.sampled_mean_to`.
+      max_probes: the most that may be used for that.
+      kind: of probes.
       read: see `mean_over`.
-      together: probes vmapped at a time, if `num_probes` is given.
+      together: probes computed side by side, where their number is given.
 
     Raises:
       InputError: a batch larger than the data, both or neither of num_probes and

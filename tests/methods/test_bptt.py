@@ -173,3 +173,25 @@ def test_minibatches_and_labels_against_a_loop(problem, inner):
     for after, before, grad in zip(new.distilled[:2], given[:2], grads, strict=True):
         assert np.abs(grad).max() > 1e-4
         np.testing.assert_allclose(before - after, grad, rtol=2e-2, atol=2e-5)
+
+
+def test_random_windows_start_at_every_step_from_the_first(problem):
+    """A window of W steps from start s ends as an unroll of s + W steps does."""
+    same = problem.model._replace(init=lambda _: problem.model.init(jax.random.key(0)))
+
+    def losses(seeds, **options):
+        config = bptt.Config(real_batch=60, inner_lr=0.05, **options)
+        method = bptt.make(config, same)
+        state, step = (
+            method.init(jax.random.key(0), problem.distilled),
+            jax.jit(method.step),
+        )
+        infos = [step(jax.random.key(s), state, problem.real)[1] for s in range(seeds)]
+        return np.array([float(info.loss) for info in infos])
+
+    ends = np.concatenate([losses(1, unroll=num) for num in (2, 3, 4)])
+    assert np.diff(ends).max() < -1e-4
+    drawn = losses(24, unroll=4, window=2, random_window=True)
+    gaps = np.abs(drawn[:, None] - ends)
+    assert gaps.min(axis=1).max() < 1e-5
+    assert set(gaps.argmin(axis=1)) == {0, 1, 2}

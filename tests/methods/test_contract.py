@@ -1,5 +1,7 @@
 """What every entry of METHODS keeps; a new method needs one tiny configuration here."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from distilljax.core import losses, parameters, sampling
 from distilljax.core.parameters import Trajectories
 from distilljax.methods import METHODS, bptt, dm, gm, tm
+from distilljax.types import InputError, Model
 
 TINY = {
     "bptt": bptt.Config(unroll=3, real_batch=12, image_lr=0.1, lr_lr=0.01),
@@ -126,3 +129,103 @@ def test_outer_losses_carry_their_labels_unchanged(name, problem, source):
     np.testing.assert_array_equal(
         state.distilled.label_logits, problem.distilled.label_logits
     )
+
+
+def refused(name, message, model, distilled, config=None):
+    method = METHODS[name].make(config or TINY[name], model)
+    with pytest.raises(InputError, match=message) as caught:
+        method.init(jax.random.key(0), distilled)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_of_another_width_are_refused(name, problem):
+    wide = problem.distilled._replace(label_logits=jnp.zeros((6, 4)))
+    refused(name, "the network has 3 outputs, the labels 4 classes", problem.model, wide)
+
+
+@pytest.mark.parametrize("name", ["bptt", "gm", "dm"], indirect=True)
+def test_real_data_of_other_classes_are_refused(name, problem):
+    more = problem.real._replace(class_sizes=jnp.ones(4, jnp.int32))
+    method = make(name, problem)
+    state = method.init(jax.random.key(0), problem.distilled)
+    with pytest.raises(InputError, match="labels of 3 classes, the real data 4"):
+        jax.eval_shape(method.step, jax.random.key(1), state, more)
+
+
+def batch_normalised(params, x):
+    x = x.reshape(len(x), -1) @ params["a"]
+    x = (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5)
+    return x @ params["b"]
+
+
+def two_layers(key):
+    return {
+        "a": jax.random.normal(key, (64, 5)),
+        "b": jax.random.normal(jax.random.fold_in(key, 1), (5, 3)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            Model(two_layers, batch_normalised, batch_normalised),
+            "other images of the batch",
+        ),
+        (
+            Model(two_layers, batch_normalised, lambda p, x: (batch_normalised(p, x), {})),
+            "apply returned tuple for 2 images.*state are not supported",
+        ),
+        (
+            Model(lambda key: {"count": jnp.int32(0)}, None, lambda p, x: x[:, 0, 0]),
+            r"\['count'\] is int32",
+        ),
+    ],
+)
+def test_networks_with_state_are_refused(name, problem, model, message):
+    refused(name, message, model, problem.distilled)
+
+
+def test_a_normalisation_of_convolutions_over_the_batch_is_refused(problem):
+    """Statistics over pixels hide what a batch of alike images would show."""
+
+    def apply(params, x):
+        x = x @ params["a"]
+        x = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+        return jax.nn.relu(x).mean((1, 2)) @ params["b"]
+
+    def init(key):
+        return {"a": jnp.ones((1, 4)), "b": jax.random.normal(key, (4, 3))}
+
+    refused(
+        "bptt", "other images of the batch", Model(init, None, apply), problem.distilled
+    )
+
+
+@pytest.mark.parametrize("name", ["gm", "dm"], indirect=True)
+def test_matching_by_class_needs_the_order_of_classes(name, problem):
+    """Certain labels tell the order; a soft one may lean to another class."""
+    hard = problem.distilled
+    turned = hard._replace(label_logits=hard.label_logits[::-1])
+    refused(
+        name,
+        f"{name}: image 0 is of class 2, in the place of class 0",
+        problem.model,
+        turned,
+    )
+    odd = jax.tree.map(lambda x: x[:5] if x.ndim else x, hard)
+    refused(name, f"{name}: 5 images of 3 classes", problem.model, odd)
+    soft = hard._replace(label_logits=turned.label_logits / 30)
+    method = make(name, problem)
+    method.init(jax.random.key(0), soft)
+    jax.eval_shape(method.init, jax.random.key(0), turned)  # traced: nothing is known
+
+
+@pytest.mark.parametrize("name", ["bptt", "gm", "tm"], indirect=True)
+def test_certain_labels_cannot_be_learned(name, problem):
+    config = dataclasses.replace(TINY[name], label_lr=0.1)
+    refused(
+        name, "label_lr > 0.*confidence below 1", problem.model, problem.distilled, config
+    )
+    soft = problem.distilled._replace(label_logits=problem.distilled.label_logits / 30)
+    METHODS[name].make(config, problem.model).init(jax.random.key(0), soft)

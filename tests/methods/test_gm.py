@@ -254,3 +254,40 @@ def test_units_that_are_never_active_leave_the_gradient_finite(problem):
 def test_settings_without_a_meaning_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         gm.Config(**options)
+
+
+def turned(model, *names):
+    """The network with some weights stored as [out, in]."""
+
+    def turn(params):
+        return {
+            name: {**layer, "kernel": layer["kernel"].T} if name in names else layer
+            for name, layer in params.items()
+        }
+
+    return Model(
+        lambda key: turn(model.init(key)),
+        lambda params, images: model.features(turn(params), images),
+        lambda params, images: model.apply(turn(params), images),
+    )
+
+
+def test_weights_in_another_layout_are_refused(problem):
+    """Also where the hidden layer's last axis happens to have k entries."""
+    init = functools.partial(gm.make, gm.Config(real_batch=5))
+    for names in (("out",), ("out", "hidden")):
+        method = init(turned(smooth_model(), *names))
+        with pytest.raises(InputError, match=r"\['out'\]\['kernel'\] of shape \[3, 5\]"):
+            method.init(jax.random.key(0), problem.distilled)
+    method = gm.make(gm.Config(distance="cosine"), turned(smooth_model(), "out"))
+    method.init(jax.random.key(0), problem.distilled)
+
+    def narrow(key):  # 64 -> 3 -> 3: both axes of the classifier have three entries
+        params = smooth_model().init(key)
+        hidden = {"kernel": params["hidden"]["kernel"][:, :3], "bias": jnp.zeros(3)}
+        return {"hidden": hidden, "out": {**params["out"], "kernel": jnp.eye(3) + 0.1}}
+
+    model = smooth_model()._replace(init=narrow)
+    init(model).init(jax.random.key(0), problem.distilled)
+    with pytest.raises(InputError, match=r"\['out'\]\['kernel'\] of shape \[3, 3\]"):
+        init(turned(model, "out")).init(jax.random.key(0), problem.distilled)

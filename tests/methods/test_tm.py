@@ -271,3 +271,34 @@ def test_experts_that_do_not_fit_are_refused(source, message):
 def test_options_that_contradict_are_refused(options, message):
     with pytest.raises(FieldError, match=message):
         tm.Config(**options)
+
+
+def test_a_store_that_begins_later_gives_the_same_epochs():
+    """The rows of a store are its epochs from `first_epoch` on."""
+    whole = trajectories(num_epochs=7)
+    later = Trajectories(whole.params[:, 2:], jnp.asarray(2, jnp.int32))
+    config = tm.Config(**PLAIN, student_steps=2, min_start=2, max_start=4)
+    method = tm.make(config, MODEL)
+    state = method.init(jax.random.key(0), start())
+    step = jax.jit(method.step)
+    found = []
+    for seed in range(6):
+        key = jax.random.key(seed)
+        (new, info), (other, same) = step(key, state, whole), step(key, state, later)
+        np.testing.assert_array_equal(info.loss, same.loss)
+        np.testing.assert_array_equal(new.distilled.images, other.distilled.images)
+        found.append(float(info.loss))
+    assert len(set(found)) > 1
+    plain = jax.jit(functools.partial(plain_loss, config, later))(
+        start(), jax.random.key(0)
+    )
+    np.testing.assert_allclose(found[0], plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first_epoch", [1, -1])
+def test_a_store_without_the_epochs_that_are_needed_is_refused(first_epoch):
+    method = tm.make(tm.Config(max_start=2), MODEL)
+    state = method.init(jax.random.key(0), start())
+    source = trajectories(num_epochs=5, first_epoch=first_epoch)
+    with pytest.raises(InputError, match=f"hold epochs {first_epoch}.."):
+        method.step(jax.random.key(1), state, source)
