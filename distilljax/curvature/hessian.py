@@ -257,8 +257,8 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
 def _forward_over_reverse() -> contextlib.AbstractContextManager:
     return checks.derivatives(
         "the second derivative, forward over reverse,",
-        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, or "
-        "a forward rule of it that does not call the function itself",
+        "use lax.scan in place of while_loop, and jax.custom_jvp in place of custom_vjp, "
+        "or a forward rule of it that does not call the function itself",
     )
 
 
