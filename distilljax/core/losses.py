@@ -10,7 +10,7 @@ from distilljax.types import Array, Batch, LossFn, Params
 
 
 def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
-    """The mean of -sum_j labels_j log softmax(logits)_j over a batch.
+    """Returns the mean of -sum_j labels_j log softmax(logits)_j over a batch.
 
     Raises:
       InputError: when called, labels that are not [b, k] beside logits [b, k].

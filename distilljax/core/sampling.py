@@ -11,7 +11,7 @@ from distilljax.types import Array, Batch, InputError, Key, RealSet
 
 
 def take(real: RealSet, positions: Array) -> Batch:
-    """The images at `positions`, i32[b], transformed, with one-hot labels.
+    """Returns the images at `positions`, i32[b], transformed, with one-hot labels.
 
     Raises:
       InputError: positions that are no integers or, unless traced, out of range.

@@ -294,7 +294,7 @@ def _num(x: Any) -> int:
 
 
 def _check(apply: Apply, params: Params, *sets: Any) -> int:
-    """Refuses what has no kernel; returns the number of outputs."""
+    """Validates network, parameters and sets; returns the number of outputs."""
     checks.floating(params)
     first = sets[0]
     shapes = [[x.shape for x in jax.tree.leaves(one)] for one in sets]
@@ -325,7 +325,7 @@ def _check_block(block: int | None) -> None:
 
 
 def _blocks(tree: Any, block: int | None, mode: str = "edge") -> Any:
-    """Blocks of equal size, at most `block`, the last one padded: leaves [m, b, ...]."""
+    """Returns blocks of equal size, the last one padded: leaves [m, b, ...]."""
     num = _num(tree)
     num_blocks = -(-num // min(block or num, num))
     size = -(-num // num_blocks)
