@@ -74,7 +74,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         return summed(gap, params, pieces((ours, theirs), together)), aux
 
     def check(key: Key, distilled: DistilledSet) -> None:
-        checks.network(model, key, distilled)
+        checks.network(model, key, distilled, "features")
         checks.certain_order(distilled, "dm")
 
     rule = descent("sgd", config.image_lr, config.image_momentum)
