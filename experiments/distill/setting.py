@@ -67,7 +67,6 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
-    _check_batches(config, prepared)
     method = METHODS[name].make(group, model, parametrisation)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
@@ -76,6 +75,8 @@ def make_setting(config: Config) -> Setting:
         logits = functools.partial(_mean_logits, model, experts.trajectories)
         source = experts.trajectories if matches_experts(config) else source
     per_class = parametrisation.images_per_class or config.ipc
+    start = _start(config, prepared, per_class, logits)
+    _check_batches(config, prepared)
     return Setting(
         prepared,
         model,
@@ -83,7 +84,7 @@ def make_setting(config: Config) -> Setting:
         parametrisation,
         PROTOCOLS[config.protocol],
         source,
-        _start(config, prepared, per_class, logits),
+        start,
         None if experts is None else experts.description,
     )
 
