@@ -188,3 +188,25 @@ def test_from_dict_names_the_path_of_a_mistake(
 def test_field_error_survives_pickling() -> None:
     error = FieldError("a.b", 3, "must be at least 4")
     assert str(pickle.loads(pickle.dumps(error))) == "a.b=3: must be at least 4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Config):
+    """Without limits of their own."""
+
+    number: int = option(0, "An integer.")
+    rate: float = option(0.0, "A number.")
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31), 10**30])
+def test_integers_beyond_int32_are_refused(number):
+    with pytest.raises(FieldError, match="must be within ±2147483647"):
+        Numbers(number=number)
+    assert Numbers(number=2**31 - 1).number == 2**31 - 1
+
+
+@pytest.mark.parametrize("rate", [1e-46, -1e-40, 1e39, -1e300])
+def test_numbers_that_float32_does_not_hold_are_refused(rate):
+    with pytest.raises(FieldError, match="is no number of float32"):
+        Numbers(rate=rate)
+    assert Numbers(rate=1e-37).rate == 1e-37

@@ -341,7 +341,8 @@ def _read_cache(
 ) -> Arrays | None:
     """Returns the arrays; None if the cache is missing, corrupt or of other data."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        # NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             if str(held["key"]) != key:
                 return None
             arrays = Arrays(*(held[field] for field in Arrays._fields))

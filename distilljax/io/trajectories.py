@@ -441,7 +441,10 @@ def _same_transform(a: Any, b: Any) -> bool:
         return False
     if a.get("sha256") == b["sha256"]:
         return True
-    theirs, ours = (np.asarray(one.get("probe", []), np.float64) for one in (a, b))
+    try:
+        theirs, ours = (np.asarray(one.get("probe", []), np.float64) for one in (a, b))
+    except (TypeError, ValueError):
+        return False
     if theirs.shape != ours.shape or not ours.size:
         return False
     return bool(np.abs(theirs - ours).max() <= 1e-3 * max(1.0, np.abs(ours).max()))
@@ -453,7 +456,7 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping) and "sha256" in value:
-        return f"{value['kind']} (SHA-256 {value['sha256'][:8]}...)"
+        return f"{value.get('kind')} (SHA-256 {str(value['sha256'])[:8]}...)"
     text = str(value)
     is_digest = isinstance(value, str) and len(text) == 64
     return f"{text[:8]}..." if is_digest else repr(value)

@@ -108,7 +108,7 @@ def probes_of(config: Config) -> dict[str, int]:
             raise FieldError("probes", config.probes, reason)
         if name in cadence:
             raise FieldError("probes", config.probes, f"{name} is named twice")
-        if at and not (every.isdecimal() and int(every) > 0):
+        if at and not (every.isdecimal() and len(every) < 10 and int(every) > 0):
             reason = f"{part.strip()}: after @ comes a number of iterations, as in {name}@5"
             raise FieldError("probes", config.probes, reason)
         cadence[name] = int(every) if at else config.every

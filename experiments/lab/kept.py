@@ -69,7 +69,8 @@ def read_arrays(path: pathlib.Path) -> tuple[str, dict[str, np.ndarray]]:
       Unusable: a file that is missing, damaged, or none of `write_arrays`.
     """
     try:
-        with np.load(path, allow_pickle=False) as held:
+        # NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         identity, checksum = (str(arrays.pop(n)) for n in (IDENTITY, CHECKSUM))
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from distilljax.config import Config, FieldError, option
+from distilljax.config import LARGEST_INT, Config, FieldError, option
 
 # The names of `training.protocols.PROTOCOLS`; a type cannot be computed from them.
 ProtocolName = Literal[
@@ -151,7 +151,8 @@ def parse_integers(text: str, field: str, *, low: int, example: str) -> list[int
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < low or len(set(numbers)) < len(numbers):
+    within = bool(numbers) and low <= min(numbers) <= max(numbers) <= LARGEST_INT
+    if not within or len(set(numbers)) < len(numbers):
         reason = f"expected different integers from {low}, with commas, such as {example}"
         raise FieldError(field, text, reason)
     return numbers

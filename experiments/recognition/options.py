@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distilljax.config import FieldError, option
+from distilljax.config import LARGEST_INT, FieldError, option
 from distilljax.training.expert import Recipe
 from experiments.lab import options
 from experiments.lab.networks import (
@@ -94,7 +94,7 @@ def epochs_of(config: Config, names: Sequence[str]) -> dict[str, int]:
         numbers = []
     if len(numbers) == 1:
         numbers *= len(names)
-    if len(numbers) != len(names) or min(numbers) < 1:
+    if len(numbers) != len(names) or not 1 <= min(numbers) <= max(numbers) <= LARGEST_INT:
         reason = f"expected one positive integer, or one for each of {', '.join(names)}"
         raise FieldError("epochs", config.epochs, reason)
     return dict(zip(names, numbers, strict=True))

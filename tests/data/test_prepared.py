@@ -385,3 +385,25 @@ def test_real_cifar10_inverse(real_dir):
         transform = fit(kind, small.images)
         back = transform.inverse(transform(small.images))
         assert np.abs(back - unit).max() < 1e-4
+
+
+def test_classes_that_no_split_has_are_left_out(tmp_path):
+    """As of emnist/letters, which declares 37 classes and has those of 1 to 26."""
+    import tensorflow_datasets as tfds
+
+    names = ["none", "ant", "bee", "cow", "dog", "never"]
+    features = {
+        "image": tfds.features.Image(shape=(8, 10, 3)),
+        "label": tfds.features.ClassLabel(names=names),
+    }
+
+    def example(record):
+        return {**record, "label": 1 + record["label"]}
+
+    prepare(tmp_path, "letters_like", ids=False, features=features, example=example)
+    loaded = load("letters_like", str(tmp_path))
+    assert loaded.class_names == ("ant", "bee", "cow", "dog")
+    # In the order of the files, which is not that of the indices.
+    by_pixels = {pixels("train", i).tobytes(): i % 4 for i in range(NUM_TRAIN)}
+    found = [by_pixels[image.tobytes()] for image in loaded.train.images]
+    np.testing.assert_array_equal(loaded.train.labels, found)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distilljax.disk.files import replacing, write_json
+from distilljax.disk.files import parse_json, replacing, write_json
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path):
@@ -50,3 +50,16 @@ def test_what_is_not_json_is_refused_and_the_old_file_stays(tmp_path, value):
         write_json(path, {"a": value})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[" * 100_000, b"NaN", b'{"a": Infinity}', b'"\\ud800"', b"\xff", b"", b"{} x"],
+)
+def test_what_is_no_json_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse_json(text)
+
+
+def test_characters_of_two_halves_are_read():
+    assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"

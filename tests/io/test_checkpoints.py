@@ -1,5 +1,6 @@
 """Checkpoints: the same bits back, or one clear sentence."""
 
+import errno
 import os
 import shutil
 
@@ -166,4 +167,44 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_serves(saved, dam
     checkpoints = Checkpoints(saved)
     assert checkpoints.latest_step() == 3
     assert_same_bits(checkpoints.restore(3, state()), state(3))
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path, identity="one")
+    checkpoints.save(1, state())
+    checkpoints.close()
+    other = Checkpoints(tmp_path, identity="another")
+    with pytest.raises(InputError, match="cannot be restored"):
+        other.restore(1, state())
+    other.close()
+    same = Checkpoints(tmp_path, identity="one")
+    assert_same_bits(same.restore(1, state(1)), state())
+    same.close()
+
+
+def test_a_full_disk_is_refused_before_a_thread_begins(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    full = shutil._ntuple_diskusage(10**9, 10**9, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.save(1, state())
+    checkpoints.save(1, state())  # there is room again
+    checkpoints.close()
+    assert checkpoints.latest_step() == 1
+
+
+def test_a_disk_that_fills_meanwhile_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def save(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints._manager, "save", save)
+        with pytest.raises(OSError, match="No space left") as caught:
+            checkpoints.save(1, state())
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path)
     checkpoints.close()

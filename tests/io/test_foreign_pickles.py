@@ -213,7 +213,8 @@ def test_files_of_other_kinds(path):
     assert refused(path).endswith("no such file")
     path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
     assert "PyTorch before 1.6" in refused(path)
-    np.savez(path.open("wb"), a=np.zeros(3))
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
     assert "no data.pkl" in refused(path)
     write_pt(path, b"N", {}, byteorder="big")
     assert "big-endian" in refused(path)

@@ -402,3 +402,15 @@ def test_what_is_no_json_object_is_refused(store, text):
     described = store.path / trajectories.DESCRIBED
     described.write_bytes(text.encode("utf-8", "surrogatepass"))
     assert "is damaged" in message(trajectories.open, store.path)
+
+
+def test_a_description_without_its_kind_is_another(store):
+    described = store.path / "experts.json"
+    held = json.loads(described.read_text())
+    for preprocess in ({"sha256": 5}, {"kind": "none", "probe": ["x"]}, {"probe": None}):
+        held["description"]["preprocess"] = preprocess
+        described.write_text(json.dumps(held))
+        with pytest.raises(InputError, match=r"the experts in .* are others"):
+            trajectories.open(store.path).check(
+                {"preprocess": {"kind": "none", "sha256": "0" * 64, "probe": [1.0]}}
+            )

@@ -193,17 +193,45 @@ def test_without_its_history_a_run_has_the_same_numbers(
     assert line.endswith(" of 12 steps; loss.png is drawn without them")
 
 
-def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path):
+def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path, capsys):
     moved = tmp_path / "moved.npz"
     moved.write_bytes(dataset.read_bytes())
     chosen = config(moved, tmp_path / "run", *BPTT, "--steps=1", "--whole_epochs=0")
-    distill_run.run(chosen)
-    (tmp_path / "run" / "summary.json").unlink()
+    before = distill_run.run(chosen)
     with np.load(dataset) as held:
         arrays = dict(held)
     np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
     with pytest.raises(InputError, match="holds a run on other data"):
+        distill_run.run(chosen)  # it is finished, and would be shown
+    moved.unlink()
+    assert distill_run.run(chosen) == before
+    assert "is not compared with its data" in capsys.readouterr().err
+    np.savez(moved, **arrays | {"test_images": 255 - arrays["test_images"]})
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(InputError, match="holds a run on other data"):
         distill_run.run(chosen)
+
+
+def test_the_set_of_another_run_is_not_shown_as_its_own(
+    finished, dataset, tmp_path, capsys
+):
+    workdir = copied(finished, tmp_path)
+    held = io.load(workdir / "distilled.npz")
+    io.save(workdir / "distilled.npz", held._replace(config={**held.config, "seed": 7}))
+    assert distill_run.run(config(dataset, workdir, *BPTT))["best_step"]
+    assert "is the set of another run; made again" in capsys.readouterr().err
+    np.testing.assert_array_equal(images_of(workdir), images_of(finished[0]))
+    assert io.load(workdir / "distilled.npz").config["seed"] == 0
+
+
+def test_checkpoints_of_another_run_are_refused(finished, dataset, tmp_path):
+    workdir, other = copied(finished, tmp_path), tmp_path / "other"
+    distill_run.run(config(dataset, other, *BPTT, "--seed=7"))
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / "checkpoints")
+    shutil.copytree(other / "checkpoints", workdir / "checkpoints")
+    with pytest.raises(InputError, match="cannot be restored"):
+        distill_run.run(config(dataset, workdir, *BPTT))
 
 
 def test_a_broken_history_is_refused_by_name(finished, dataset, tmp_path):
@@ -399,7 +427,7 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
         (["--ipc=36"], "ipc=36: 36 images of each class are wanted, the smallest has 35"),
         (["--held_out=40"], "held_out=40: the smallest class has 40"),
         (["--init_from=absent.npz"], "absent.npz: no such file"),
-        (["--bptt.real_batch=106"], "there are 105 training images besides those"),
+        (["--bptt.real_batch=106"], "bptt.real_batch=106: there are 105 training images"),
         (["--dataset=absent.npz"], "absent.npz"),
     ],
 )

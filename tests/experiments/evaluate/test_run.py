@@ -15,7 +15,7 @@ from distilljax.training.evaluation import NETWORKS, PROTOCOLS, EvaluationProtoc
 from distilljax.types import InputError
 from experiments.evaluate import run as evaluate
 from experiments.lab.keys import fresh_key
-from tests.experiments.helpers import write, write_learned
+from tests.experiments.helpers import OWN, write, write_learned
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,11 @@ def test_data_that_changed_are_refused(dataset, tmp_path, trained):
         ({}, "model='own': the artefact names the unknown network 'None'; choose"),
         ({"model": "transformer"}, "names the unknown network 'transformer'; choose"),
         ({"model": "vgg"}, "model='own': 8x8 images cannot be halved"),
+        ({"model": "mlp", "mlp": None}, "a network that cannot be had .mlp is 'None'"),
+        ({"model": "mlp", "mlp": []}, "a network that cannot be had .mlp is '..'"),
+        ({"model": "mlp", "mlp": {"width": "x"}}, "cannot be had .width='x'"),
+        ({"model": "mlp", "mlp": {"width": 10**9}}, "parameters needs .* of memory"),
+        ({"model": "mlp", "mlp": {"depth": 10**6}}, "must be at most 1000"),
     ],
 )
 def test_an_artefact_whose_network_cannot_be_made(
@@ -240,6 +245,41 @@ def test_wrong_input_is_refused_and_leaves_nothing(
         evaluate.run(config(artefact, tmp_path / "run", *more))
     assert not trained
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ipc", ["x", None, 0, -1, 10**9, 1.5, True])
+def test_a_set_that_misstates_its_size_is_refused(dataset, tmp_path, trained, ipc):
+    made = write(tmp_path / "a.npz", dataset, config={**OWN, "ipc": ipc})
+    with pytest.raises(InputError, match="as its images per class; it is damaged"):
+        evaluate.run(config(made, tmp_path / "run"))
+    assert not trained
+
+
+def test_a_set_that_names_no_data_is_evaluated_on_those_given(dataset, tmp_path, trained):
+    made = write(tmp_path / "a.npz", dataset)
+    io.save(made, io.load(made)._replace(dataset={}))
+    with pytest.raises(InputError, match=r"does not say which data .* give --dataset"):
+        evaluate.run(config(made, tmp_path / "run"))
+    found = evaluate.run(config(made, tmp_path / "run", f"--dataset={dataset}"))
+    assert not found["dataset"]["same_as_distilled"]
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_result(
+    artefact, tmp_path, trained, monkeypatch, capsys
+):
+    def fails(*_, **__):
+        raise ValueError("no such glyph")
+
+    monkeypatch.setattr(evaluate, "image_grid", fails)
+    found = evaluate.run(config(artefact, tmp_path / "run"))
+    assert found["accuracy"]["distilled"]["mean"] == 0.5
+    assert "the picture cannot be drawn (no such glyph)" in capsys.readouterr().err
+
+
+def test_the_home_folder_of_the_set(artefact, tmp_path, trained, monkeypatch):
+    monkeypatch.setenv("HOME", str(artefact.parent))
+    found = evaluate.run(config("~/distilled.npz", tmp_path / "run"))
+    assert found["artefact"]["path"] == str(artefact)
 
 
 def test_a_workdir_of_another_run_is_refused(artefact, finished):

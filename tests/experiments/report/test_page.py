@@ -369,6 +369,29 @@ def test_damaged_records_are_refused_by_name(study, name, text):
         made()
 
 
+@pytest.mark.parametrize(
+    ("folder", "change"),
+    [
+        ("influence_tm", lambda held: held.update(images=0)),
+        ("mixing", lambda held: held["rows"].popitem()),
+    ],
+)
+def test_records_whose_values_do_not_fit_are_refused_by_name(study, folder, change):
+    path = study / folder / "summary.json"
+    held = json.loads(path.read_text())
+    change(held)
+    path.write_text(json.dumps(held))
+    with pytest.raises(InputError, match=rf"{folder}.*(do not fit together|is missing)"):
+        made()
+
+
+def test_a_command_whose_quotation_does_not_end_is_shown(study):
+    path = study / "mixing" / "config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({**held, "command": "python -m x --a='open"}))
+    assert "python -m x --a='open" in Reader(made()[0]).said()
+
+
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
         collect(tmp_path / "none")

@@ -157,6 +157,32 @@ def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys):
     assert "summary.json cannot be read" in line
 
 
+@pytest.mark.parametrize("name", [trajectories.DATA, trajectories.DESCRIBED])
+@pytest.mark.parametrize("how", ["flipped", "cut", "deleted"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_damaged_experts_are_trained_again(
+    finished, dataset, tmp_path, capsys, name, how, ended
+):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    if not ended:
+        (workdir / "summary.json").unlink()
+    path = workdir / name
+    held = bytearray(path.read_bytes())
+    if how == "flipped":
+        # A weight, or a digit of a checksum.
+        at = len(held) - 9 if name == trajectories.DATA else held.rfind(b"]", 0, -20) - 20
+        held[at] ^= 1
+    path.write_bytes(held[: len(held) // (2 if how == "cut" else 1)])
+    if how == "deleted":
+        path.unlink()
+    train_experts_run.run(config(dataset, workdir))
+    assert_same_run(workdir, finished)
+    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+    unseen = name == trajectories.DESCRIBED and how == "deleted" and not ended
+    assert len(said) == (not unseen)
+
+
 def test_a_summary_of_another_version_is_refused(finished, dataset, tmp_path):
     workdir = tmp_path / "experts"
     shutil.copytree(finished[0], workdir)
