@@ -106,6 +106,11 @@ def _matches(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
+def _plain(value: Any) -> Any:
+    """Returns a scalar of NumPy or JAX as the number of Python, all else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Base class of configurations; validates its fields on construction.
@@ -120,7 +125,8 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value, annotation = getattr(self, field.name), hints[field.name]
+            value, annotation = _plain(getattr(self, field.name)), hints[field.name]
+            object.__setattr__(self, field.name, value)
             if not any(_matches(value, a) for a in alternatives(annotation)):
                 raise FieldError(field.name, value, f"expected {describe(annotation)}")
             if isinstance(value, int | float) and not isinstance(value, bool):

@@ -4,6 +4,8 @@ import pickle
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +110,28 @@ def test_refused_value(
 )
 def test_accepted_value(field: str, value: Any) -> None:
     assert getattr(Inner(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("window", np.int64(3)),
+        ("lr", np.float32(0.5)),
+        ("lr", np.float64(0.5)),
+        ("lr", np.array(0.5)),
+        ("lr", jnp.asarray(0.5)),
+    ],
+)
+def test_scalars_of_arrays_are_numbers(field: str, value: Any) -> None:
+    config = Inner(**{field: value})
+    assert type(getattr(config, field)) in (int, float)
+    assert getattr(config, field) == value
+    assert json.loads(json.dumps(config.to_dict()))[field] == value
+
+
+def test_an_array_is_no_number() -> None:
+    with pytest.raises(FieldError, match="expected a number"):
+        Inner.from_dict({"lr": np.array([0.5])})
 
 
 def test_group_must_be_of_its_type() -> None:

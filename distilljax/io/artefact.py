@@ -60,9 +60,13 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
         loads the file gives the images it was fitted on.
 
     Raises:
-      InputError: what `load` would refuse (NaN, shapes that do not fit).
+      InputError: what `load` would refuse (NaN, shapes that do not fit), values that JSON
+        cannot hold in `dataset`, `config` or `notes`, no such folder.
     """
-    _check(pathlib.Path(path), artefact)
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; create it first")
+    _check(path, artefact)
     kind, arrays = stored.to_arrays(artefact.transform, matrices=matrices)
     held: dict[str, Any] = {
         name: np.asarray(getattr(artefact.distilled, name)) for name in _SET
@@ -73,9 +77,18 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
     meta = {name: getattr(artefact, name) for name in _META}
     meta |= {"format": FORMAT, "transform": kind, "protocol": artefact.protocol.to_dict()}
     meta["sha256"] = digest(held)
-    held["meta"] = np.array(json.dumps(meta))
+    held["meta"] = np.array(json.dumps(meta, default=_plain))
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **held)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return value.tolist()
+    raise InputError(
+        f"{type(value).__name__} {value!r:.40} cannot be stored; give numbers, text, "
+        "lists, arrays or dictionaries"
+    )
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

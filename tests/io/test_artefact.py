@@ -50,6 +50,24 @@ def make(transform=None, **changes):
     return artefact._replace(**changes)
 
 
+def test_scalars_and_arrays_of_numpy_are_notes_of_numbers(tmp_path):
+    notes = {"accuracy": np.float32(0.5), "steps": np.int64(3), "scores": np.ones(2)}
+    save(tmp_path / "set.npz", make(notes=notes))
+    held = load(tmp_path / "set.npz").notes
+    assert held == {"accuracy": 0.5, "steps": 3, "scores": [1.0, 1.0]}
+
+
+def test_notes_that_json_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"set \{1\} cannot be stored; give numbers"):
+        save(tmp_path / "set.npz", make(notes={"classes": {1}}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent: no such folder; create it"):
+        save(tmp_path / "absent" / "set.npz", make())
+
+
 def bits(tree):
     return [(x.dtype, x.shape, np.asarray(x).tobytes()) for x in jax.tree.leaves(tree)]
 
@@ -108,7 +126,7 @@ def test_an_existing_file_is_replaced(path):
 def test_a_failure_leaves_the_old_file(path, monkeypatch):
     save(path, make())
     before = path.read_bytes()
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="cannot be stored"):
         save(path, make(notes={"object": object()}))
 
     def break_off(file, **arrays):

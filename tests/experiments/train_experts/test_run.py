@@ -125,6 +125,12 @@ def test_the_store_holds_the_experts_that_the_core_trains(finished, dataset):
     assert accuracy == pytest.approx(finished[1]["held_out_accuracy"]["values"][number])
 
 
+def test_nothing_on_the_device_is_a_nan(dataset, tmp_path):
+    with jax.debug_nans(True), jax.debug_infs(True):
+        train_experts_run.run(config(dataset, tmp_path / "run"))
+    assert len(history(tmp_path / "run")) > 1
+
+
 def test_the_store_says_what_the_experts_are(finished, dataset):
     store = trajectories.open(finished[0])
     chosen = config(dataset, finished[0])
