@@ -224,6 +224,7 @@ class World:
         write_data(self.other_data, 7)
         self.sets = tuple(self.root / "sets" / f"{n}.npz" for n in ("one", "two", "single"))
         self.records = self.root / "records"
+        self._made = False
         self._finished: dict[str, pathlib.Path] = {}
         self._numbers: dict[str, Mapping[str, Any]] = {}
 
@@ -253,8 +254,9 @@ class World:
         """Writes the distilled sets and the records, once."""
         from tests.experiments.helpers import write
 
-        if self.sets[0].exists():
+        if self._made:  # a trial may have taken one of the files away
             return
+        self._made = True
         for seed, (path, ipc) in enumerate(zip(self.sets, (2, 2, 1), strict=True)):
             write(path, self.data, ipc=ipc, seed=seed)
         shutil.copytree(STUDY, self.records, ignore=shutil.ignore_patterns("report.html"))

@@ -126,7 +126,9 @@ def disk(world: World, rng: np.random.Generator, number: int):
             trial = judge(ended, same_numbers(workdir, whole.numbers))
             if trial.verdict == "wrong":
                 return what, trial
-            if trial.verdict == "refused" and "space" not in trial.why:
+            if trial.verdict == "refused" and not any(
+                words in trial.why for words in ("space", "make room")
+            ):
                 return what, Trial("wrong", f"another reason is given: {trial.why}")
             if small:
                 _mount(workdir.parent, ROOM, again=True)
