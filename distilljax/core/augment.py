@@ -22,6 +22,9 @@ DSA = "color_crop_cutout_flip_scale_rotate"
 # `flip_color_crop_rotate_translate_cutout` of FRePo (Zhou et al. 2022) and RCIG (Loo et al.
 # 2023), whose operations are milder than DSA's and repeat the border.
 FREPO = "flip_jitter_zoom_turn_translate_hole"
+# `crop_scale_rotate` of DC (Zhao et al. 2021), by which MNIST is evaluated: stronger than
+# DSA's, an operation of its own for each image, and not differentiable in its sizes.
+DC = "shift_stretch_tilt"
 
 MAX_SHIFT = 0.125  # fraction of the image side
 CUTOUT = 0.5  # fraction of the image side
@@ -30,6 +33,9 @@ MAX_ANGLE = 15.0  # degrees
 JITTER = 0.25  # added, and log of the largest factor
 HOLE = 4  # times smaller than the side
 ZOOM = (0.8, 1.25)
+SHIFT = 4  # pixels
+STRETCH = 0.2
+MAX_TILT = 45  # degrees
 
 
 def color(image: Array, u: Array) -> Array:
@@ -189,6 +195,61 @@ def turn(image: Array, u: Array) -> Array:
     return _move(image, matrix, jnp.zeros(2, image.dtype))
 
 
+def shift(image: Array, u: Array) -> Array:
+    """A shift by -4..3 whole pixels on each axis, filled with the mean of each channel."""
+    mean = image.mean(axis=(0, 1))
+    padded = jnp.pad(image - mean, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    first = jnp.floor(u[:2] * (2 * SHIFT)).astype(jnp.int32)
+    at = (first[0], first[1], jnp.int32(0))
+    return jax.lax.dynamic_slice(padded, at, image.shape) + mean
+
+
+def stretch(image: Array, u: Array) -> Array:
+    """Height and width, each U(0.8, 1.2) times as large in whole pixels; zero outside.
+
+    Each pixel is the nearest of the image; the result lies centred in, or is cut to, the
+    size of the image.
+    """
+    h, w, _ = image.shape
+    factors = 1 - STRETCH + 2 * STRETCH * u[:2]
+    sizes = jnp.floor(factors * jnp.array([h, w], u.dtype)).astype(jnp.int32)
+    canvas = jnp.maximum(sizes.max(), max(h, w))
+
+    def along(side: int, size: Array) -> tuple[Array, Array]:
+        place = jnp.arange(side) + (canvas - side) // 2 - (canvas - size) // 2
+        inside = (place >= 0) & (place < size)
+        return jnp.clip(place * side // size, 0, side - 1), inside
+
+    (rows, in_rows), (columns, in_columns) = along(h, sizes[0]), along(w, sizes[1])
+    inside = in_rows[:, None] & in_columns[None, :]
+    return jnp.where(inside[..., None], image[rows][:, columns], 0)
+
+
+def tilt(image: Array, u: Array) -> Array:
+    """A turn about the centre by -45..44 whole degrees, filled with the mean of the image.
+
+    Bilinear, where the authors' code has cubic splines.
+    """
+    h, w, _ = image.shape
+    mean = image.mean()
+    angle = (jnp.floor(u[0] * 2 * MAX_TILT) - MAX_TILT) * (math.pi / 180)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    centre = jnp.array([h / 2 - 0.5, w / 2 - 0.5], image.dtype)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), axis=-1)
+    matrix = jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])]).astype(image.dtype)
+    at = (grid.astype(image.dtype) - centre) @ matrix.T + centre
+    return (
+        jax.vmap(
+            lambda channel: map_coordinates(
+                channel - mean, [at[..., 0], at[..., 1]], order=1, mode="constant"
+            ),
+            in_axes=-1,
+            out_axes=-1,
+        )(image)
+        + mean
+    )
+
+
 Operation = Callable[..., Array]  # (f32[h, w, c], u f32[3]) -> f32[h, w, c]
 
 OPERATIONS: dict[str, Operation] = {
@@ -203,6 +264,9 @@ OPERATIONS: dict[str, Operation] = {
     "turn": turn,
     "translate": translate,
     "hole": hole,
+    "shift": shift,
+    "stretch": stretch,
+    "tilt": tilt,
 }
 
 

@@ -15,6 +15,7 @@ from distilljax.config import LARGEST_INT, Config, FieldError, option
 ProtocolName = Literal[
     "study",
     "dc",
+    "dc_augmented",
     "dsa",
     "mtt",
     "rat",

@@ -33,26 +33,30 @@ class Row(NamedTuple):
 _DC, _DSA = "DC, arXiv 2006.05929", "DSA, arXiv 2102.08259"
 _DM, _MTT = "DM, arXiv 2110.04181", "MTT, arXiv 2203.11932"
 _RAT = "RaT-BPTT, arXiv 2310.04295"
-_SCORES = {"score_every": 250}
+_SCORES: Flags = MappingProxyType({"score_every": 250})
 
 
 def _gm(
     dataset: str, variant: str, ipc: int, published: float, std: float, hours: float
 ) -> Row:
     prefix, source = ("dsa_", _DSA) if variant == "dsa" else ("", _DC)
+    protocol, flags = variant, _SCORES
+    if (dataset, variant) == ("mnist", "dc"):
+        protocol = "dc_augmented"
+        flags = {**_SCORES, "protocol": protocol}
     return Row(
         f"{dataset}_{variant}_ipc{ipc}",
         dataset,
         ipc,
         "gm",
         f"{prefix}cifar10_ipc{ipc}",
-        variant,
+        protocol,
         published,
         std,
         source,
         1000 if ipc == 1 else 10_000,
         hours,
-        _SCORES,
+        flags,
     )
 
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from distilljax.core import augment as module
-from distilljax.core.augment import DSA, FREPO, OPERATIONS, augment, parse
+from distilljax.core.augment import DC, DSA, FREPO, OPERATIONS, augment, parse
 from distilljax.types import InputError
 
 BELOW_ONE = 1 - 2.0**-23  # the largest value of a float32 draw
@@ -310,7 +311,8 @@ def test_draws_are_uniform_and_apart_from_the_choice(monkeypatch):
 
 def test_the_published_strategies_name_every_operation():
     assert DSA == "color_crop_cutout_flip_scale_rotate"
-    assert {*parse(DSA), *parse(FREPO)} == set(OPERATIONS)
+    assert {*parse(DSA), *parse(FREPO), *parse(DC)} == set(OPERATIONS)
+    assert len(OPERATIONS) == len(parse(DSA)) + len(parse(FREPO)) + len(parse(DC)) - 1
     assert set(parse(DSA)) & set(parse(FREPO)) == {"flip"}
     assert parse("flip_rotate") == ("flip", "rotate")
 
@@ -426,6 +428,44 @@ def test_moves_that_repeat_the_border(u):
     y = 3.5 + np.cos(angle) * (rows - 3.5) + np.sin(angle) * (columns - 7.5)
     x = 7.5 + np.cos(angle) * (columns - 7.5) - np.sin(angle) * (rows - 3.5)
     np.testing.assert_allclose(run("turn", image, u[0]), sampled(image, y, x), atol=1e-4)
+
+
+@pytest.mark.parametrize("u", [(0.0, BELOW_ONE), (0.3, 0.6), (BELOW_ONE, 0.0)])
+def test_a_shift_of_whole_pixels_is_filled_with_channel_means(u):
+    image = random_image(10, 12, 2)
+    padded = np.broadcast_to(image.mean((0, 1)), (18, 20, 2)).copy()
+    padded[4:14, 4:16] = image
+    y, x = (int(8 * value) for value in u)
+    expected = padded[y : y + 10, x : x + 12]
+    np.testing.assert_allclose(run("shift", image, *u), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("u", [(0.0, 0.0), (0.0, BELOW_ONE), (0.5, 0.2), (0.9, 0.97)])
+def test_a_stretch_lies_centred_on_a_canvas(u):
+    """The authors' steps: enlarge to the nearest pixel, lay on a canvas, cut the middle."""
+    h, w = 20, 28
+    image = random_image(h, w, 2)
+    high, wide = (int((0.8 + 0.4 * a) * side) for a, side in zip(u, (h, w), strict=True))
+    rows, columns = np.arange(high) * h // high, np.arange(wide) * w // wide
+    canvas = np.zeros((max(high, wide, h, w),) * 2 + (2,))
+    top, left = (len(canvas) - high) // 2, (len(canvas) - wide) // 2
+    canvas[top : top + high, left : left + wide] = image[rows][:, columns]
+    top, left = (len(canvas) - h) // 2, (len(canvas) - w) // 2
+    expected = canvas[top : top + h, left : left + w]
+    np.testing.assert_array_equal(run("stretch", image, *u), expected)
+
+
+@pytest.mark.parametrize(("u", "degrees"), [(0.0, -45), (0.5, 0), (0.7, 18), (0.999, 44)])
+def test_a_tilt_by_whole_degrees_is_that_of_scipy(u, degrees):
+    image = random_image(14, 14, 1)
+    expected = scipy.ndimage.rotate(
+        image, degrees, reshape=False, order=1, cval=float(image.mean())
+    )
+    inside = np.hypot(*(np.mgrid[:14, :14] - 6.5)) < 6  # the border is filled differently
+    ours = run("tilt", image, u)
+    np.testing.assert_allclose(ours[inside], expected[inside], atol=2e-5)
+    if degrees == -45:
+        np.testing.assert_allclose(ours[0, 0], image.mean(), atol=1e-6)
 
 
 def test_each_image_has_its_own_operation():

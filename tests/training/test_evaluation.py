@@ -85,6 +85,7 @@ def test_published_protocols():
     assert rows == {
         "study": (300, None, 0.01, 0.0, None, ""),
         "dc": (600, 256, 0.01, 5e-4, 0.5, ""),
+        "dc_augmented": (2000, 256, 0.01, 5e-4, 0.5, "shift_stretch_tilt"),
         "dsa": (2000, 256, 0.01, 5e-4, 0.5, dsa),
         "mtt": (2000, 256, None, 5e-4, 0.5, dsa),
         "rat": (1000, None, 1e-3, 0.0, None, "flip_rotate"),
