@@ -159,20 +159,10 @@ def _pool_cell(
 ) -> Content:
     """Returns the cell of agreement with one pool."""
     if "unmatched" in entry:
-        return f"not matched: {entry['unmatched']}"
-    below = []
-    if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
-        below.append(claims.spelt_interval(interval.low, interval.high, "percent"))
-    if entry["kappa"] is not None:
-        below.append(f"κ {entry['kappa']:.2f}")
-    below.append(f"{entry['num_members']} networks")
-    return beside(
-        [
-            claims.spelt(entry["value"], "percent"),
-            el("span", "; ".join(below), class_="sub"),
-        ],
-        None if paper is None else claims.spelt(paper, "percent"),
-    )
+        return _unmatched(entry)
+    details = [] if entry["kappa"] is None else [f"κ {entry['kappa']:.2f}"]
+    details.append(f"{entry['num_members']} networks")
+    return _matched(record, path, entry, paper, "percent", details)
 
 
 def _difference_cell(
@@ -183,18 +173,32 @@ def _difference_cell(
 ) -> Content:
     """Returns the cell of the difference between the pools."""
     if "unmatched" in entry:
-        return f"not matched: {entry['unmatched']}"
-    below = []
-    if (interval := _interval(record, f"agreement.{path}", entry)) is not None:
-        below.append(claims.spelt_interval(interval.low, interval.high, "points"))
-    if entry["cohen_d"] is not None:
-        below.append(f"d {entry['cohen_d']:.1f}")
+        return _unmatched(entry)
+    details = [] if entry["cohen_d"] is None else [f"d {entry['cohen_d']:.1f}"]
+    return _matched(record, path, entry, paper, "points", details)
+
+
+def _unmatched(entry: Unmatched) -> Content:
+    return f"not matched: {entry['unmatched']}"
+
+
+def _matched(
+    record: claims.Record[Summary],
+    path: str,
+    entry: Matched | Difference,
+    paper: float | None,
+    unit: claims.Unit,
+    details: Sequence[str],
+) -> Content:
+    """Returns a value over its interval and details, beside the paper's."""
+    interval = _interval(record, f"agreement.{path}", entry)
+    below = list(details)
+    if interval is not None:
+        below.insert(0, claims.spelt_interval(interval.low, interval.high, unit))
+    value = claims.spelt(entry["value"], unit)
     return beside(
-        [
-            claims.spelt(entry["value"], "points"),
-            el("span", "; ".join(below), class_="sub"),
-        ],
-        None if paper is None else claims.spelt(paper, "points"),
+        [value, el("span", "; ".join(below), class_="sub")],
+        None if paper is None else claims.spelt(paper, unit),
     )
 
 
