@@ -71,6 +71,24 @@ def damage(how: str, path: pathlib.Path, other: pathlib.Path) -> None:
         path.write_bytes(held[:digit] + bytes([held[digit] ^ 1]) + held[digit + 1 :])
 
 
+def replace_contents(files, contents):
+    """Writes a content into each file; None deletes it."""
+    for file, content in zip(files, contents, strict=True):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+
+
+def assert_computed_again(told, files):
+    """Each of the files was named once on standard error as damaged; nothing else was."""
+    lines = [line for line in told.err.splitlines() if line.endswith("; computed again")]
+    assert len(lines) == len(files)
+    for file in files:
+        assert sum(line.startswith(str(file)) for line in lines) == 1
+    assert "were trained before" not in told.out
+
+
 def write_learned(path, source, **changes):
     """Writes a set with learned real-valued labels, and a short protocol to read them."""
     squared = EvaluationProtocol(steps=3, lr=0.01, loss="squared_error")

@@ -1,10 +1,12 @@
 """Parts of made-up records that several experiments share."""
 
 import copy
+import re
 
 import numpy as np
 
 from experiments.lab.claims import Record
+from experiments.lab.records import checked
 
 DATASET = {
     "name": "cifar10",
@@ -75,3 +77,19 @@ def record(experiment, summary, config=None, folder=None):
         f"python -m experiments.{experiment} --seed=0",
         {**more, **summary},
     )
+
+
+def judge(claims, summary, name, records):
+    """The verdict of records that are checked as the report does."""
+    (claim,) = (claim for claim in claims if claim.id == name)
+    for one in records:
+        checked(summary, one.summary, one.folder, one.experiment)
+    return claim.judge(records)
+
+
+def delete(summary, folder, keys):
+    """Deletes a field of a summary; returns a pattern of the error that names it."""
+    for key in keys[:-1]:
+        summary = summary[key]
+    del summary[keys[-1]]
+    return re.escape(f"{folder}/summary.json has no {'.'.join(keys)}, ")

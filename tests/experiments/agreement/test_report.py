@@ -1,7 +1,5 @@
 """Agreement in the report: verdicts of made-up records, the table of committed ones."""
 
-import re
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -18,6 +16,7 @@ from experiments.lab.claims import (
 )
 from experiments.lab.paper import AGREEMENT, PREDICTIONS
 from experiments.lab.records import checked
+from tests.experiments import made_up
 from tests.experiments.agreement.records import record
 from tests.experiments.studies import STUDIES, records_of
 
@@ -123,12 +122,8 @@ def test_a_difference_without_an_interval_is_undecided():
 )
 def test_a_missing_field_is_named_with_its_file(keys):
     found = record(0.1)
-    held = found.summary
-    for key in keys[:-1]:
-        held = held[key]
-    del held[keys[-1]]
-    missing = f"{found.folder}/summary.json has no {'.'.join(keys)}, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         read_back(found)
 
 

@@ -24,7 +24,12 @@ from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import random_subsets
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
-from tests.experiments.helpers import write, write_learned
+from tests.experiments.helpers import (
+    assert_computed_again,
+    replace_contents,
+    write,
+    write_learned,
+)
 
 ROWS = ["subset", "two", "random, 2 per class"]
 SEEDS, LR = 3, 0.05  # of `by_hand`
@@ -484,19 +489,9 @@ def test_damaged_pieces_are_named_and_trained_again(
     shutil.copytree(workdir, cut := tmp_path / "cut")
     files = sorted((cut / "networks").iterdir())
     assert len(files) == 11
-    contents = DAMAGES[damage]([file.read_bytes() for file in files])
-    for file, content in zip(files, contents, strict=True):
-        if content is None:
-            file.unlink()
-        else:
-            file.write_bytes(content)
+    replace_contents(files, DAMAGES[damage]([file.read_bytes() for file in files]))
     again = agreement_run.run(config(cut, artefacts))
-    told = capsys.readouterr()
-    lines = [line for line in told.err.splitlines() if line.endswith("; computed again")]
-    assert len(lines) == (0 if damage == "deleted" else 11)
-    for file in files if lines else []:
-        assert sum(line.startswith(str(file)) for line in lines) == 1
-    assert "were trained before" not in told.out
+    assert_computed_again(capsys.readouterr(), [] if damage == "deleted" else files)
     for name in ("agreement", "rows", "model", "matching"):
         assert again[name] == summary[name]
     assert kept_equal(kept(cut), kept(workdir))

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import pathlib
-import re
 
 import pytest
 
@@ -18,6 +17,7 @@ from experiments.attributes.report import CLAIMS, EXPERIMENT, MOST_FINDINGS
 from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from experiments.lab.records import checked
 from experiments.lab.steps import Study
+from tests.experiments import made_up
 from tests.experiments.made_up import NETWORK, path, record
 
 COMMITTED = sorted(
@@ -70,11 +70,7 @@ def attributes(p=0.01, mean=0.2, half=0.1, method="tm"):
 
 
 def judge(name, *records):
-    """The verdict of records that are checked as the report does."""
-    (claim,) = (c for c in CLAIMS if c.id == name)
-    for one in records:
-        checked(Summary, one.summary, one.folder, "attributes")
-    return claim.judge(records)
+    return made_up.judge(CLAIMS, Summary, name, records)
 
 
 # Claim -> records that support it, contradict it, and do neither.
@@ -122,12 +118,8 @@ def test_what_a_reading_says():
 def test_a_missing_field_is_named_with_its_file(name, keys):
     found = attributes()
     judge(name, found)  # as it is, it can be read
-    held = found.summary
-    for key in keys[:-1]:
-        held = held[key]
-    del held[keys[-1]]
-    missing = f"{found.folder}/summary.json has no {'.'.join(keys)}, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         judge(name, found)
 
 

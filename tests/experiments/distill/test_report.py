@@ -17,6 +17,7 @@ from experiments.distill.report import CLAIMS, EXPERIMENT, grid
 from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from experiments.lab.paper import WORTH
 from experiments.lab.records import checked
+from tests.experiments import made_up
 from tests.experiments.distill.made import METHODS, distill, distilled
 from tests.experiments.made_up import COMMON
 
@@ -171,10 +172,6 @@ def test_the_picture_of_the_run_is_shown(tmp_path):
 )
 def test_a_missing_field_is_named_with_its_file(keys):
     held = copy.deepcopy(distill(0.1).summary)
-    inner = held
-    for key in keys[:-1]:
-        inner = inner[key]
-    del inner[keys[-1]]
-    missing = re.escape(f"folder/summary.json has no {'.'.join(keys)}, ")
+    missing = made_up.delete(held, "folder", keys)
     with pytest.raises(InputError, match=missing):
         checked(Summary, held, "folder", "distill")

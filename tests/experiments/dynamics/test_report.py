@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from experiments.lab.claims import (
 )
 from experiments.lab.records import checked
 from experiments.lab.steps import Study
+from tests.experiments import made_up
 from tests.experiments.made_up import METHODS, path, record, rows
 
 COMMITTED = sorted(
@@ -88,11 +88,7 @@ def dynamics(sets=1.0, test_end=0.7, ratio=None, kernel=0.5, methods=METHODS, **
 
 
 def judge(name, *records):
-    """The verdict of records that are checked as the report does."""
-    (claim,) = (c for c in CLAIMS if c.id == name)
-    for one in records:
-        checked(Summary, one.summary, one.folder, "dynamics")
-    return claim.judge(records)
+    return made_up.judge(CLAIMS, Summary, name, records)
 
 
 def ratios(early, late):
@@ -229,12 +225,8 @@ def test_no_ratio_where_real_curvature_is_not_clear_of_zero():
 def test_a_missing_field_is_named_with_its_file(name, keys):
     found = dynamics()
     judge(name, found)  # as it is, it can be read
-    held = found.summary
-    for key in keys[:-1]:
-        held = held[key]
-    del held[keys[-1]]
-    missing = f"{found.folder}/summary.json has no {'.'.join(keys)}, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         judge(name, found)
 
 

@@ -1,7 +1,5 @@
 """Influence in the report: verdicts of made-up records, the table of committed ones."""
 
-import re
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -17,6 +15,7 @@ from experiments.lab.claims import (
 )
 from experiments.lab.paper import BEYOND, SINGLE_IMAGES
 from experiments.lab.records import checked
+from tests.experiments import made_up
 from tests.experiments.influence.records import record
 from tests.experiments.studies import STUDIES, records_of
 
@@ -149,12 +148,8 @@ def test_both_estimates_are_read():
 )
 def test_a_missing_field_is_named_with_its_file(keys):
     found = record()
-    held = found.summary
-    for key in keys[:-1]:
-        held = held[key]
-    del held[keys[-1]]
-    missing = f"{found.folder}/summary.json has no {'.'.join(keys)}, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         read_back(found)
 
 

@@ -17,6 +17,7 @@ from distilljax.types import InputError
 from experiments.influence import run as influence_run
 from experiments.lab.kept import digest, read_arrays
 from experiments.lab.sets import transform_digest
+from tests.experiments.helpers import assert_computed_again, replace_contents
 
 SEEDS, N, T = 2, 3, 12
 
@@ -178,19 +179,9 @@ def test_damaged_pieces_are_named_and_trained_again(
     shutil.copytree(whole, workdir := tmp_path / "cut")
     files = sorted((workdir / "pieces").iterdir())
     assert [file.name for file in files] == ["0.npz", "1.npz", "2.npz"]
-    contents = DAMAGES[damage]([file.read_bytes() for file in files])
-    for file, content in zip(files, contents, strict=True):
-        if content is None:
-            file.unlink()
-        else:
-            file.write_bytes(content)
+    replace_contents(files, DAMAGES[damage]([file.read_bytes() for file in files]))
     again = influence_run.run(options(artefact, workdir))
-    told = capsys.readouterr()
-    lines = [line for line in told.err.splitlines() if line.endswith("; computed again")]
-    assert len(lines) == (0 if damage == "deleted" else 3)
-    for file in files if lines else []:
-        assert sum(line.startswith(str(file)) for line in lines) == 1
-    assert "were trained before" not in told.out
+    assert_computed_again(capsys.readouterr(), [] if damage == "deleted" else files)
     for name in SAME:
         assert again[name] == summary[name], name
     for file in files:

@@ -1,7 +1,6 @@
 """Claims and table of mixing, of made-up and of committed records."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from experiments.lab.records import checked
 from experiments.mixing import study
 from experiments.mixing.record import Summary
 from experiments.mixing.report import CLAIMS, EXPERIMENT
+from tests.experiments import made_up
 from tests.experiments.made_up import METHODS, random_row, record, rows
 from tests.experiments.studies import assert_same_steps, records_of
 
@@ -113,9 +113,9 @@ def test_networks_that_cannot_be_paired_are_refused():
 
 def test_a_missing_field_is_named_with_its_file():
     found = mixing((0.1, 0.1))
-    del found.summary["accuracy"]["tm_ipc10"]["0"]["values"]
-    missing = f"{found.folder}/summary.json has no accuracy.tm_ipc10.0.values, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    keys = ("accuracy", "tm_ipc10", "0", "values")
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         checked(Summary, found.summary, found.folder, "mixing")
 
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import pathlib
-import re
 import shlex
 
 import pytest
@@ -18,6 +17,7 @@ from experiments.recognition import run as recognition_run
 from experiments.recognition import study
 from experiments.recognition.record import Summary
 from experiments.recognition.report import CLAIMS, EXPERIMENT
+from tests.experiments import made_up
 from tests.experiments.made_up import (
     METHODS,
     NETWORK,
@@ -80,11 +80,7 @@ def recognition(shift, width=0.01, num=5, pixels=0.1, methods=METHODS):
 
 
 def judge(name, *records):
-    """The verdict of records that are checked as the report does."""
-    (claim,) = (c for c in CLAIMS if c.id == name)
-    for one in records:
-        checked(Summary, one.summary, one.folder, "recognition")
-    return claim.judge(records)
+    return made_up.judge(CLAIMS, Summary, name, records)
 
 
 # Claim -> records that support it, contradict it, and do neither.
@@ -180,12 +176,8 @@ def test_a_missing_field_is_named_with_its_file(name, keys):
     found = recognition(0.1)
     found = found._replace(summary=copy.deepcopy(found.summary))
     judge(name, found)  # as it is, it can be read
-    held = found.summary
-    for key in keys[:-1]:
-        held = held[key]
-    del held[keys[-1]]
-    missing = f"{found.folder}/summary.json has no {'.'.join(keys)}, "
-    with pytest.raises(InputError, match=re.escape(missing)):
+    missing = made_up.delete(found.summary, found.folder, keys)
+    with pytest.raises(InputError, match=missing):
         judge(name, found)
 
 
