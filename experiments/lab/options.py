@@ -23,6 +23,7 @@ ProtocolName = Literal[
     "frepo_ipc1",
     "rcig",
     "rcig_ipc1",
+    "rcig_plain_ipc1",
     "rfad",
     "rfad_ipc1",
 ]

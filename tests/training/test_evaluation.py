@@ -93,12 +93,13 @@ def test_published_protocols():
         "frepo_ipc1": (1000, 500, 1e-4, 0.0, None, frepo),
         "rcig": (2000, 256, 1e-4, 0.0, None, frepo),
         "rcig_ipc1": (1000, 256, 1e-4, 0.0, None, frepo),
+        "rcig_plain_ipc1": (1000, 256, 1e-4, 0.0, None, ""),
         "rfad": (20_000, None, 1e-3, 0.0, None, ""),
         "rfad_ipc1": (20_000, None, 1e-3, 0.0, None, ""),
     }
     assert {p.momentum for p in PROTOCOLS.values()} == {0.9}
     adam = {name for name, p in PROTOCOLS.items() if p.optimizer == "adam"}
-    assert adam == {"rat", "frepo", "frepo_ipc1", "rcig", "rcig_ipc1"}
+    assert adam == {"rat", "frepo", "frepo_ipc1", "rcig", "rcig_ipc1", "rcig_plain_ipc1"}
     assert set(NETWORKS) == {
         name for name in PROTOCOLS if name[:4] in ("frep", "rcig", "rfad")
     }

@@ -162,7 +162,8 @@ def test_a_truncated_file(place):
 
 
 def test_rows_can_be_used():
-    assert len({one.name for one in ROWS}) == len({one.file for one in ROWS}) == len(ROWS)
+    assert len({one.name for one in ROWS}) == len(ROWS)
+    assert len({(one.file, one.protocol) for one in ROWS}) == len(ROWS)
     for one in ROWS:
         assert one.preprocess in data.KINDS
         assert one.protocol in PROTOCOLS
