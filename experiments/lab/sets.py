@@ -28,7 +28,7 @@ class Named(NamedTuple):
     artefact: io.Artefact
 
 
-def _file_of(path: str) -> str:
+def file_of(path: str) -> str:
     """Returns the file of a set: a path, or the name of one in `experiments/artefacts`."""
     named = GALLERY / path / "distilled.npz"
     if "/" in path or pathlib.Path(path).exists() or not named.is_file():
@@ -52,7 +52,7 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     if not paths:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
-    paths = [_file_of(path) for path in paths]
+    paths = [file_of(path) for path in paths]
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise FieldError(field, text, f"{twice[0]} is named twice")
     loaded = {path: io.load(path) for path in paths}
