@@ -27,7 +27,7 @@ claim of the paper.
 the strongest there of each method, and `paper` distils its own first, by
 `--preset=cifar10_ipc10`. Sets of different preprocessing, these or those of `--artefacts`,
 are shown to networks of their own: `recognition`, `agreement` and `dynamics` then have a
-step for each preprocessing. The network of `dynamics` is as wide as those that made the sets.
+step for each preprocessing. The network of `dynamics` is as wide as those that made sets.
 
 The first two are narrower and shorter than the paper, and every page made from them says
 so. They look at the influence of single images on sets of one image a class; the paper
