@@ -1,6 +1,8 @@
 """distilljax: dataset distillation in JAX.
 
-Submodules are imported when they are first used: `distilljax.methods.bptt`,
+The names that a user writes are here: types (`Model`, `Batch`, `DistilledSet`, ...), data
+from arrays (`dataset`), tables (`METHODS`, `MODELS`, `PROTOCOLS`), files (`load`, `save`).
+They and the submodules are imported when they are first used: `distilljax.methods.bptt`,
 `distilljax.core.inner`.
 
     types       arrays, models, distilled sets
@@ -25,11 +27,17 @@ from typing import TYPE_CHECKING
 
 from distilljax import lazy
 from distilljax.types import (
+    Array,
     Batch,
     DistilledSet,
+    Estimate,
     InputError,
+    Key,
+    LossFn,
     Model,
+    Params,
     RealSet,
+    Transform,
 )
 
 if TYPE_CHECKING:
@@ -51,15 +59,29 @@ if TYPE_CHECKING:
         training,
         types,
     )
+    from distilljax.core.outer import Method
+    from distilljax.data import Dataset, dataset
+    from distilljax.io import Artefact, load, save
+    from distilljax.methods import METHODS
+    from distilljax.models import MODELS
+    from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Batch",
-    "DistilledSet",
-    "InputError",
-    "Model",
-    "RealSet",
+# Name -> the submodule that defines it.
+_OBJECTS = {
+    "METHODS": "methods",
+    "MODELS": "models",
+    "PROTOCOLS": "training.evaluation",
+    "Artefact": "io",
+    "Dataset": "data",
+    "EvaluationProtocol": "training.evaluation",
+    "Method": "core.outer",
+    "dataset": "data",
+    "load": "io",
+    "save": "io",
+}
+_SUBMODULES = (
     "analysis",
     "config",
     "core",
@@ -76,8 +98,46 @@ __all__ = [
     "probes",
     "training",
     "types",
+)
+
+__all__ = [
+    "METHODS",
+    "MODELS",
+    "PROTOCOLS",
+    "Array",
+    "Artefact",
+    "Batch",
+    "Dataset",
+    "DistilledSet",
+    "Estimate",
+    "EvaluationProtocol",
+    "InputError",
+    "Key",
+    "LossFn",
+    "Method",
+    "Model",
+    "Params",
+    "RealSet",
+    "Transform",
+    "analysis",
+    "config",
+    "core",
+    "curvature",
+    "data",
+    "dataset",
+    "disk",
+    "flags",
+    "io",
+    "launch",
+    "load",
+    "loop",
+    "memory",
+    "methods",
+    "models",
+    "probes",
+    "save",
+    "training",
+    "types",
 ]
 
-__getattr__, __dir__ = lazy.submodules(
-    __name__, [name for name in __all__ if name.islower()]
-)
+__getattr__, __dir__ = lazy.submodules(__name__, _SUBMODULES, _OBJECTS)
