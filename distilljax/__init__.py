@@ -1,9 +1,9 @@
 """distilljax: dataset distillation in JAX.
 
-The names that a user writes are here: types (`Model`, `Batch`, `DistilledSet`, ...), data
-from arrays (`dataset`), tables (`METHODS`, `MODELS`, `PROTOCOLS`), files (`load`, `save`).
-They and the submodules are imported when they are first used: `distilljax.methods.bptt`,
-`distilljax.core.inner`.
+The names that a user writes are here: the main job (`dataset`, `distil`, `compare`), files
+(`load`, `save`), types (`Model`, `Batch`, `DistilledSet`, ...) and tables (`METHODS`,
+`MODELS`, `PROTOCOLS`). They and the submodules are imported when they are first used:
+`distilljax.methods.bptt`, `distilljax.core.inner`.
 
     types       arrays, models, distilled sets
     config      frozen options with help text and limits
@@ -12,6 +12,8 @@ They and the submodules are imported when they are first used: `distilljax.metho
     core        the differentiable engine: inner loops, meta-gradients, outer steps
     methods     distillation methods
     training    evaluation protocols, expert trajectories
+    distillation  a distillation in one call: `distil`
+    comparison  accuracies beside real images, scores
     analysis    agreement, leave-one-out, pools of networks, coresets, statistics
     curvature   Hessian, Gauss-Newton, NTK, influence functions
     probes      measurements along a training run
@@ -20,6 +22,7 @@ They and the submodules are imported when they are first used: `distilljax.metho
     loop        the outer loop, with checkpoints and resume
     flags       a configuration as command-line flags
     launch      a command: its process, its errors
+    keys        random keys, one root for each purpose
     memory      of the machine, and what cannot fit
 """
 
@@ -43,13 +46,16 @@ from distilljax.types import (
 if TYPE_CHECKING:
     from distilljax import (
         analysis,
+        comparison,
         config,
         core,
         curvature,
         data,
         disk,
+        distillation,
         flags,
         io,
+        keys,
         launch,
         loop,
         memory,
@@ -61,7 +67,10 @@ if TYPE_CHECKING:
     )
     from distilljax.core.outer import Method
     from distilljax.data import Dataset, dataset
+    from distilljax.distillation.compare import Comparison, compare
+    from distilljax.distillation.run import Distillation, distil
     from distilljax.io import Artefact, load, save
+    from distilljax.loop import Stop
     from distilljax.methods import METHODS
     from distilljax.models import MODELS
     from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
@@ -74,22 +83,30 @@ _OBJECTS = {
     "MODELS": "models",
     "PROTOCOLS": "training.evaluation",
     "Artefact": "io",
+    "Comparison": "distillation.compare",
     "Dataset": "data",
+    "Distillation": "distillation.run",
     "EvaluationProtocol": "training.evaluation",
     "Method": "core.outer",
+    "Stop": "loop",
+    "compare": "distillation.compare",
     "dataset": "data",
+    "distil": "distillation.run",
     "load": "io",
     "save": "io",
 }
 _SUBMODULES = (
     "analysis",
+    "comparison",
     "config",
     "core",
     "curvature",
     "data",
     "disk",
+    "distillation",
     "flags",
     "io",
+    "keys",
     "launch",
     "loop",
     "memory",
@@ -107,7 +124,9 @@ __all__ = [
     "Array",
     "Artefact",
     "Batch",
+    "Comparison",
     "Dataset",
+    "Distillation",
     "DistilledSet",
     "Estimate",
     "EvaluationProtocol",
@@ -118,16 +137,22 @@ __all__ = [
     "Model",
     "Params",
     "RealSet",
+    "Stop",
     "Transform",
     "analysis",
+    "compare",
+    "comparison",
     "config",
     "core",
     "curvature",
     "data",
     "dataset",
     "disk",
+    "distil",
+    "distillation",
     "flags",
     "io",
+    "keys",
     "launch",
     "load",
     "loop",

@@ -54,6 +54,7 @@ ROOMS = {
         "comparison",
         "io",
         "loop",
+        "__version__",
     },
     # Its submodules for type checkers; at run time they are imported when they are used.
     "__init__": None,

@@ -12,6 +12,7 @@ from distilljax.config import FieldError
 from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
+from distilljax.distillation.choices import check_drawn
 from distilljax.distillation.start import ExpertLogits, initial_set, mean_logits
 from distilljax.methods import METHODS
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
@@ -72,7 +73,7 @@ def make_setting(config: Config) -> Setting:
         source = experts.trajectories if matches_experts(config) else source
     per_class = parametrisation.images_per_class or config.ipc
     start = _start(config, prepared, per_class, logits)
-    _check_batches(config, prepared)
+    check_drawn(name, group, prepared.real.labels.shape[0])
     return Setting(
         prepared,
         model,
@@ -89,15 +90,6 @@ def make_setting(config: Config) -> Setting:
             loaded.num_classes,
         ),
     )
-
-
-def _check_batches(config: Config, prepared: Prepared) -> None:
-    name, group = config.chosen("method")
-    num = prepared.real.labels.shape[0]
-    for option in getattr(METHODS[name], "DRAWN", ()):
-        if (asked := getattr(group, option)) > num:
-            reason = f"there are {num} training images besides those held out; choose fewer"
-            raise FieldError(f"{name}.{option}", asked, reason)
 
 
 def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
