@@ -103,7 +103,10 @@ def _check_batches(config: Config, prepared: Prepared) -> None:
     num = prepared.real.labels.shape[0]
     for option in getattr(METHODS[name], "DRAWN", ()):
         if (asked := getattr(group, option)) > num:
-            reason = f"there are {num} training images besides those held out; choose fewer"
+            reason = (
+                f"there are {num} training images besides those held out; choose fewer: "
+                f"--{name}.{option}={num}"
+            )
             raise FieldError(f"{name}.{option}", asked, reason)
 
 

@@ -25,7 +25,10 @@ class DataOptions(Config):
     """The data set, its preprocessing, and its held-out part."""
 
     dataset: str = option(
-        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
+        "embedded",
+        "`embedded`, a TFDS name such as cifar10, or data of your own: a folder with a "
+        "subfolder of images a class, a .csv, .parquet or .npz file. Options follow: "
+        "PATH,size=32,colour=grey,test_share=0.2 (experiments/README.md lists them).",
     )
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     preprocess: Preprocess = option("normalise", "Preprocessing of the images.")
@@ -60,6 +63,7 @@ def prepare(config: DataOptions) -> Prepared:
         np.bincount(split.labels, minlength=k) for split in (loaded.train, loaded.test)
     )
     smallest = int(train.min())
+    tell(loaded)
     if smallest < 2:
         raise InputError(
             f"{config.dataset} has one training image of the class "
@@ -68,8 +72,9 @@ def prepare(config: DataOptions) -> Prepared:
         )
     if config.held_out >= smallest:
         reason = (
-            f"the smallest class has {smallest} training images; hold out at most "
-            f"{smallest - 1}"
+            f"the smallest class, {loaded.class_names[train.argmin()]!r}, has {smallest} "
+            f"training images; hold out at most {smallest - 1}, better fewer: "
+            f"--held_out={max(1, smallest // 5)}"
         )
         raise FieldError("held_out", config.held_out, reason)
     if absent := [loaded.class_names[j] for j in np.flatnonzero(test == 0)]:
@@ -86,6 +91,18 @@ def prepare(config: DataOptions) -> Prepared:
         data.on_device(rest, transform, k),
         data.on_device(held_out, transform, k),
     )
+
+
+def tell(loaded: data.Dataset) -> None:
+    """Prints what was done to the images of a data set, and what to know of it."""
+    for note in loaded.notes:
+        text = launch.printable(f"{loaded.name}: {note}")
+        print(text, file=sys.stderr, flush=True)
+
+
+def short_name(name: str) -> str:
+    """Returns the last part of the name of a data set, to name folders by."""
+    return data.own.parse(name).stem
 
 
 def named_data(named: Named) -> str:
@@ -125,6 +142,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
             f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
             "choose the --dataset it was made of"
         )
+    tell(loaded)
     if dataset is None and loaded.fingerprint != artefact.dataset.get("fingerprint"):
         raise InputError(
             f"{name} is not what {path} was made of (its SHA-256 differs); "
