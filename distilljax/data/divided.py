@@ -69,8 +69,9 @@ def prepare(
         held_out = min(HELD_OUT, max(1, smallest // 5))
     if held_out >= smallest:
         reason = (
-            f"the smallest class has {smallest} training images; hold out at most "
-            f"{smallest - 1}"
+            f"the smallest class, {data.class_names[train.argmin()]!r}, has {smallest} "
+            f"training images; hold out at most {smallest - 1}, better fewer: "
+            f"held_out={max(1, smallest // 5)}"
         )
         raise FieldError("held_out", held_out, reason)
     if absent := [data.class_names[j] for j in np.flatnonzero(test == 0)]:

@@ -34,7 +34,19 @@ _BATCH = 1000
 _PROBE_SECONDS = 10
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?")
 _NUMBERED = re.compile(rb"(.*?)(\d+)", re.DOTALL)
+# What prepares a set, on a machine without distilljax.
+_PREPARING = "tensorflow 'tensorflow-datasets>=4.9.10' array-record importlib-resources"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def knows(name: str, data_dir: str | None) -> bool:
+    """Whether TFDS knows a data set of this name, or `data_dir` holds one."""
+    if data_dir and os.path.isdir(os.path.join(os.path.expanduser(data_dir), name)):
+        return True
+    import tensorflow_datasets as tfds
+
+    first, *_ = re.split("[/:]", name)
+    return first in tfds.list_builders(with_community_datasets=False)
 
 
 class Arrays(NamedTuple):
@@ -146,9 +158,9 @@ def _builder(name: str, data_dir: str | None, **options: Any) -> Any:
     known = tfds.list_builders(with_community_datasets=False)
     close = difflib.get_close_matches(name.lower(), ["embedded", *known], n=3)
     raise InputError(
-        f"there is no data set {name!r}: it is not 'embedded', not a path ending in .npz, "
-        f"not a name that tensorflow-datasets knows, and not prepared in "
-        f"{data_dir or 'its default folder'}; "
+        f"there is no data set {name!r}, nor such a folder: give 'embedded', a folder with "
+        "a subfolder of images for each class, a .csv, .parquet or .npz file, or a set of "
+        f"tensorflow-datasets or in {data_dir or 'its default folder'}; "
         + (f"did you mean {', '.join(close)}?" if close else "check the name")
     )
 
@@ -199,7 +211,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
 def _advice(name: str, data_dir: str | None) -> str:
     folder = "" if data_dir is None else f"data_dir={data_dir!r}, "
     return (
-        "pip install 'distilljax[prepare]' && python -c \"import tensorflow_datasets as "
+        f'pip install {_PREPARING} && python -c "import tensorflow_datasets as '
         f"tfds; tfds.builder({name!r}, {folder}file_format='array_record')"
         '.download_and_prepare()"'
     )

@@ -3,24 +3,23 @@
 import hashlib
 import importlib.resources
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import memory
-from distilljax.data import prepared
+from distilljax.data import own, prepared
 from distilljax.data.matrices import channel_statistics
-from distilljax.disk import archives
+from distilljax.data.own import arrays as own_arrays
+from distilljax.data.own import images as own_images
+from distilljax.data.own.tables import ENDINGS as TABLES
 from distilljax.types import InputError, RealSet, Transform
 
 _EMBEDDED_FILE = "fashion_mnist_subset.npz"
 _EMBEDDED_FINGERPRINT = "6f9b43a82c1c1324046a7ca50c13d7138591a102dd9b960d20c14669d863910f"
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _MIN_SIDE = 8
-_ADVICE = "it may be truncated; write it again with numpy.savez"
 _CHANNEL_FIRST = "it looks like [n, c, h, w]: use images.transpose(0, 2, 3, 1)"
 
 
@@ -38,10 +37,11 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    source: str  # 'embedded', 'npz', 'arrays', or such as 'tfds cifar10/3.0.2'
+    source: str  # 'embedded', 'arrays', or such as 'npz', 'folder,size=32x32', 'tfds ...'
     fingerprint: str  # SHA-256 of the arrays, hex; see `fingerprint`
     mean: tuple[float, ...]  # of each channel over the training images, in [0, 1]
     std: tuple[float, ...]  # likewise; population standard deviation
+    notes: tuple[str, ...] = ()  # what was done to the images, and what to know of them
 
     @property
     def num_classes(self) -> int:
@@ -59,11 +59,20 @@ def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None)
     """Loads and validates a data set.
 
     Args:
-      name: 'embedded', the subset of Fashion-MNIST that comes with the package; a path
-        ending in '.npz'; or a TFDS name, such as 'cifar10', 'emnist/letters',
-        'cifar10:3.0.2'. An .npz file holds uint8 `train_images` and `test_images`,
-        [n, h, w, c] with c = 1 or 3, or [n, h, w]; integer `train_labels` and
-        `test_labels`, [n], 0..k-1; and may hold `class_names`, [k] strings.
+      name: one of
+        'embedded', the subset of Fashion-MNIST that comes with the package;
+        the folder of a data set of your own: images in one subfolder for each class, also
+        under train/, validation/ and test/, or tables; written ./NAME where TFDS knows
+        NAME too;
+        the path of a table (.csv, .tsv, .parquet, .arrow) with the image (bytes, path, or
+        pixels) and the label of each row;
+        the path of an .npz file with uint8 images, [n, h, w, c] with c = 1 or 3 or
+        [n, h, w], and integer labels, [n] or [n, 1], 0..k-1, as `train_images`,
+        `train_labels`, `test_images`, `test_labels`, or x_train, y_train and so on; and
+        perhaps `class_names`, [k] strings;
+        a TFDS name, such as 'cifar10', 'emnist/letters', 'cifar10:3.0.2'.
+        Options follow with commas, see `own.request.Request`:
+        'pets,size=32,colour=grey,test_share=0.2'.
       data_dir: folder of prepared TFDS sets, used for TFDS names only; None for the TFDS
         default.
 
@@ -72,12 +81,55 @@ def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None)
         set.
     """
     name = os.fspath(name)
-    if name == "embedded":
-        return _load_embedded()
-    if name.lower().endswith(".npz"):
-        return _load_npz(name)
-    arrays, class_names, source = prepared.read(name, data_dir)
-    return _dataset(name, source, source, arrays, class_names)
+    request = own.parse(name)
+    if request.path == "embedded":
+        return _changed(_load_embedded(), request)
+    if _is_own(request.path, data_dir):
+        found = own.read(request)
+        arrays = prepared.Arrays(*found[:4])
+        loaded = _dataset(
+            request.stem, found.source, request.path, arrays, found.class_names
+        )
+        return loaded._replace(notes=found.notes)
+    arrays, class_names, source = prepared.read(request.path, data_dir)
+    return _changed(_dataset(request.path, source, source, arrays, class_names), request)
+
+
+def _is_own(path: str, data_dir: str | None) -> bool:
+    """Whether a name is the path of the user's own file or folder."""
+    if path.lower().endswith((".npz", *TABLES)):
+        return True
+    if path.startswith(("/", "./", "../", "~")) or path in (".", ".."):
+        return True
+    return os.path.isdir(path) and not prepared.knows(path, data_dir)
+
+
+def _changed(loaded: Dataset, request: own.Request) -> Dataset:
+    """Returns a data set that is there as a whole, resized or converted as asked.
+
+    Raises:
+      InputError: another option, which has a meaning for the user's own data alone.
+    """
+    others = [n for n in own.OPTIONS if n not in ("size", "fit", "colour")]
+    if given := request.given(*others):
+        raise InputError(
+            f"{request.path}: {given[0]} has a meaning for files and folders of your own "
+            f"alone; {request.path} takes size, fit and colour"
+        )
+    if request.size is None and request.colour is None:
+        return loaded
+    splits = [own_images.decode(s.images, request) for s in (loaded.train, loaded.test)]
+    notes = [
+        f"{name}: {text}"
+        for name, one in zip(("train", "test"), splits, strict=True)
+        for text in one.notes
+    ]
+    arrays = prepared.Arrays(
+        splits[0].images, loaded.train.labels, splits[1].images, loaded.test.labels
+    )
+    source = ",".join([loaded.source, *request.told()])
+    changed = _dataset(loaded.name, source, request.path, arrays, loaded.class_names)
+    return changed._replace(notes=tuple(notes))
 
 
 def dataset(
@@ -136,46 +188,16 @@ def _load_embedded() -> Dataset:
     resource = importlib.resources.files("distilljax.data.embedded") / _EMBEDDED_FILE
     where = "the embedded data set"
     with importlib.resources.as_file(resource) as path:
-        arrays, class_names = _read_npz(path)
-    data = _dataset("embedded Fashion-MNIST", "embedded", where, arrays, class_names)
+        found = own_arrays.read(path, own.Request(str(path)))
+    train, test = found.splits["train"], found.splits["test"]
+    arrays = prepared.Arrays(*map(np.asarray, (*train, *test)))
+    data = _dataset("embedded Fashion-MNIST", "embedded", where, arrays, found.class_names)
     if data.fingerprint != _EMBEDDED_FINGERPRINT:
         raise InputError(
             f"{where} has SHA-256 {data.fingerprint}, expected {_EMBEDDED_FINGERPRINT}: "
             "the installation is damaged; reinstall distilljax"
         )
     return data
-
-
-def _load_npz(name: str) -> Dataset:
-    path = pathlib.Path(name).expanduser()
-    arrays, class_names = _read_npz(path)
-    return _dataset(path.stem, "npz", name, arrays, class_names)
-
-
-def _read_npz(
-    path: pathlib.Path,
-) -> tuple[prepared.Arrays, tuple[str, ...] | None]:
-    """Returns the arrays of an .npz file, and its class names or None."""
-    with archives.opened(path, "data set", _ADVICE) as archive:
-        held = archives.npz_names(archive)
-        if absent := [key for key in _NPZ_KEYS if key not in held]:
-            raise InputError(
-                f"{path} lacks {', '.join(absent)} (it holds "
-                f"{', '.join(held) or 'nothing'}); save both splits as "
-                f"{', '.join(_NPZ_KEYS)}"
-            )
-        wanted = [*_NPZ_KEYS, *(["class_names"] if "class_names" in held else [])]
-        read = archives.npz_arrays(archive, wanted, limit=memory.available())
-    arrays = prepared.Arrays(*(read[key] for key in _NPZ_KEYS))
-    names = read.get("class_names")
-    if names is None:
-        return arrays, None
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise InputError(
-            f"{path}: class_names must be a list of strings, got "
-            f"{names.dtype}{list(names.shape)}"
-        )
-    return arrays, tuple(map(str, names))
 
 
 def _dataset(
@@ -224,7 +246,11 @@ def _dataset(
         counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
         absent = np.flatnonzero(counts == 0)
         if len(absent):
-            shown = ", ".join(map(str, absent[:10])) + ", ..." * (len(absent) > 10)
+            numbers = [
+                str(j) if class_names[j] == str(j) else f"{j} ({class_names[j]})"
+                for j in absent[:10]
+            ]
+            shown = ", ".join(numbers) + ", ..." * (len(absent) > 10)
             raise InputError(
                 f"{where}: {split}_labels has no image of class {shown} of "
                 f"{num_classes}; number the classes without gaps, or add images"

@@ -110,7 +110,7 @@ from experiments.agreement.train import (
     train,
 )
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.data import describe_dataset, load_data_of, named_data
+from experiments.lab.data import describe_dataset, load_data_of, named_data, short_name
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import sized_model
@@ -135,7 +135,7 @@ def run(config: Config) -> Summary:
     # Other artefacts of the same data belong in the same place, beside the same pools.
     neutral = {option: getattr(Config(), option) for option in ANEW}
     place = config.replace({**neutral, "dataset": name})
-    workdir = workdir_path(NAME, place, f"{pathlib.Path(name).stem}-{config.model}")
+    workdir = workdir_path(NAME, place, f"{short_name(name)}-{config.model}")
     with open_workdir(workdir, NAME, place):
         summary = _run(config, choice, workdir)
     _show(summary, workdir)

@@ -46,7 +46,13 @@ from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.coresets.record import Summary
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.baselines import parse_baselines
-from experiments.lab.data import DataOptions, Prepared, describe_dataset, prepare
+from experiments.lab.data import (
+    DataOptions,
+    Prepared,
+    describe_dataset,
+    prepare,
+    short_name,
+)
 from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import model_of
@@ -116,7 +122,7 @@ def run(config: Config) -> Summary:
         reason = "takes the rate of a distilled set, and real images have none; choose dsa"
         raise FieldError("protocol", config.protocol, reason)
     numbers = "-".join(map(str, ipcs))
-    label = f"{pathlib.Path(config.dataset).stem}-{config.protocol}-ipc{numbers}"
+    label = f"{short_name(config.dataset)}-{config.protocol}-ipc{numbers}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = _run(config, names, ipcs, workdir)

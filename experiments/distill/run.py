@@ -42,7 +42,7 @@ from experiments.distill.setting import Setting, make_setting
 from experiments.lab import keys
 from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines
-from experiments.lab.data import check_same_data, describe_dataset
+from experiments.lab.data import check_same_data, describe_dataset, short_name
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
@@ -65,7 +65,7 @@ def run(config: Config) -> Summary:
         loss that explodes; then `last_good.npz` holds the set before that.
     """
     method, _ = config.chosen("method")
-    label = f"{pathlib.Path(config.dataset).stem}-{method}-ipc{config.ipc}"
+    label = f"{short_name(config.dataset)}-{method}-ipc{config.ipc}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = finished_summary(workdir, Summary, "distill")

@@ -20,7 +20,10 @@ class DataOptions(Config):
     """The data set, its preprocessing, and its held-out part."""
 
     dataset: str = option(
-        "embedded", "`embedded`, a TFDS name such as cifar10, or the path of an .npz file."
+        "embedded",
+        "`embedded`, a TFDS name such as cifar10, or data of your own: a folder with a "
+        "subfolder of images a class, a .csv, .parquet or .npz file. Options follow: "
+        "PATH,size=32,colour=grey,test_share=0.2 (experiments/README.md lists them).",
     )
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     preprocess: Preprocess = option("normalise", "Preprocessing of the images.")
@@ -39,13 +42,27 @@ def prepare(config: DataOptions) -> Prepared:
       InputError: data that cannot be had.
       FieldError: more images are held out than a class has.
     """
+    loaded = data.load(config.dataset, config.data_dir)
+    tell(loaded)
     return data.prepare(
-        data.load(config.dataset, config.data_dir),
+        loaded,
         config.preprocess,
         held_out=config.held_out,
         split_seed=config.split_seed,
         name=config.dataset,
     )
+
+
+def tell(loaded: data.Dataset) -> None:
+    """Prints what was done to the images of a data set, and what to know of it."""
+    for note in loaded.notes:
+        text = launch.printable(f"{loaded.name}: {note}")
+        print(text, file=sys.stderr, flush=True)
+
+
+def short_name(name: str) -> str:
+    """Returns the last part of the name of a data set, to name folders by."""
+    return data.own.parse(name).stem
 
 
 def named_data(named: Named) -> str:
@@ -85,6 +102,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
             f"images of {loaded.num_classes} classes ({loaded.class_names[0]}, ...); "
             "choose the --dataset it was made of"
         )
+    tell(loaded)
     if dataset is None and loaded.fingerprint != artefact.dataset.get("fingerprint"):
         raise InputError(
             f"{name} is not what {path} was made of (its SHA-256 differs); "

@@ -56,7 +56,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.types import Model, Transform
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.data import describe_dataset, load_data_of, named_data
+from experiments.lab.data import describe_dataset, load_data_of, named_data, short_name
 from experiments.lab.kept import Arrays, digest
 from experiments.lab.networks import sized_model
 from experiments.lab.pictures import accuracy_dots
@@ -116,7 +116,7 @@ def run(config: Config) -> Summary:
     name = config.dataset or named_data(next(iter(choice.artefacts.values())))
     # Other artefacts of the same data belong in the same place.
     place = config.replace({"artefacts": "", "dataset": name})
-    label = f"{pathlib.Path(name).stem}-{'-'.join(choice.epochs)}"
+    label = f"{short_name(name)}-{'-'.join(choice.epochs)}"
     workdir = workdir_path(NAME, place, label)
     with open_workdir(workdir, NAME, place):
         summary = _run(config, choice, workdir)

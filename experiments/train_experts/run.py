@@ -45,6 +45,7 @@ from experiments.lab.data import (
     check_same_data,
     describe_dataset,
     prepare,
+    short_name,
 )
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
@@ -89,7 +90,7 @@ def run(config: Config) -> Summary:
         is too small; or an expert that diverges.
     """
     model, _ = config.chosen("model")
-    label = f"{pathlib.Path(config.dataset).stem}-{model}-{config.experts}"
+    label = f"{short_name(config.dataset)}-{model}-{config.experts}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = finished_summary(workdir, Summary, "train_experts")

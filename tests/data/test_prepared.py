@@ -294,7 +294,9 @@ def test_no_such_configuration(name, tmp_path):
 
 
 COMMAND = (
-    "pip install 'distilljax[prepare]' && python -c \"import tensorflow_datasets as tfds; "
+    "pip install tensorflow 'tensorflow-datasets>=4.9.10' array-record "
+    "importlib-resources && "
+    'python -c "import tensorflow_datasets as tfds; '
     "tfds.builder('svhn_cropped', data_dir='{0}', file_format='array_record')"
     '.download_and_prepare()" and then pass --data_dir={0}'
 )
