@@ -13,6 +13,8 @@ EXPERIMENTS = (
     "dynamics",
     "influence",
     "attributes",
+    "labels",
+    "subsets",
     "coresets",
     "cross_architecture",
 )

@@ -10,6 +10,7 @@ fold small numbers into one root share random numbers; each purpose has a root h
 | `fresh_key(seed)` | networks of every experiment on finished sets |
 | `expert(seed)` | the one network that labels random real images |
 | `probes(seed, name)` | the random probes of a measurement, the same along a curve |
+| `part(seed, number)` | the images of a set that network `number` is trained on |
 | `subset_seed(number)` | random real images beside network `number` |
 """
 
@@ -52,6 +53,12 @@ def expert(seed: int) -> Key:
 def probes(seed: int, name: str) -> Key:
     """Returns the key of a probe: one for all points, runs and sets of its curves."""
     return jax.random.fold_in(jax.random.fold_in(fresh_key(seed), 2**31), _number(name))
+
+
+def part(seed: int, number: int) -> Key:
+    """Returns the key that chooses the part of a set for network `number`."""
+    root = jax.random.fold_in(jax.random.key(seed), _number("part of a set"))
+    return jax.random.fold_in(root, number)
 
 
 def subset_seed(number: int) -> int:
