@@ -15,6 +15,8 @@ EXPERIMENTS = (
     "attributes",
     "labels",
     "subsets",
+    "connectivity",
+    "spectrum",
     "coresets",
     "cross_architecture",
 )

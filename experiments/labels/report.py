@@ -33,13 +33,14 @@ def _difference(
 ) -> claims.Reading:
     """Returns the accuracy in one cell, (row, labels), less that in another."""
     accuracy = record.summary["accuracy"]
-    values = (accuracy[row][labels]["values"] for row, labels in (first, second))
+    (ours, labels), (others, other_labels) = first, second
     return paired_reading(
         record,
         method,
-        *values,
-        f"accuracy.{first[0]}",
-        scale=scale_of(record, first[0]),
+        accuracy[ours][labels]["values"],
+        accuracy[others][other_labels]["values"],
+        f"accuracy.{ours}",
+        scale=scale_of(record, ours),
         **fields,
     )
 
