@@ -185,6 +185,7 @@ def train(
     *,
     learning_rate: Array | float = 0.01,
     validation: RealSet | None = None,
+    start: Params | None = None,
 ) -> Params:
     """A fresh network, trained on `data`.
 
@@ -197,6 +198,7 @@ def train(
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
       validation: held-out images, where the protocol looks at some (`check_every`).
+      start: initial weights, in place of those that `key` gives.
 
     Returns:
       The weights of `network(model, protocol)`: those of the model, or `Centred` ones.
@@ -205,7 +207,7 @@ def train(
       InputError: a protocol that looks at held-out images, and none are given.
     """
     init_key, order_key, augment_key = jax.random.split(key, 3)
-    start = model.init(init_key)
+    start = model.init(init_key) if start is None else start
     num, take = _prepared(model, start, data, protocol)
     num_steps = protocol.num_steps(num)
     size, per_epoch = sampling.even_batches(num, protocol.batch)

@@ -9,6 +9,7 @@ Each purpose has a root, as in `distilljax.keys`, which has those of the library
 | `fresh_key(seed)` | networks of every experiment on finished sets |
 | `expert(seed)` | the one network that labels random real images |
 | `probes(seed, name)` | the random probes of a measurement, the same along a curve |
+| `part(seed, number)` | the images of a set that network `number` is trained on |
 """
 
 import jax
@@ -37,3 +38,9 @@ def probes(seed: int, name: str) -> Key:
     return jax.random.fold_in(
         jax.random.fold_in(fresh_key(seed), 2**31), keys.number_of(name)
     )
+
+
+def part(seed: int, number: int) -> Key:
+    """Returns the key that chooses the part of a set for network `number`."""
+    root = jax.random.fold_in(jax.random.key(seed), keys.number_of("part of a set"))
+    return jax.random.fold_in(root, number)

@@ -192,7 +192,7 @@ WRONG = {
     "float": ({"steps": 1.5}, r"^steps=1.5: give a whole number"),
     "key": ({"key": "seed"}, r"^key='seed': give a seed such as 0, or jax.random.key"),
     "keys": ({"key": jax.random.split(jax.random.key(0))}, r"^key holds \[2\] keys; give"),
-    "held_out": ({"held_out": 20}, r"^held_out=20: the smallest class, .*, has 20 training"),
+    "held_out": ({"held_out": 20}, r"^held_out=20: the smallest class, .*, has 20"),
     "preprocess": ({"preprocess": "zoom"}, r"^there is no preprocessing 'zoom'; choose"),
     "init": ({"init": "white"}, r"^init='white': choose 'real', 'noise' or a Distilled"),
     "batch": ({"method": bptt.Config()}, r"^bptt.real_batch=256: there are 48 training"),
