@@ -44,18 +44,48 @@ class Method(NamedTuple):
     decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
 
 
-def descent(
-    rule: Literal["sgd", "adam"], learning_rate: float, momentum: float = 0.0
-) -> optax.GradientTransformation | None:
-    """Returns the outer optimizer of a field for `per_field`; `momentum` applies to SGD.
+Schedule = Callable[[Array], Array]  # i32[] number of updates -> f32[] learning rate
 
-    None if the rate is 0: the field is not learned.
+
+class Optimizers(NamedTuple):
+    """Optimizers of the caller, in place of those that the `Config` of a method describes.
+
+    Each is an optax transformation, or a schedule that the optimizer of the `Config` takes
+    for its learning rate, or None for what the `Config` says. Limits of the `Config` on the
+    gradient (`clip`) and on the inner learning rate stay in force.
+
+    Attributes:
+      images: for the images.
+      label_logits: for the label logits, which are then learned.
+      log_lr: for the log of the inner learning rate, which is then learned.
     """
-    if not learning_rate:
-        return None
-    if rule == "adam":
-        return optax.adam(learning_rate)
-    return optax.sgd(learning_rate, momentum=momentum or None)
+
+    images: optax.GradientTransformation | Schedule | None = None
+    label_logits: optax.GradientTransformation | Schedule | None = None
+    log_lr: optax.GradientTransformation | Schedule | None = None
+
+
+class Descent(NamedTuple):
+    """Optimizer of one field as a `Config` describes it.
+
+    Attributes:
+      rule: SGD or Adam.
+      learning_rate: constant, or a schedule; 0: the field is not learned.
+      momentum: of SGD.
+    """
+
+    rule: Literal["sgd", "adam"]
+    learning_rate: float | Schedule
+    momentum: float = 0.0
+
+    def optimizer(self) -> optax.GradientTransformation | None:
+        """Returns the optimizer for `per_field`; None if the field is not learned."""
+        if not self.learning_rate:
+            return None
+        rate: Any = self.learning_rate
+        if self.rule == "adam":
+            return optax.adam(rate)
+        return optax.sgd(rate, momentum=self.momentum or None)
 
 
 class RunningNorm(NamedTuple):
@@ -126,6 +156,53 @@ def per_field(
         limit = optax.clip_by_global_norm(clip) if isinstance(clip, int | float) else clip
         rules = optax.chain(limit, rules)
     return FieldRules(rules.init, rules.update, tuple(n for n in given if given[n]))
+
+
+def method_rules(
+    method: str,
+    optimizers: Optimizers | None,
+    *,
+    clip: float | optax.GradientTransformation | None = None,
+    **described: Descent,
+) -> FieldRules:
+    """Returns the rules of a method: those of the caller, else those that it describes.
+
+    Args:
+      method: name of the method, for messages.
+      optimizers: of the caller.
+      clip: as in `per_field`.
+      **described: field -> optimizer; a field that is absent has no part in the outer loss
+        of the method.
+
+    Raises:
+      InputError: an optimizer that is neither a transformation nor a schedule, or that is
+        of a field which the outer loss does not depend on.
+    """
+    given = Optimizers() if optimizers is None else optimizers
+    if not isinstance(given, Optimizers):
+        raise InputError(
+            f"optimizers is a {type(given).__name__}; give Optimizers(images=...)"
+        )
+    rules = {name: one.optimizer() for name, one in described.items()}
+    for name, own in given._asdict().items():
+        if own is None:
+            continue
+        if name not in described:
+            raise InputError(
+                f"optimizers.{name}: the outer loss of {method} does not depend on "
+                f"{name}; leave it out"
+            )
+        if isinstance(own, optax.GradientTransformation):
+            rules[name] = own
+        elif callable(own):
+            rules[name] = described[name]._replace(learning_rate=own).optimizer()
+        else:
+            raise InputError(
+                f"optimizers.{name}={own!r:.40}: give an optax transformation such as "
+                "optax.adam(0.1), or a schedule such as "
+                "optax.cosine_decay_schedule(0.1, 100)"
+            )
+    return per_field(**rules, clip=clip)
 
 
 def from_outer_loss(

@@ -14,6 +14,8 @@ import numpy as np
 from distilljax import __version__, io, keys, loop
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
+from distilljax.core.augment import Augmentation
+from distilljax.core.outer import Optimizers
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import Parametrisation
 from distilljax.distillation import choices, compare
@@ -131,6 +133,8 @@ def distil(
     confidence: float = 1.0,
     learning_rate: float | None = None,
     parametrisation: ParametrisationChoice = "direct",
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
     experts: Trajectories | None = None,
     protocol: ProtocolChoice = "study",
     score_every: int = 20,
@@ -162,6 +166,10 @@ def distil(
         0.01.
       parametrisation: a key of `PARAMETRISATIONS`, the `Config` of one, or a
         `Parametrisation`.
+      optimizers: of images, labels and inner learning rate, in place of those of the
+        method's `Config`: optax transformations or schedules.
+      augmentation: a function of (key, images f32[b, h, w, c]), in place of the `augment`
+        of the method's `Config`.
       experts: expert trajectories, for `tm`.
       protocol: a key of `PROTOCOLS`, or an `EvaluationProtocol`: how the networks are
         trained that choose the set, and that test it.
@@ -189,7 +197,7 @@ def distil(
     prepared = datasets.prepare(loaded, preprocess, held_out=held_out, name=name)
     network = choices.model(model, loaded.image_shape, loaded.num_classes)
     stored = choices.parametrisation(parametrisation, loaded, ipc)
-    chosen = choices.method(method, network.made, stored.made)
+    chosen = choices.method(method, network.made, stored.made, optimizers, augmentation)
     source = _source(chosen, experts, prepared)
     rate = learning_rate
     if rate is None:
