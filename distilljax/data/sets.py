@@ -13,6 +13,7 @@ import numpy as np
 from distilljax import memory
 from distilljax.data import prepared
 from distilljax.data.matrices import channel_statistics
+from distilljax.data.registered import check_transform
 from distilljax.disk import archives
 from distilljax.types import InputError, RealSet, Transform
 
@@ -385,8 +386,10 @@ def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
 
     Raises:
       InputError: images that are not u8[n, h, w, c], labels that are not i[n]; a class
-        without an image, or a label outside 0..num_classes-1.
+        without an image, or a label outside 0..num_classes-1; a transform that is no
+        pytree of arrays with an inverse.
     """
+    check_transform(transform)
     images = _array(split.images, "images")
     labels = _array(split.labels, "labels")
     _check_bytes(images, "images")

@@ -1,15 +1,19 @@
 """Own optimizers, augmentations and outer losses in every method."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from distilljax.core import augment, outer
 from distilljax.core.outer import Optimizers, from_outer_loss, per_field
 from distilljax.methods import METHODS, bptt, dm
-from distilljax.types import DistilledSet, InputError
+from distilljax.types import DistilledSet, InputError, Model
 from tests.methods.test_contract import TINY, experts, name, source  # noqa: F401
 
 KEY = jax.random.key(5)
@@ -173,3 +177,56 @@ def test_wrong_augmentations_are_one_line(problem):
     with pytest.raises(InputError, match=r"give a function of \(key, images\)"):
         augment.register("blur", "gaussian")
     assert outer.Optimizers._fields == problem.distilled._fields
+
+
+class Normalised(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(1, rngs=rngs)
+        self.head = nnx.Linear(64, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.norm(x).reshape(len(x), -1))
+
+
+def bound_nnx():
+    graph, _, rest = nnx.split(Normalised(nnx.Rngs(0)), nnx.Param, ...)
+    return Model(
+        lambda key: nnx.split(Normalised(nnx.Rngs(key)), nnx.Param, ...)[1],
+        None,
+        lambda params, x: nnx.merge(graph, params, rest)(x),
+    )
+
+
+def linen(layer):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(layer()(x).reshape(len(x), -1))
+
+    example = jnp.zeros((1, 8, 8, 1))
+    return Model(
+        lambda key: Net().init({"params": key, "dropout": key}, example)["params"],
+        None,
+        lambda params, x: Net().apply({"params": params}, x),
+    )
+
+
+NETWORKS = {
+    "nnx": bound_nnx,
+    "linen": lambda: linen(functools.partial(nn.BatchNorm, use_running_average=False)),
+    "dropout": lambda: linen(functools.partial(nn.Dropout, 0.5, deterministic=False)),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_networks_of_flax_with_state_are_one_line(problem, case):
+    method = bptt.make(TINY["bptt"], NETWORKS[case]())
+    with pytest.raises(InputError, match="changes state, or draws random numbers") as error:
+        method.init(KEY, problem.distilled)
+    assert "\n" not in str(error.value)
+
+
+def test_a_method_of_features_says_that_they_are_missing(problem):
+    method = dm.make(TINY["dm"], problem.model._replace(features=None))
+    with pytest.raises(InputError, match=r"^model.features is None, and this method match"):
+        method.init(KEY, problem.distilled)
