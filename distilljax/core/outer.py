@@ -14,20 +14,33 @@ from distilljax.types import Array, DistilledSet, InputError, Key
 
 
 class OuterState(NamedTuple):
-    """State carried between outer steps."""
+    """State carried between outer steps.
 
-    distilled: DistilledSet  # encoded, see `Method.decode`
+    Attributes:
+      distilled: encoded, see `Method.decode`.
+      opt_state: state of the outer optimizer.
+      aux: method state, such as the network of gradient matching.
+      step: i32[], number of outer steps taken.
+    """
+
+    distilled: DistilledSet
     opt_state: optax.OptState
-    aux: Any  # method state, such as the network of gradient matching
-    step: Array  # i32[], number of outer steps taken
+    aux: Any
+    step: Array
 
 
 class StepInfo(NamedTuple):
-    """Scalars logged for each outer step."""
+    """Scalars logged for each outer step.
 
-    loss: Array  # f32[], outer loss before the step
-    grad_norm: Array  # f32[], norm of the meta-gradient over all learned fields
-    learning_rate: Array  # f32[], inner learning rate before the step
+    Attributes:
+      loss: f32[], outer loss before the step.
+      grad_norm: f32[], norm of the meta-gradient over all learned fields.
+      learning_rate: f32[], inner learning rate before the step.
+    """
+
+    loss: Array
+    grad_norm: Array
+    learning_rate: Array
 
 
 Source = Any  # real data on the device, or expert trajectories
@@ -36,11 +49,31 @@ After = Callable[[DistilledSet, Key, Any, Source], Any]
 
 
 class Method(NamedTuple):
-    """A dataset-distillation method as pure functions; the caller applies `jit`."""
+    """A dataset-distillation method as pure functions; the caller applies `jit`.
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import optax
+        >>> from distilljax.core import distilled, outer
+        >>> def outer_loss(distilled, key, aux, source):
+        ...     return jnp.square(distilled.images - source).sum(), aux
+        >>> rules = outer.per_field(images=optax.sgd(0.5))
+        >>> method = outer.from_outer_loss(outer_loss, rules)
+        >>> start = distilled.create(
+        ...     jnp.zeros((2, 8, 8, 1)), jnp.arange(2), 2, learning_rate=0.1)
+        >>> state = method.init(jax.random.key(0), start)
+        >>> state, info = method.step(jax.random.key(1), state, jnp.ones((8, 8, 1)))
+        >>> float(info.loss), float(state.distilled.images.mean())
+        (128.0, 1.0)
+
+    Attributes:
+      init: (key, distilled set) -> state before the first outer step.
+      step: (key, state, source) -> state after one outer step, and its scalars.
+      decode: encoded set -> the set that networks are trained on; see `parametrisations`.
+    """
 
     init: Callable[[Key, DistilledSet], OuterState]
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
-    # Encoded set -> the set that networks are trained on; see `parametrisations`.
     decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
 
 
@@ -52,7 +85,15 @@ class Optimizers(NamedTuple):
 
     Each is an optax transformation, or a schedule that the optimizer of the `Config` takes
     for its learning rate, or None for what the `Config` says. Limits of the `Config` on the
-    gradient (`clip`) and on the inner learning rate stay in force.
+    gradient (`clip`) and on the inner learning rate stay in force. They go into
+    `distil(..., optimizers=own)`, or into `make` of any method.
+
+        >>> import distilljax
+        >>> import optax
+        >>> own = distilljax.Optimizers(
+        ...     images=optax.cosine_decay_schedule(0.1, 100), log_lr=optax.adam(1e-3))
+        >>> print(own.label_logits)
+        None
 
     Attributes:
       images: for the images.
@@ -89,10 +130,15 @@ class Descent(NamedTuple):
 
 
 class RunningNorm(NamedTuple):
-    """State of `clip_by_running_norm`."""
+    """State of `clip_by_running_norm`.
 
-    mean: Array  # f32[], mean of the norms so far
-    num_steps: Array  # i32[]
+    Attributes:
+      mean: f32[], mean of the norms so far.
+      num_steps: i32[].
+    """
+
+    mean: Array
+    num_steps: Array
 
 
 def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
@@ -120,7 +166,13 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
 
 
 class FieldRules(NamedTuple):
-    """An optax transformation of `DistilledSet`s and the names of the learned fields."""
+    """An optax transformation of `DistilledSet`s and the names of the learned fields.
+
+    Attributes:
+      init: distilled set -> state of the optimizer.
+      update: (gradients, state, set) -> updates and state.
+      learned: names of the learned fields.
+    """
 
     init: Callable[[Any], optax.OptState]
     update: Callable[..., tuple[Any, optax.OptState]]

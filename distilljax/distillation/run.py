@@ -40,6 +40,11 @@ LEARNING_RATE = 0.01  # inner, at the start, where the method has none
 class Distillation(NamedTuple):
     """A finished distillation.
 
+    Of the example of `distil`:
+
+        >>> made.pixels.shape, made.artefact.method
+        ((3, 8, 8, 1), 'dm')
+
     Attributes:
       artefact: the best set with its preprocessing, settings and protocol.
       result: the best set, the last, their scores and steps.
@@ -148,6 +153,19 @@ def distil(
     The set is chosen by the accuracy of fresh networks on held-out training images; the
     test set is not looked at. With the same settings it is the set of
     `experiments.distill`.
+
+        >>> import numpy as np
+        >>> import distilljax
+        >>> from distilljax.methods import dm
+        >>> from distilljax.models import mlp
+        >>> labels = np.arange(60) % 3
+        >>> images = np.random.default_rng(0).integers(0, 99, (60, 8, 8, 1))
+        >>> images = (images + 50 * labels.reshape(-1, 1, 1, 1)).astype(np.uint8)
+        >>> data = distilljax.dataset(images, labels, images, labels)
+        >>> matching = dm.Config(real_batch=8, augment="")
+        >>> made = distilljax.distil(data, matching, mlp.Config(width=8), steps=4)
+        >>> made.distilled.images.shape, len(made.history)
+        ((3, 8, 8, 1), 4)
 
     Args:
       data: of `distilljax.dataset` or `distilljax.data.load`, or the name of a data set.

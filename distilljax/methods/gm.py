@@ -91,10 +91,15 @@ class Config(Base):
 
 
 class Network(NamedTuple):
-    """The network on which gradients are matched."""
+    """The network on which gradients are matched.
+
+    Attributes:
+      state: parameters and optimizer of the network.
+      age: i32[], matches since its initialisation.
+    """
 
     state: InnerState
-    age: Array  # i32[], matches since its initialisation
+    age: Array
 
 
 def _rule(config: Config) -> optax.GradientTransformation:
