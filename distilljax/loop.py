@@ -7,6 +7,7 @@ anywhere and resumed gives a bit-identical result.
 """
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -45,8 +46,20 @@ class LoopState(NamedTuple):
     healthy: Array  # bool[], whether all losses so far were finite and below the limit
 
 
-class Progress(NamedTuple):
-    """Progress of a run, reported after each dispatch."""
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Progress of a run, reported after each dispatch; printed as one line.
+
+    Attributes:
+      step: outer steps taken.
+      num_steps: outer steps of the whole run.
+      loss: outer loss of the last step.
+      score: the last score, such as held-out accuracy; None before the first.
+      steps_per_second: mean speed since the run was started or resumed.
+      seconds_left: estimate from that speed.
+      state: state of the loop at this step.
+      decode: encoded set -> set, see `Method.decode`.
+    """
 
     step: int
     num_steps: int
@@ -54,16 +67,50 @@ class Progress(NamedTuple):
     score: float | None
     steps_per_second: float
     seconds_left: float
+    state: LoopState = dataclasses.field(repr=False)
+    decode: Callable[[DistilledSet], DistilledSet] = dataclasses.field(repr=False)
+
+    @property
+    def distilled(self) -> DistilledSet:
+        """The set at this step, decoded."""
+        return self.decode(self.state.outer.distilled)
+
+    @property
+    def best(self) -> DistilledSet | None:
+        """The set with the highest score so far, decoded; None before the first score."""
+        scored = float(self.state.best_score) > NO_SCORE
+        return self.decode(self.state.best) if scored else None
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f"  score {self.score:.4g}"
+        return (
+            f"{self.step}/{self.num_steps}  outer loss {self.loss:.4g}{score}  "
+            f"{self.steps_per_second:.3g} steps/s  {self.seconds_left:.0f} s left"
+        )
+
+
+class Stop(Exception):
+    """Raised by a callback of `run` to end the run and keep its result."""
 
 
 class Result(NamedTuple):
-    """Result of a run."""
+    """Result of a run.
 
-    best: DistilledSet  # highest score; the last set without scores
+    Attributes:
+      best: the set with the highest score; the last set without scores.
+      best_step: outer steps that it had taken.
+      best_score: its score; None without scores.
+      last: the set after the last outer step.
+      compile_seconds: time of compilation.
+      num_steps: outer steps taken, fewer than asked for where a callback stopped the run.
+    """
+
+    best: DistilledSet
     best_step: int
     best_score: float | None
     last: DistilledSet
     compile_seconds: float
+    num_steps: int
 
 
 class DivergedError(InputError):
@@ -184,9 +231,12 @@ def run(
       seconds_per_dispatch: target duration of a dispatch, which sets its number of steps.
       on_records: called with one flat record per step, in order: `step`, the fields of
         `StepInfo`, and `score` if there is one.
-      on_progress: called after every dispatch.
+      on_progress: called after every dispatch; `Progress.distilled` is the set at hand.
       on_resume: called with the step of the restored checkpoint.
       on_best: called with step, score and set whenever a score is the best so far.
+
+    Any of these may raise `Stop`: the run ends at the step that was reported, as if it had
+    been the last, and can be resumed from there. `on_progress=print` prints a line.
 
     Raises:
       DivergedError: the outer loss became NaN or too large. It holds the last good set; no
@@ -241,32 +291,52 @@ def run(
         ]
         if value is not None and healthy:
             last_score = records[-1]["score"] = float(value)
+        stopped = False
         with _undivided():
-            on_records(records)
+            try:
+                on_records(records)
+            except Stop:
+                stopped = True
             waiting.popleft()
         if not healthy:
             raise _diverged(method, dispatch, records[-1])
-        if value is not None and float(value) > best_score:
-            best_score = float(value)
-            on_best(records[-1]["step"], best_score, method.decode(dispatch.state.best))
         done = records[-1]["step"]
         speed = (done - first_step) / (now - started)
-        on_progress(
-            Progress(
-                done,
-                num_steps,
-                records[-1]["loss"],
-                last_score,
-                speed,
-                (num_steps - done) / speed,
-            )
+        progress = Progress(
+            done,
+            num_steps,
+            records[-1]["loss"],
+            last_score,
+            speed,
+            (num_steps - done) / speed,
+            dispatch.state,
+            method.decode,
         )
+        try:
+            if value is not None and float(value) > best_score:
+                best_score = float(value)
+                on_best(done, best_score, method.decode(dispatch.state.best))
+            on_progress(progress)
+        except Stop:
+            stopped = True
+        if stopped:
+            raise _Stopped(dispatch.state, done)
 
     def save() -> None:
         while waiting:
             read()
+        keep()
+
+    def keep() -> None:
         if checkpoints and checkpoints.latest_step() != step:
             checkpoints.save(step, state)
+
+    def end(stopped: _Stopped) -> None:
+        """Goes back to what was reported; what was dispatched since is dropped."""
+        nonlocal state, step
+        waiting.clear()
+        state, step = stopped.state, stopped.step
+        keep()
 
     try:
         while step < num_steps:
@@ -288,8 +358,13 @@ def run(
                 save()
                 last_save = time.perf_counter()
         save()
+    except _Stopped as stopped:
+        end(stopped)
     except KeyboardInterrupt:
-        save()
+        try:
+            save()
+        except _Stopped as stopped:
+            end(stopped)
         raise
 
     scored = select is not None and float(state.best_score) > NO_SCORE
@@ -300,7 +375,16 @@ def run(
         float(state.best_score) if scored else None,
         last,
         compile_seconds,
+        step,
     )
+
+
+class _Stopped(Exception):
+    """A callback stopped the run: the state that it was shown."""
+
+    def __init__(self, state: LoopState, step: int):
+        super().__init__()
+        self.state, self.step = state, step
 
 
 @contextlib.contextmanager

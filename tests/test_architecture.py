@@ -12,6 +12,7 @@ BASE = {"types", "config", "checks"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
+    "keys": {"types"},
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
@@ -23,6 +24,7 @@ ROOMS = {
     "core": BASE | {"lazy"},
     "training": BASE | {"lazy", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
+    "comparison": BASE | {"lazy", "memory", "keys", "core", "data", "training", "analysis"},
     "curvature": BASE | {"lazy"},
     "methods": BASE | {"core"},
     "probes": BASE | {"core", "curvature"},
@@ -39,6 +41,21 @@ ROOMS = {
         "training",
     },
     "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
+    "distillation": BASE
+    | {
+        "lazy",
+        "keys",
+        "core",
+        "data",
+        "models",
+        "methods",
+        "training",
+        "analysis",
+        "comparison",
+        "io",
+        "loop",
+        "__version__",
+    },
     # Its submodules for type checkers; at run time they are imported when they are used.
     "__init__": None,
 }

@@ -8,6 +8,7 @@
 Images are uint8 NHWC until a transform is applied, batch by batch, on the device.
 """
 
+from distilljax.data.divided import Prepared, prepare
 from distilljax.data.preprocess import (
     FITTERS,
     KINDS,
@@ -41,6 +42,7 @@ __all__ = [
     "Identity",
     "Normalise",
     "NormedZCA",
+    "Prepared",
     "ScaledZCA",
     "Split",
     "UncentredZCA",
@@ -52,6 +54,7 @@ __all__ = [
     "hold_out",
     "load",
     "on_device",
+    "prepare",
     "subset",
     "to_arrays",
 ]

@@ -7,7 +7,7 @@ The data, the preprocessing and, without flags, the protocol and the network are
 that the artefact names; a protocol with a network of its own (`frepo`, `rcig`, `rfad`)
 brings it. `summary.json` holds the accuracy of the set and of as many real images
 (`--baselines`), each with its number of seeds and its spread, and the scores of DD-Ranking
-(`experiments.lab.fair`); `grid.png` shows the set.
+(`distilljax.comparison.fair`); `grid.png` shows the set.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ from typing import Any, NotRequired, TypedDict
 
 from distilljax import data, io, launch
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison import fair
+from distilljax.comparison.real import BASELINES, select_baselines, validation_images
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Model
-from experiments.lab import fair
 from experiments.lab.accuracy import print_accuracies
-from experiments.lab.baselines import BASELINES, parse_baselines, select_baselines
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.keys import expert, fresh_key
 from experiments.lab.networks import Network, model_of, sized_model
@@ -41,12 +42,7 @@ from experiments.lab.options import (
 )
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import duration
-from experiments.lab.protocols import (
-    batch_of,
-    chosen_network,
-    chosen_protocol,
-    validation_images,
-)
+from experiments.lab.protocols import batch_of, chosen_network, chosen_protocol
 from experiments.lab.records import (
     DatasetRecord,
     Origin,
@@ -83,7 +79,8 @@ class Config(WorkdirOption, SeedOption, RealDataOptions, LabelsOption):
     )
     seeds: int = option(5, "Networks trained.", low=2)
     scores: bool = option(
-        True, "Train what the scores of DD-Ranking need besides, see experiments.lab.fair."
+        True,
+        "Train what the scores of DD-Ranking need besides, see distilljax.comparison.fair.",
     )
     expert_epochs: int = option(
         3, "Epochs of the network that labels random images beside soft labels.", low=1

@@ -48,6 +48,7 @@ import numpy as np
 
 from distilljax import data, launch
 from distilljax.analysis.statistics import SpreadInterval, spread, spread_interval
+from distilljax.comparison.real import real_labels
 from distilljax.config import FieldError, option
 from distilljax.core.scan import scan
 from distilljax.io.environment import environment, peak_memory_bytes
@@ -64,7 +65,7 @@ from experiments.lab.networks import (
     sized_model,
 )
 from experiments.lab.progress import duration
-from experiments.lab.protocols import chosen_network, real_labels
+from experiments.lab.protocols import chosen_network
 from experiments.lab.records import write_summary
 from experiments.lab.sets import Named, load_artefacts, stored_ipc
 from experiments.lab.table import (

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+import distilljax
 from distilljax import data, io, launch
 from distilljax.config import FieldError
 from distilljax.io import records
-from distilljax.methods import METHODS
+from distilljax.methods import METHODS, bptt
 from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
@@ -88,6 +89,23 @@ def test_leaves_everything_a_person_needs(finished):
     history = records.read(workdir / "metrics.jsonl")
     assert [record["step"] for record in history] == list(range(1, 13))
     assert [r["step"] for r in history if "score" in r] == [5, 10, 12]
+
+
+def test_the_library_gives_the_same_set_and_numbers(finished, dataset):
+    """`distilljax.distil` and its comparison, with the settings of the command."""
+    made = distilljax.distil(
+        str(dataset),
+        bptt.Config(unroll=4, real_batch=20),
+        mlp.Config(width=16, depth=1),
+        steps=12,
+        score_every=5,
+        held_out=5,
+    )
+    np.testing.assert_array_equal(made.distilled.images, images_of(finished[0]))
+    assert made.history == records.read(finished[0] / "metrics.jsonl")
+    found = made.compare(networks=3, whole_epochs=2, whole_networks=2)
+    assert found.accuracy == finished[1]["accuracy"]
+    assert found.scores == finished[1]["scores"]
 
 
 def test_scores_of_dd_ranking_are_in_the_summary(finished):

@@ -27,14 +27,12 @@ import jax
 import jax.numpy as jnp
 
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison.accuracy import compare_accuracies, measure_accuracies
+from distilljax.comparison.real import RANDOM, real_labels
 from distilljax.core import losses
 from distilljax.training import evaluation
-from distilljax.training.evaluation import EvaluationProtocol
+from distilljax.training.evaluation import EvaluationProtocol, Labels
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
-from experiments.lab.accuracy import compare_accuracies, measure_accuracies
-from experiments.lab.baselines import RANDOM
-from experiments.lab.options import Labels
-from experiments.lab.protocols import real_labels
 
 # Training on the whole set.
 WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
