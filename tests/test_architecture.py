@@ -63,7 +63,7 @@ LATE = {"tensorflow_datasets", "orbax", "matplotlib", "rich", "tensorflow", "tor
 
 
 def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+    return sorted(set(PACKAGE.rglob("*.py")) - set(PACKAGE.glob("docs/**/*.py")))
 
 
 def imports(tree):
