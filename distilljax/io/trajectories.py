@@ -21,7 +21,7 @@ import numpy as np
 import distilljax
 from distilljax.core.parameters import Trajectories
 from distilljax.data import stored
-from distilljax.disk.files import read_json, write_json
+from distilljax.disk.files import advice, read_json, write_json
 from distilljax.types import Array, InputError, Transform
 
 FORMAT = 2  # 1 had no checksums
@@ -134,7 +134,7 @@ def create(
         store._record()
     except OSError as error:
         raise InputError(
-            f"{path}: experts cannot be kept there ({error.strerror}); choose another place"
+            f"{path}: experts cannot be kept there ({error.strerror}); {advice(error)}"
         ) from None
     return store
 
@@ -288,8 +288,8 @@ class Store:
             self._record()
         except OSError as error:
             raise InputError(
-                f"{self.path}: experts cannot be written ({error.strerror}); make room, "
-                "then run the same command again"
+                f"{self.path}: experts cannot be written ({error.strerror}); "
+                f"{advice(error)}, then run the same command again"
             ) from None
 
     def read(
