@@ -8,6 +8,7 @@ __getattr__, __dir__ = lazy.submodules(
         "agreement",
         "connectivity",
         "coresets",
+        "datamodels",
         "leave_one_out",
         "pools",
         "spectrum",

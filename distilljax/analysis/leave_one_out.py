@@ -92,10 +92,7 @@ def retrain(
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a left-out image.
 
-    Every step minimises sum_i w_i l_i / sum_i w_i over the whole set, w_i = 0 for the image
-    left out and 1 for the others. This equals training without the image if the network
-    processes images independently, as all of `distilljax.models` do. With nothing left out
-    it equals `evaluation.train` with the same key.
+    See `retrain_on`. With nothing left out it equals `evaluation.train` with the same key.
 
     Args:
       keys: key[m]; equal keys start from equal weights.
@@ -123,6 +120,55 @@ def retrain(
         raise InputError(
             f"keys {list(keys.shape)}, left_out {list(left_out.shape)}: expected [m], [m]"
         )
+    return retrain_on(
+        keys,
+        jnp.arange(num) != left_out[:, None],
+        model,
+        batch,
+        test,
+        protocol,
+        learning_rate=learning_rate,
+        together=together,
+    )
+
+
+def retrain_on(
+    keys: Key,
+    members: Array,
+    model: Model,
+    batch: Batch,
+    test: RealSet,
+    protocol: EvaluationProtocol,
+    *,
+    learning_rate: Array | float = 0.01,
+    together: int = 1,
+) -> Retrained:
+    """Trains and tests one network for each pair of a key and a subset of the images.
+
+    Every step minimises sum_i w_i l_i / sum_i w_i over the whole set, w_i = 1 for the
+    images of the subset and 0 for the others. This equals training on the subset if the
+    network processes images independently, as all of `distilljax.models` do.
+
+    Args:
+      keys: key[m]; equal keys start from equal weights.
+      members: bool[m, n], the images of each subset, at least one. Calls with equal m share
+        a compiled program.
+      model: see `retrain`, as all that follow.
+      batch: the whole set, n images.
+      test: the test set, t images.
+      protocol: training protocol, with full batches and without augmentation.
+      learning_rate: learning rate if the protocol leaves it to the set.
+      together: networks vmapped at a time.
+
+    Raises:
+      InputError: see `retrain`.
+    """
+    num = batch.labels.shape[0]
+    if keys.ndim != 1 or members.shape != (keys.shape[0], num):
+        raise InputError(
+            f"keys {list(keys.shape)}, members {list(members.shape)}: expected [m] and "
+            f"[m, {num}]"
+        )
     if batch.images.shape[0] != num or num < 2:
         raise InputError(
             f"images {list(batch.images.shape)}, labels {list(batch.labels.shape)}: "
@@ -149,8 +195,8 @@ def retrain(
         return (weights * each).mean()
 
     def one(given: tuple[Key, Array]) -> Retrained:
-        key, absent = given
-        present = (jnp.arange(num) != absent).astype(batch.labels.dtype)
+        key, member = given
+        present = member.astype(batch.labels.dtype)
         weights = present / present.mean()
         init_key, _, _ = jax.random.split(key, 3)  # as in `evaluation.train`
         state, _ = inner.unroll(
@@ -170,7 +216,7 @@ def retrain(
         )
 
     batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, left_out), batch_size=batch_size)
+    return jax.lax.map(one, (keys, members), batch_size=batch_size)
 
 
 def leave_one_out(

@@ -158,14 +158,16 @@ def _run(
     cells = _cells(config, nets, len(subjects), loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "cell", 1)
     _measure(config, table, trainer, model, real, test)
-    about: dict[str, RowRecord] = {row.label: dict(row.about) for row in rows}  # type: ignore[misc]
+    described = network.described()
+    about: dict[str, RowRecord] = {
+        row.label: {**row.about, "network": described} for row in rows
+    }
     about[REAL] = {
         "path": None,
         "method": "real",
         "images_per_class": int(np.bincount(loaded.train.labels).min()),
+        "network": described,
     }
-    for row_about in about.values():
-        row_about["network"] = network.described()
     return _summarise(config, workdir, loaded, about, table, len(chosen.labels), training)
 
 

@@ -42,5 +42,9 @@ def probes(seed: int, name: str) -> Key:
 
 def part(seed: int, number: int) -> Key:
     """Returns the key that chooses the part of a set for network `number`."""
-    root = jax.random.fold_in(jax.random.key(seed), keys.number_of("part of a set"))
-    return jax.random.fold_in(root, number)
+    return jax.random.fold_in(parts_key(seed), number)
+
+
+def parts_key(seed: int) -> Key:
+    """Returns the root of the keys that choose parts of a set."""
+    return jax.random.fold_in(jax.random.key(seed), keys.number_of("part of a set"))

@@ -6,7 +6,7 @@ from experiments.lab.steps import Flags, Step, Study
 
 FLAGS: dict[str, Flags] = {
     "laptop": {"seeds": 3, "late": 6},
-    "night": {"seeds": 3, "late": 4},
+    "night": {"seeds": 3, "late": 3},
     "paper": {"late": 40},
 }
 MINUTES = {"laptop": 5, "night": 10}

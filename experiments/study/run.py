@@ -10,12 +10,13 @@ Yang et al. 2024: do networks trained on real images recognise distilled ones, a
 images help beside them (`recognition`, `mixing`, sec. 3); do they behave like a network
 that was stopped early (`agreement`, 4.1), when are they recognised along training, how
 sharp is the loss on them (`dynamics`, 4.2 and 4.3), and on what do single images act
-(`influence`, `attributes`, 5). The last step is `report`, a page with a verdict on each
-claim of the paper.
+(`influence`, `attributes`, 5). `labels`, `subsets`, `connectivity` and `spectrum` ask what
+later papers lead one to expect. The last step is `report`, a page with a verdict on each
+claim.
 
 | --scale | data | networks | time on two CPU cores |
 |---|---|---|---|
-| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | 13 minutes |
+| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | about 20 minutes |
 | night | CIFAR-10 | the same | an hour |
 | published | CIFAR-10 | the paper's, width 128 | about four hours, an estimate |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |

@@ -6,7 +6,7 @@ from experiments.lab.steps import Flags, Step, Study
 
 FLAGS: dict[str, Flags] = {
     "laptop": {"seeds": 3, "per_class": "1,3"},
-    "night": {"seeds": 3, "per_class": "1,3"},
+    "night": {"seeds": 3},
     "paper": {},
 }
 MINUTES = {"laptop": 5, "night": 7}
