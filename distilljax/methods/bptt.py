@@ -23,8 +23,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -102,8 +103,17 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`."""
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    mesh: Mesh | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`.
+
+    The devices of a mesh share the distilled images of every inner step, and those of the
+    real batch.
+    """
     loss_fn = losses.cross_entropy(model.apply)
 
     def outer_loss(
@@ -116,7 +126,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
         positions, sample_batch = sampling.minibatches(
             order_key,
-            distilled_set.as_batch(distilled),
+            devices.split(distilled_set.as_batch(distilled), mesh),
             config.inner_batch,
             config.unroll,
         )
@@ -149,7 +159,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
                 remat=config.remat,
                 chunk=chunk,
             )
-        batch = sampling.batch(batch_key, real, config.real_batch)
+        batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=config.augment)
         parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
         return summed(loss_fn, state.params, parts) / len(parts.labels), aux

@@ -27,8 +27,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices, varying
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -38,7 +39,7 @@ from distilljax.core.distances import GradientDistance, gradient_distance
 from distilljax.core.inner import InnerState
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import pieces, summed
+from distilljax.core.scan import pieces, spread_sum
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
@@ -88,8 +89,16 @@ class Network(NamedTuple):
     age: Array  # i32[], matches since its initialisation
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    mesh: Mesh | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    The devices of a mesh share the classes.
+    """
     loss_fn = losses.cross_entropy(model.apply)
     rule = optax.sgd(config.network_lr, momentum=config.network_momentum or None)
 
@@ -118,25 +127,28 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k)
         )
         at_once = min(config.classes_together or most, k)
-        theirs = jax.lax.map(
+        theirs = devices.spread(
             lambda given: gradient(params, *given),
             (class_keys, Batch(drawn, labels)),
-            batch_size=at_once if at_once > 1 else None,
+            mesh,
+            together=at_once,
         )
         theirs = jax.lax.stop_gradient(theirs)
 
-        def gaps(params: Params, classes: tuple[Key, Batch, Params]) -> Array:
+        def gaps(
+            params: Params, classes: tuple[Key, Batch, Params], counts: Array
+        ) -> Array:
             def gap(key: Key, batch: Batch, theirs: Params) -> Array:
                 ours = gradient(params, key, batch)
                 return gradient_distance(ours, theirs, config.distance)
 
-            return jax.vmap(gap)(*classes).sum()
+            return jnp.where(counts, jax.vmap(gap)(*classes), 0).sum()
 
         ipc = len(distilled.images) // k
         by_class = pieces(distilled_set.as_batch(distilled), ipc)
-        together = inner.cache_groups(k, ipc)
-        groups = pieces((class_keys, by_class, theirs), together)
-        return summed(gaps, params, groups), network
+        together = inner.cache_groups(-(-k // devices.size(mesh)), ipc)
+        classes = (class_keys, by_class, theirs)
+        return spread_sum(gaps, params, classes, mesh, together=together), network
 
     def train(key: Key, state: InnerState, distilled: DistilledSet) -> InnerState:
         """Trains for `inner_loop` epochs on the distilled set."""
@@ -174,7 +186,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             return fresh(renew_key)
         age = network.age + 1
         # Skips the training when the network is about to be reinitialised.
-        return jax.lax.cond(
+        return varying.cond(
             age < config.outer_loop,
             lambda: Network(train(train_key, network.state, distilled), age),
             lambda: fresh(renew_key),

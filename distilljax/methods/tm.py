@@ -29,6 +29,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from distilljax import checks
 from distilljax.config import Config as Base
@@ -40,7 +41,7 @@ from distilljax.core.distances import parameter_distance
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat
+from distilljax.core.scan import Remat, spread_sum
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
@@ -124,8 +125,15 @@ def latest_start(config: Config, step: Array) -> Array:
     return jnp.asarray(config.first_max_start + grown, jnp.int32)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    mesh: Mesh | None = None,
+) -> Method:
     """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+
+    The devices of a mesh share the segments of an outer step.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -178,12 +186,21 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories
     ) -> tuple[Array, Array]:
         _check(config, model, source)
-        one = functools.partial(distance, distilled, step, source)
         if config.segments == 1:
-            loss = one(key)
-        else:
-            loss = jax.vmap(one)(jax.random.split(key, config.segments)).mean()
-        return loss, step + 1
+            return distance(distilled, step, source, key), step + 1
+        keys = jax.random.split(key, config.segments)
+
+        def each(distilled: DistilledSet, keys: Key) -> Array:
+            return jax.vmap(functools.partial(distance, distilled, step, source))(keys)
+
+        def gaps(distilled: DistilledSet, keys: Key, counts: Array) -> Array:
+            return jnp.where(counts, each(distilled, keys), 0).sum()
+
+        if mesh is None:
+            return each(distilled, keys).mean(), step + 1
+        share = -(-config.segments // mesh.size)
+        total = spread_sum(gaps, distilled, keys, mesh, together=share)
+        return total / config.segments, step + 1
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),

@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
@@ -57,7 +58,9 @@ SO_FAR = "so_far.npz"  # the best set, until the run is finished
 ScoredOn = tuple[RealSet, RealSet | None]
 
 
-def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
+def score_function(
+    model: Model, protocol: EvaluationProtocol, seeds: int, mesh: Mesh | None = None
+) -> loop.Score:
     """Returns the held-out accuracy, the mean over fresh networks trained on the set."""
 
     def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
@@ -70,6 +73,7 @@ def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> lo
             protocol,
             learning_rate=jnp.exp(distilled.log_lr),
             validation=validation,
+            mesh=mesh,
         ).mean()
 
     return score
@@ -201,10 +205,13 @@ def _distil(
                 setting.source,
                 jax.random.key(config.seed),
                 num_steps=config.steps,
-                score=score_function(setting.model, setting.protocol, config.score_seeds),
+                score=score_function(
+                    setting.model, setting.protocol, config.score_seeds, setting.mesh
+                ),
                 score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
                 checkpoints=checkpoints,
+                mesh=setting.mesh,
                 checkpoint_seconds=config.checkpoint_seconds,
                 on_records=lambda new: records.append(metrics, new),
                 on_progress=display.update,
@@ -304,6 +311,7 @@ def _accuracies(
         train,
         test,
         setting.validation,
+        setting.mesh,
     )
     wanted = fair.Wanted(
         config.scores, config.whole_epochs, config.whole_seeds, config.whole_epochs or 3

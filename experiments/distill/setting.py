@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from distilljax import data, io
+from distilljax import data, devices, io
 from distilljax.config import FieldError
 from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
@@ -49,6 +50,7 @@ class Setting(NamedTuple):
     experts: Mapping[str, Any] | None  # description of those that are used
     # Training images that the networks of the protocol look at, where it has them look.
     validation: RealSet | None
+    mesh: Mesh | None  # devices that share the work
 
 
 class _Experts(NamedTuple):
@@ -70,7 +72,8 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
-    method = METHODS[name].make(group, model, parametrisation)
+    mesh = devices.mesh(config.devices)
+    method = METHODS[name].make(group, model, parametrisation, mesh)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
     logits = None
@@ -95,6 +98,7 @@ def make_setting(config: Config) -> Setting:
             prepared.transform,
             loaded.num_classes,
         ),
+        mesh,
     )
 
 

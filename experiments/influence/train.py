@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from distilljax import data
 from distilljax.analysis import leave_one_out
@@ -88,7 +89,12 @@ class _Store:
 
 
 def retrained(
-    problem: Problem, workdir: pathlib.Path, *, piece: int, together: int
+    problem: Problem,
+    workdir: pathlib.Path,
+    *,
+    piece: int,
+    together: int,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Returns all networks, in the order of `leave_one_out.pairs`.
 
@@ -97,6 +103,7 @@ def retrained(
       workdir: where finished pieces are kept.
       piece: networks in a piece.
       together: networks trained side by side.
+      mesh: devices that share the networks of a piece; None for one.
 
     Raises:
       InputError: a network whose losses are not finite.
@@ -116,6 +123,7 @@ def retrained(
             test,
             PROTOCOLS[PROTOCOL],
             together=together,
+            mesh=mesh,
         )
 
     store = _Store(workdir)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.training import evaluation
@@ -33,6 +34,7 @@ def measure_accuracies(
     *,
     learning_rate: Array | float = 0.01,
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> Spread:
     """Returns the test accuracy of fresh networks.
 
@@ -45,16 +47,20 @@ def measure_accuracies(
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
       validation: held-out images, where the protocol looks at some.
+      mesh: devices that share the networks; None for one.
     """
     rate = jnp.asarray(learning_rate, jnp.float32)
     keys = jax.random.split(key, seeds)
-    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate, validation))
+    return spread(
+        _fresh_accuracy(model, protocol, mesh, keys, train_on, test, rate, validation)
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _fresh_accuracy(
     model: Model,
     protocol: EvaluationProtocol,
+    mesh: Mesh | None,
     keys: Key,
     train_on: Batch | RealSet,
     test: RealSet,
@@ -71,6 +77,7 @@ def _fresh_accuracy(
         learning_rate=rate,
         stacked=isinstance(train_on, Batch),
         validation=validation,
+        mesh=mesh,
     )
 
 
@@ -86,6 +93,7 @@ def compare_accuracies(
     targets: Array | None = None,
     labels: Labels = "own",
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Spread]:
     """Returns the accuracies of `distilled` and of each baseline, sets of real images.
 
@@ -101,6 +109,7 @@ def compare_accuracies(
       targets: learned real-valued labels of `distilled`, where it has some.
       labels: of `distilled`: its own, or hard ones.
       validation: held-out images, where the protocol looks at some.
+      mesh: devices that share the networks; None for one.
     """
     own = evaluation.as_batch(distilled, protocol, targets=targets, labels=labels)
     sets = {"distilled": repeated(own, seeds)}
@@ -117,6 +126,7 @@ def compare_accuracies(
             protocol,
             learning_rate=rate,
             validation=validation,
+            mesh=mesh,
         )
         for name, stack in sets.items()
     }

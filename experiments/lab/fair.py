@@ -25,6 +25,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import Spread
 from distilljax.core import losses
@@ -86,6 +87,7 @@ class Problem(NamedTuple):
     train: RealSet
     test: RealSet
     validation: RealSet | None
+    mesh: Mesh | None = None  # devices that share the networks
 
 
 def is_soft(distilled: DistilledSet, targets: Array | None) -> bool:
@@ -124,6 +126,7 @@ def measure_fairly(problem: Problem, wanted: Wanted) -> tuple[dict[str, Spread],
             problem.train,
             problem.test,
             dataclasses.replace(WHOLE, epochs=wanted.whole_epochs),
+            mesh=problem.mesh,
         )
     scores = scores_of({name: row["mean"] for name, row in found.items()}, soft)
     if expert is not None:
@@ -143,6 +146,7 @@ def _compare(problem: Problem, baselines: Mapping[str, Batch]) -> dict[str, Spre
         targets=problem.targets,
         labels=problem.labels,
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 
@@ -157,6 +161,7 @@ def _on_real(problem: Problem, real: Batch) -> Spread:
         problem.protocol,
         learning_rate=jnp.exp(problem.distilled.log_lr),
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 
