@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from distilljax import devices
 from distilljax.core.outer import Method, OuterState, Source, StepInfo
 from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
@@ -230,6 +232,7 @@ def run(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 60.0,
     seconds_per_dispatch: float = 1.0,
+    mesh: Mesh | None = None,
     on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
@@ -250,6 +253,8 @@ def run(
       checkpoints: where to save to and resume from; None for no checkpoints.
       checkpoint_seconds: time between checkpoints.
       seconds_per_dispatch: target duration of a dispatch, which sets its number of steps.
+      mesh: devices that hold state and sources, for a method or a score that shares its
+        work among them; None for one.
       on_records: called with one flat record per step, in order: `step`, the fields of
         `StepInfo`, and `score` if there is one.
       on_progress: called after every dispatch; `Progress.distilled` is the set at hand.
@@ -265,23 +270,28 @@ def run(
       KeyboardInterrupt: re-raised after a checkpoint was saved.
     """
     init_key, step_key, score_key = jax.random.split(key, 3)
-    state = init(init_key, method, distilled)
+    state = devices.everywhere(init(init_key, method, distilled), mesh)
+    source, score_source = devices.everywhere((source, score_source), mesh)
+    step_key, score_key = devices.everywhere((step_key, score_key), mesh)
     step = 0
     if checkpoints and (latest := checkpoints.latest_step()) is not None:
         state = checkpoints.restore(latest, state)
         step = int(state.outer.step)
         on_resume(step)
 
+    def number(value: int) -> Array:
+        return devices.everywhere(jnp.asarray(value, jnp.int32), mesh)
+
     started = time.perf_counter()
     advance = (
-        jax.jit(lambda *args: _advance(method, *args))
-        .lower(step_key, state, source, jnp.asarray(1, jnp.int32))
+        devices.jit(lambda *args: _advance(method, *args), mesh)
+        .lower(step_key, state, source, number(1))
         .compile()
     )
     select = None
     if score is not None:
         select = (
-            jax.jit(lambda *args: _select(method, score, *args))
+            devices.jit(lambda *args: _select(method, score, *args), mesh)
             .lower(score_key, state, score_source)
             .compile()
         )
@@ -364,9 +374,7 @@ def run(
             ahead = score_every - step % score_every if select else num_steps
             wanted = max(1, math.floor(rate * seconds_per_dispatch))
             count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
-            after, infos, taken = advance(
-                step_key, state, source, jnp.asarray(count, jnp.int32)
-            )
+            after, infos, taken = advance(step_key, state, source, number(count))
             value = None
             if select and (step + count == num_steps or (step + count) % score_every == 0):
                 after, value = select(score_key, after, score_source)

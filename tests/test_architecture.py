@@ -8,11 +8,13 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
-BASE = {"types", "config", "checks"}
+BASE = {"types", "config", "checks", "varying", "devices"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
     "keys": {"types"},
+    "varying": {"types"},
+    "devices": {"types", "config"},
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from distilljax import checks
+from distilljax import checks, varying
 from distilljax.types import Array, InputError, Key, RealSet
 
 Chooser = Callable[[Array, int], Array]
@@ -87,7 +87,7 @@ def herding(features: Array, num: int) -> Array:
         return (total + centred[best], free.at[best].set(False)), best
 
     start = jnp.zeros_like(centred[0]), jnp.ones(norms.shape, bool)
-    return jax.lax.scan(pick, start, length=num)[1]
+    return varying.scan(pick, start, None, length=num)[1]
 
 
 def k_centre(features: Array, num: int) -> Array:
@@ -122,7 +122,7 @@ def k_centre(features: Array, num: int) -> Array:
         return (nearest, jnp.argmax(nearest).astype(jnp.int32)), latest
 
     start = jnp.full_like(norms, jnp.inf), jnp.argmin(norms).astype(jnp.int32)
-    return jax.lax.scan(pick, start, length=num)[1]
+    return varying.scan(pick, start, None, length=num)[1]
 
 
 CORESETS: dict[str, Chooser] = {"herding": herding, "k_centre": k_centre}

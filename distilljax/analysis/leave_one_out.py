@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.core import inner, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
@@ -89,6 +90,7 @@ def retrain(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a left-out image.
 
@@ -105,6 +107,7 @@ def retrain(
       learning_rate: learning rate if the protocol leaves it to the set.
       together: networks vmapped at a time (`batch_size` of `jax.lax.map`). Results differ
         by rounding at most.
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       Leading axis m.
@@ -129,6 +132,7 @@ def retrain(
         protocol,
         learning_rate=learning_rate,
         together=together,
+        mesh=mesh,
     )
 
 
@@ -142,6 +146,7 @@ def retrain_on(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a subset of the images.
 
@@ -159,6 +164,7 @@ def retrain_on(
       protocol: training protocol, with full batches and without augmentation.
       learning_rate: learning rate if the protocol leaves it to the set.
       together: networks vmapped at a time.
+      mesh: devices that share the networks.
 
     Raises:
       InputError: see `retrain`.
@@ -215,8 +221,7 @@ def retrain_on(
             each, predictions, (predictions == test.labels).mean(dtype=jnp.float32)
         )
 
-    batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, members), batch_size=batch_size)
+    return devices.spread(one, (keys, members), mesh, together=together)
 
 
 def leave_one_out(
@@ -228,6 +233,7 @@ def leave_one_out(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> LeaveOneOut:
     """Trains networks without each image and with all images from every initialisation.
 
@@ -242,6 +248,7 @@ def leave_one_out(
       protocol: training protocol.
       learning_rate: see `retrain`.
       together: see `retrain`.
+      mesh: see `retrain`.
 
     Returns:
       The results, about 8 s (n + 1) t bytes.
@@ -258,6 +265,7 @@ def leave_one_out(
         protocol,
         learning_rate=learning_rate,
         together=together,
+        mesh=mesh,
     )
     return arrange(retrained, keys.shape[0])
 

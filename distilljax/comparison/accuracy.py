@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.comparison.real import real_labels, repeated
@@ -30,6 +31,7 @@ def measure_accuracies(
     *,
     learning_rate: Array | float = 0.01,
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> Spread:
     """Returns the test accuracy of fresh networks.
 
@@ -42,16 +44,20 @@ def measure_accuracies(
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
       validation: held-out images, where the protocol looks at some.
+      mesh: devices that share the networks; None for one.
     """
     rate = jnp.asarray(learning_rate, jnp.float32)
     keys = jax.random.split(key, seeds)
-    return spread(_fresh_accuracy(model, protocol, keys, train_on, test, rate, validation))
+    return spread(
+        _fresh_accuracy(model, protocol, mesh, keys, train_on, test, rate, validation)
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _fresh_accuracy(
     model: Model,
     protocol: EvaluationProtocol,
+    mesh: Mesh | None,
     keys: Key,
     train_on: Batch | RealSet,
     test: RealSet,
@@ -68,6 +74,7 @@ def _fresh_accuracy(
         learning_rate=rate,
         stacked=isinstance(train_on, Batch),
         validation=validation,
+        mesh=mesh,
     )
 
 
@@ -83,6 +90,7 @@ def compare_accuracies(
     targets: Array | None = None,
     labels: Labels = "own",
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Spread]:
     """Returns the accuracies of `distilled` and of each baseline, sets of real images.
 
@@ -98,6 +106,7 @@ def compare_accuracies(
       targets: learned real-valued labels of `distilled`, where it has some.
       labels: of `distilled`: its own, or hard ones.
       validation: held-out images, where the protocol looks at some.
+      mesh: devices that share the networks; None for one.
     """
     own = evaluation.as_batch(distilled, protocol, targets=targets, labels=labels)
     sets = {"distilled": repeated(own, seeds)}
@@ -114,6 +123,7 @@ def compare_accuracies(
             protocol,
             learning_rate=rate,
             validation=validation,
+            mesh=mesh,
         )
         for name, stack in sets.items()
     }

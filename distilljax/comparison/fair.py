@@ -25,6 +25,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison.accuracy import compare_accuracies, measure_accuracies
@@ -92,6 +93,7 @@ class Problem(NamedTuple):
       train: the whole training set.
       test: the test set.
       validation: images that the protocol looks at; None where it looks at none.
+      mesh: devices that share the networks; None for one.
     """
 
     key: Key
@@ -106,6 +108,7 @@ class Problem(NamedTuple):
     train: RealSet
     test: RealSet
     validation: RealSet | None
+    mesh: Mesh | None = None
 
 
 def is_soft(distilled: DistilledSet, targets: Array | None) -> bool:
@@ -144,6 +147,7 @@ def measure_fairly(problem: Problem, wanted: Wanted) -> tuple[dict[str, Spread],
             problem.train,
             problem.test,
             dataclasses.replace(WHOLE, epochs=wanted.whole_epochs),
+            mesh=problem.mesh,
         )
     scores = scores_of({name: row["mean"] for name, row in found.items()}, soft)
     if expert is not None:
@@ -163,6 +167,7 @@ def _compare(problem: Problem, baselines: Mapping[str, Batch]) -> dict[str, Spre
         targets=problem.targets,
         labels=problem.labels,
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 
@@ -177,6 +182,7 @@ def _on_real(problem: Problem, real: Batch) -> Spread:
         problem.protocol,
         learning_rate=jnp.exp(problem.distilled.log_lr),
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 

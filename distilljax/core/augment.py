@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from distilljax import varying
 from distilljax.types import Array, InputError, Key
 
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -384,4 +385,4 @@ def augment(
 
     branches = [functools.partial(apply_to_all, name) for name in names]
     chosen = jax.random.randint(choose, (), 0, len(names), jnp.int32)
-    return jax.lax.switch(chosen, branches, images)
+    return varying.switch(chosen, branches, images)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import checks
+from distilljax import checks, varying
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, InputError, Key
 
@@ -312,10 +312,10 @@ def from_outer_loss(
         state = OuterState(
             stored, optimizer.init(stored), init_aux(key), jnp.zeros((), jnp.int32)
         )
-        return jax.tree.map(_strong, state)
+        return varying.alike(jax.tree.map(_strong, state))
 
     def step(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
-        (loss, aux), grads = jax.value_and_grad(decoded_loss, has_aux=True)(
+        (loss, aux), grads = varying.value_and_grad(decoded_loss, has_aux=True)(
             state.distilled, key, state.aux, source
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
@@ -333,7 +333,7 @@ def from_outer_loss(
         if after is not None:
             aux = after(parametrisation.decode(distilled), key, aux, source)
         info = StepInfo(loss, optax.tree.norm(grads), jnp.exp(state.distilled.log_lr))
-        return OuterState(distilled, opt_state, aux, state.step + 1), info
+        return varying.alike(OuterState(distilled, opt_state, aux, state.step + 1)), info
 
     return Method(init, step, parametrisation.decode)
 

@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from distilljax import data
 from distilljax.config import FieldError
@@ -83,10 +84,12 @@ def mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
     return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
 
 
-def held_out_score(model: Model, protocol: EvaluationProtocol, networks: int) -> Score:
+def held_out_score(
+    model: Model, protocol: EvaluationProtocol, networks: int, mesh: Mesh | None = None
+) -> Score:
     """Returns the held-out accuracy, the mean over fresh networks trained on the set.
 
-    The source of the score is `ScoredOn`.
+    The source of the score is `ScoredOn`. The devices of a mesh share the networks.
     """
 
     def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
@@ -99,6 +102,7 @@ def held_out_score(model: Model, protocol: EvaluationProtocol, networks: int) ->
             protocol,
             learning_rate=jnp.exp(distilled.log_lr),
             validation=validation,
+            mesh=mesh,
         ).mean()
 
     return score

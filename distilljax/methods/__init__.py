@@ -6,6 +6,8 @@ the departures from it, `Config`, `outer_loss`, `make`, `SOURCE` and `LOWER`.
 
 from typing import Any, Protocol
 
+from jax.sharding import Mesh
+
 from distilljax.config import Config
 from distilljax.core.augment import Augmentation
 from distilljax.core.outer import Method, Optimizers, OuterLoss
@@ -30,7 +32,11 @@ class MethodModule(Protocol):
         """The settings to lower when the outer loss diverges."""
 
     def outer_loss(
-        self, config: Any, model: Model, augmentation: Augmentation | None = None
+        self,
+        config: Any,
+        model: Model,
+        augmentation: Augmentation | None = None,
+        mesh: Mesh | None = None,
     ) -> OuterLoss:
         """Returns the outer loss, for a method that is built upon it."""
 
@@ -42,6 +48,7 @@ class MethodModule(Protocol):
         *,
         optimizers: Optimizers | None = None,
         augmentation: Augmentation | None = None,
+        mesh: Mesh | None = None,
     ) -> Method:
         """Returns the method."""
 

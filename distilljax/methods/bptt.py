@@ -23,8 +23,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -105,7 +106,10 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
 
 
 def outer_loss(
-    config: Config, model: Model, augmentation: Augmentation | None = None
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> OuterLoss:
     """Returns the loss on real images of a network trained on the set; aux is unchanged.
 
@@ -113,6 +117,7 @@ def outer_loss(
       config: settings; those of outer optimizers are not read.
       model: the network.
       augmentation: of the real batch, in place of `config.augment`.
+      mesh: devices that share the images of every inner step and of the real batch.
     """
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
@@ -127,7 +132,7 @@ def outer_loss(
 
         positions, sample_batch = sampling.minibatches(
             order_key,
-            distilled_set.as_batch(distilled),
+            devices.split(distilled_set.as_batch(distilled), mesh),
             config.inner_batch,
             config.unroll,
         )
@@ -160,7 +165,7 @@ def outer_loss(
                 remat=config.remat,
                 chunk=chunk,
             )
-        batch = sampling.batch(batch_key, real, config.real_batch)
+        batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
         parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
         return summed(loss_fn, state.params, parts) / len(parts.labels), aux
@@ -175,6 +180,7 @@ def make(
     *,
     optimizers: Optimizers | None = None,
     augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`.
 
@@ -184,6 +190,7 @@ def make(
       parametrisation: how the set is stored.
       optimizers: in place of those of `config`.
       augmentation: of the real batch, in place of `config.augment`.
+      mesh: devices that share the images of every inner step and of the real batch.
     """
     rules = method_rules(
         "bptt",
@@ -194,7 +201,7 @@ def make(
         clip=clip_by_running_norm(config.clip) if config.clip_running else config.clip,
     )
     return from_outer_loss(
-        outer_loss(config, model, augmentation),
+        outer_loss(config, model, augmentation, mesh),
         rules,
         parametrisation=parametrisation,
         check=lambda key, distilled: checks.network(model, key, distilled),

@@ -28,8 +28,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices, varying
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -47,7 +48,7 @@ from distilljax.core.outer import (
     method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import pieces, summed
+from distilljax.core.scan import pieces, spread_sum
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
@@ -118,7 +119,10 @@ def new_network(config: Config, model: Model) -> Callable[[Key], Network]:
 
 
 def outer_loss(
-    config: Config, model: Model, augmentation: Augmentation | None = None
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> OuterLoss:
     """Returns the distance of gradients on a network, `aux`, which is unchanged.
 
@@ -126,6 +130,7 @@ def outer_loss(
       config: settings; those of outer optimizers are not read.
       model: the network.
       augmentation: siamese, in place of `config.augment`.
+      mesh: devices that share the classes.
     """
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
@@ -152,25 +157,28 @@ def outer_loss(
             jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k)
         )
         at_once = min(config.classes_together or most, k)
-        theirs = jax.lax.map(
+        theirs = devices.spread(
             lambda given: gradient(params, *given),
             (class_keys, Batch(drawn, labels)),
-            batch_size=at_once if at_once > 1 else None,
+            mesh,
+            together=at_once,
         )
         theirs = jax.lax.stop_gradient(theirs)
 
-        def gaps(params: Params, classes: tuple[Key, Batch, Params]) -> Array:
+        def gaps(
+            params: Params, classes: tuple[Key, Batch, Params], counts: Array
+        ) -> Array:
             def gap(key: Key, batch: Batch, theirs: Params) -> Array:
                 ours = gradient(params, key, batch)
                 return gradient_distance(ours, theirs, config.distance)
 
-            return jax.vmap(gap)(*classes).sum()
+            return jnp.where(counts, jax.vmap(gap)(*classes), 0).sum()
 
         ipc = len(distilled.images) // k
         by_class = pieces(distilled_set.as_batch(distilled), ipc)
-        together = inner.cache_groups(k, ipc)
-        groups = pieces((class_keys, by_class, theirs), together)
-        return summed(gaps, params, groups), network
+        together = inner.cache_groups(-(-k // devices.size(mesh)), ipc)
+        classes = (class_keys, by_class, theirs)
+        return spread_sum(gaps, params, classes, mesh, together=together), network
 
     return compute
 
@@ -223,7 +231,7 @@ def ageing(config: Config, model: Model, augmentation: Augmentation | None = Non
             return fresh(renew_key)
         age = network.age + 1
         # Skips the training when the network is about to be reinitialised.
-        return jax.lax.cond(
+        return varying.cond(
             age < config.outer_loop,
             lambda: Network(train(train_key, network.state, distilled), age),
             lambda: fresh(renew_key),
@@ -239,6 +247,7 @@ def make(
     *,
     optimizers: Optimizers | None = None,
     augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
 
@@ -248,6 +257,7 @@ def make(
       parametrisation: how the set is stored.
       optimizers: of the distilled set, in place of those of `config`.
       augmentation: in place of `config.augment`.
+      mesh: devices that share the classes.
     """
 
     def check(key: Key, distilled: DistilledSet) -> None:
@@ -263,7 +273,7 @@ def make(
         label_logits=Descent("sgd", config.label_lr),
     )
     return from_outer_loss(
-        outer_loss(config, model, augmentation),
+        outer_loss(config, model, augmentation, mesh),
         rules,
         new_network(config, model),
         after=ageing(config, model, augmentation),

@@ -29,6 +29,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from distilljax import checks
 from distilljax.config import Config as Base
@@ -47,7 +48,7 @@ from distilljax.core.outer import (
 )
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat
+from distilljax.core.scan import Remat, spread_sum
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
@@ -137,7 +138,10 @@ def first_step(key: Key) -> Array:
 
 
 def outer_loss(
-    config: Config, model: Model, augmentation: Augmentation | None = None
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> OuterLoss:
     """Returns the distance of student and expert; aux, the outer step, grows by one.
 
@@ -145,6 +149,7 @@ def outer_loss(
       config: settings; those of outer optimizers are not read.
       model: the network of the experts.
       augmentation: of student batches, in place of `config.augment`.
+      mesh: devices that share the segments of an outer step.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -198,12 +203,21 @@ def outer_loss(
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories
     ) -> tuple[Array, Array]:
         _check(config, model, source)
-        one = functools.partial(distance, distilled, step, source)
         if config.segments == 1:
-            loss = one(key)
-        else:
-            loss = jax.vmap(one)(jax.random.split(key, config.segments)).mean()
-        return loss, step + 1
+            return distance(distilled, step, source, key), step + 1
+        keys = jax.random.split(key, config.segments)
+
+        def each(distilled: DistilledSet, keys: Key) -> Array:
+            return jax.vmap(functools.partial(distance, distilled, step, source))(keys)
+
+        def gaps(distilled: DistilledSet, keys: Key, counts: Array) -> Array:
+            return jnp.where(counts, each(distilled, keys), 0).sum()
+
+        if mesh is None:
+            return each(distilled, keys).mean(), step + 1
+        share = -(-config.segments // mesh.size)
+        total = spread_sum(gaps, distilled, keys, mesh, together=share)
+        return total / config.segments, step + 1
 
     return compute
 
@@ -215,6 +229,7 @@ def make(
     *,
     optimizers: Optimizers | None = None,
     augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
 
@@ -224,6 +239,7 @@ def make(
       parametrisation: how the set is stored.
       optimizers: in place of those of `config`.
       augmentation: of student batches, in place of `config.augment`.
+      mesh: devices that share the segments of an outer step.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -237,7 +253,7 @@ def make(
         clip=config.clip,
     )
     return from_outer_loss(
-        outer_loss(config, model, augmentation),
+        outer_loss(config, model, augmentation, mesh),
         rules,
         first_step,
         skip_above=config.skip_above,

@@ -6,7 +6,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from distilljax import devices, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
@@ -312,7 +314,7 @@ def _best(
 
     zero = jnp.int32(0)
     first = _Looks(state, zero, tested(state), score(state), zero)
-    return jax.lax.while_loop(
+    return varying.while_loop(
         lambda looks: (
             (looks.step < num_steps) & (looks.step < looks.best_step + protocol.patience)
         ),
@@ -355,6 +357,7 @@ def fresh_accuracy(
     stacked: bool = False,
     together: int = 1,
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> Array:
     """Test accuracy of one fresh network for each key, trained on `data`.
 
@@ -368,6 +371,7 @@ def fresh_accuracy(
       stacked: `data` has a leading axis s, one set for each network.
       together: how many networks train side by side; the others wait their turn.
       validation: see `train`.
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       f32[s], in 0..1.
@@ -386,5 +390,5 @@ def fresh_accuracy(
         )
         return losses.accuracy(predict(apply, params, test), test.labels)
 
-    batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, data if stacked else None), batch_size=batch_size)
+    given = (keys, data if stacked else None)
+    return devices.spread(one, given, mesh, together=together)

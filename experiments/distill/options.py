@@ -10,7 +10,12 @@ from distilljax.methods import METHODS
 from distilljax.models import MODELS
 from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import DataOptions
-from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
+from experiments.lab.options import (
+    DevicesOption,
+    ProtocolName,
+    SeedOption,
+    WorkdirOption,
+)
 
 
 @chooses(
@@ -23,7 +28,7 @@ from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
 @chooses("method", METHODS, "bptt", "Distillation method.")
 @chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions):
+class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions):
     """Options of the experiment."""
 
     ipc: int = option(1, "Distilled images per class.", low=1)

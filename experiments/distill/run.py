@@ -180,10 +180,13 @@ def _distil(
                 setting.source,
                 jax.random.key(config.seed),
                 num_steps=config.steps,
-                score=held_out_score(setting.model, setting.protocol, config.score_seeds),
+                score=held_out_score(
+                    setting.model, setting.protocol, config.score_seeds, setting.mesh
+                ),
                 score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
                 checkpoints=checkpoints,
+                mesh=setting.mesh,
                 checkpoint_seconds=config.checkpoint_seconds,
                 on_records=lambda new: records.append(metrics, new),
                 on_progress=display.update,
@@ -283,6 +286,7 @@ def _accuracies(
         train,
         test,
         setting.validation,
+        setting.mesh,
     )
     wanted = fair.Wanted(
         config.scores, config.whole_epochs, config.whole_seeds, config.whole_epochs or 3

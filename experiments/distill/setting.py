@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from distilljax import data, io
+from distilljax import data, devices, io
 from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError
 from distilljax.core.outer import Method, Source
@@ -43,6 +44,7 @@ class Setting(NamedTuple):
     experts: Mapping[str, Any] | None  # description of those that are used
     # Training images that the networks of the protocol look at, where it has them look.
     validation: RealSet | None
+    mesh: Mesh | None  # devices that share the work
 
 
 class _Experts(NamedTuple):
@@ -64,7 +66,8 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
-    method = METHODS[name].make(group, model, parametrisation)
+    mesh = devices.mesh(config.devices)
+    method = METHODS[name].make(group, model, parametrisation, mesh=mesh)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
     logits = None
@@ -89,6 +92,7 @@ def make_setting(config: Config) -> Setting:
             prepared.transform,
             loaded.num_classes,
         ),
+        mesh,
     )
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
-from distilljax import data, io, launch
+from distilljax import data, devices, io, launch
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.real import BASELINES, select_baselines, validation_images
@@ -33,6 +33,7 @@ from experiments.lab.keys import expert, fresh_key
 from experiments.lab.networks import Network, model_of, sized_model
 from experiments.lab.options import (
     OWN,
+    DevicesOption,
     LabelsOption,
     ProtocolOrOwn,
     RealDataOptions,
@@ -66,7 +67,7 @@ class _Own:
 
 @chooses("model", {OWN: _Own, **MODELS}, OWN, "Network that is trained on the set.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions, LabelsOption):
+class Config(WorkdirOption, DevicesOption, SeedOption, RealDataOptions, LabelsOption):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz) to evaluate.")
@@ -127,6 +128,7 @@ def run(config: Config) -> Summary:
     """
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
+    devices.mesh(config.devices)
     path = expand(config.artefact)
     named = Named(path, io.load(path))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"
@@ -219,6 +221,7 @@ def _accuracies(
         train,
         test,
         validation_images(protocol, loaded.train, transform, k),
+        devices.mesh(config.devices),
     )
     wanted = fair.Wanted(
         config.scores, config.whole_epochs, config.whole_seeds, config.expert_epochs

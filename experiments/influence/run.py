@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis import datamodels, leave_one_out
 from distilljax.analysis.leave_one_out import LeaveOneOut
 from distilljax.analysis.statistics import spread, spread_interval
@@ -80,6 +80,7 @@ MOST = 9  # test images shown beside a distilled one
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -257,7 +258,13 @@ def _run(
 ) -> Summary:
     began = time.perf_counter()
     problem = _prepare(config, named)
-    trained = retrained(problem, workdir, piece=config.piece, together=config.together)
+    trained = retrained(
+        problem,
+        workdir,
+        piece=config.piece,
+        together=config.together,
+        mesh=devices.mesh(config.devices),
+    )
     networks = leave_one_out.arrange(trained, config.seeds)
     found = Influences.of(networks)
     estimates, compared = _estimated(config, names, problem, found)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from distilljax import data
 from distilljax.analysis import leave_one_out
@@ -90,7 +91,12 @@ class _Store:
 
 
 def retrained(
-    problem: Problem, workdir: pathlib.Path, *, piece: int, together: int
+    problem: Problem,
+    workdir: pathlib.Path,
+    *,
+    piece: int,
+    together: int,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Returns the networks of leave-one-out, in the order of `leave_one_out.pairs`.
 
@@ -99,7 +105,9 @@ def retrained(
     num = problem.batch.labels.shape[0]
     keys, left_out = leave_one_out.pairs(problem.keys, num)
     members = np.arange(num) != np.asarray(left_out)[:, None]
-    return trained_on(problem, workdir, keys, members, "", piece=piece, together=together)
+    return trained_on(
+        problem, workdir, keys, members, "", piece=piece, together=together, mesh=mesh
+    )
 
 
 def trained_on(
@@ -111,6 +119,7 @@ def trained_on(
     *,
     piece: int,
     together: int,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Returns a network for each pair of a key and a subset of the images.
 
@@ -122,6 +131,7 @@ def trained_on(
       prefix: of the names of the pieces.
       piece: networks in a piece.
       together: networks trained side by side.
+      mesh: devices that share the networks of a piece; None for one.
 
     Raises:
       InputError: a network whose losses are not finite.
@@ -140,6 +150,7 @@ def trained_on(
             test,
             PROTOCOLS[PROTOCOL],
             together=together,
+            mesh=mesh,
         )
 
     store = _Store(workdir)

@@ -21,8 +21,8 @@ from distilljax.types import InputError
 ROOT = pathlib.Path("runs")
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
 
-# Options that name a folder of this machine.
-PLACES = ("workdir", "data_dir", "experts_dir")
+# Options that name a folder of this machine, or say what of it is used.
+PLACES = ("workdir", "data_dir", "experts_dir", "devices")
 
 
 def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
@@ -36,12 +36,12 @@ def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
 
 
 def identity_of(config: Config) -> dict[str, Any]:
-    """Returns the settings that identify a run: all but the places of files."""
+    """Returns the settings that identify a run: all but those of this machine."""
     return {n: value for n, value in config.to_dict().items() if n not in PLACES}
 
 
 def command_of(module: str, config: Config) -> str:
-    """Returns the command that repeats the run, without the places of files."""
+    """Returns the command that repeats the run, without those."""
     return launch.command_line(
         module, config.replace({n: None for n in PLACES if hasattr(config, n)})
     )
