@@ -24,7 +24,7 @@ ROOMS = {
     "training": BASE | {"lazy", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
     "curvature": BASE | {"lazy"},
-    "methods": BASE | {"core"},
+    "methods": BASE | {"core", "curvature"},
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {

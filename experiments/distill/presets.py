@@ -5,7 +5,8 @@ A name without a prefix stands for each method's first paper; a prefix chooses a
 Sources: Deng & Russakovsky 2022 (arXiv 2206.02916), Feng et al. 2023 (RaT-BPTT, arXiv
 2310.04295), Zhao et al. 2021 (DC, arXiv 2006.05929), Zhao & Bilen 2021 (DSA, arXiv
 2102.08259), Zhao & Bilen 2023 (DM, arXiv 2110.04181), Cazenavette et al. 2022 (MTT, arXiv
-2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), and their authors' public code.
+2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Nguyen et al. 2021 (KIP, arXiv
+2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), and their authors' public code.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from typing import Any
 
 from distilljax.config import Config
 from distilljax.core.augment import DSA
-from distilljax.methods import bptt, dm, gm, tm
+from distilljax.methods import bptt, dm, gm, kernel, tm
+from distilljax.training.protocols import NETWORKS
 from distilljax.types import InputError
 
 
@@ -199,8 +201,50 @@ def _tm() -> dict[str, Preset]:
     return made
 
 
+def _kernel() -> dict[str, Preset]:
+    made = {}
+    for ipc in (1, 10, 50):
+        protocol = "frepo_ipc1" if ipc == 1 else "frepo"
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "zca_scaled",
+            "protocol": protocol,
+            "convnet": dict(NETWORKS[protocol]),
+        }
+        made[f"cifar10_ipc{ipc}"] = Preset(
+            "Nguyen et al. 2021 (KIP), learned labels; its network, empirical kernel, "
+            "batch, 2,000 steps, preprocessing and protocol are ours, some as FRePo's",
+            "kernel",
+            kernel.Config(
+                kernel="ntk",
+                max_age=0,
+                flips=False,
+                real_batch=500,
+                outer="adam",
+                image_lr=0.04,
+                label_lr=0.04,
+                margin=0.0,
+            ),
+            {**experiment, "steps": 2000},
+        )
+        steps = 500_000
+        made[f"frepo_cifar10_ipc{ipc}"] = Preset(
+            "Zhou et al. 2022 (FRePo); 500,000 steps are ours",
+            "kernel",
+            kernel.Config(flips=ipc < 50, image_lr=3e-4, label_lr=3e-4, cosine_steps=steps),
+            {**experiment, "steps": steps},
+        )
+    return made
+
+
 # Method -> name -> preset. The name of a variant belongs to one method.
-BY_METHOD = {"bptt": _bptt(), "gm": _gm(), "dm": _dm(), "tm": _tm()}
+BY_METHOD = {
+    "bptt": _bptt(),
+    "gm": _gm(),
+    "dm": _dm(),
+    "tm": _tm(),
+    "kernel": _kernel(),
+}
 
 
 def values(name: str, given: Mapping[str, object]) -> dict[str, Any]:

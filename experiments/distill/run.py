@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
+from distilljax.core.distilled import separate_targets
 from distilljax.core.parametrisations import stored_numbers
 from distilljax.disk.files import read_json, write_json
 from distilljax.io import records
@@ -32,9 +33,9 @@ from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
+from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model, RealSet
 from experiments.distill.figures import loss_curve
-from experiments.distill.options import Config
+from experiments.distill.options import Config, learns_targets
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
@@ -42,6 +43,7 @@ from experiments.lab import fair, keys
 from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines, select_baselines
 from experiments.lab.data import check_same_data, describe_dataset
+from experiments.lab.options import Labels
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
@@ -57,15 +59,31 @@ SO_FAR = "so_far.npz"  # the best set, until the run is finished
 ScoredOn = tuple[RealSet, RealSet | None]
 
 
-def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
-    """Returns the held-out accuracy, the mean over fresh networks trained on the set."""
+def score_function(
+    model: Model, protocol: EvaluationProtocol, seeds: int, targets: bool = False
+) -> loop.Score:
+    """Returns the held-out accuracy, the mean over fresh networks trained on the set.
+
+    Args:
+      model: the network.
+      protocol: how it is trained. Cross-entropy reads hard labels where there are targets.
+      seeds: number of networks.
+      targets: whether sets hold real-valued labels in place of label logits.
+    """
+
+    def batch_of(distilled: DistilledSet) -> Batch:
+        if not targets:
+            return evaluation.as_batch(distilled, protocol)
+        hard, values = separate_targets(distilled)
+        labels = labels_read(protocol, True)
+        return evaluation.as_batch(hard, protocol, targets=values, labels=labels)
 
     def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
         held_out, validation = source
         return evaluation.fresh_accuracy(
             jax.random.split(key, seeds),
             model,
-            evaluation.as_batch(distilled, protocol),
+            batch_of(distilled),
             held_out,
             protocol,
             learning_rate=jnp.exp(distilled.log_lr),
@@ -73,6 +91,11 @@ def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> lo
         ).mean()
 
     return score
+
+
+def labels_read(protocol: EvaluationProtocol, targets: bool) -> Labels:
+    """Returns which labels of a set a protocol reads: cross-entropy reads no targets."""
+    return "hard" if targets and protocol.loss == "cross_entropy" else "own"
 
 
 def run(config: Config) -> Summary:
@@ -201,7 +224,12 @@ def _distil(
                 setting.source,
                 jax.random.key(config.seed),
                 num_steps=config.steps,
-                score=score_function(setting.model, setting.protocol, config.score_seeds),
+                score=score_function(
+                    setting.model,
+                    setting.protocol,
+                    config.score_seeds,
+                    learns_targets(config),
+                ),
                 score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
                 checkpoints=checkpoints,
@@ -241,7 +269,9 @@ def _notes(setting: Setting, result: loop.Result) -> Notes:
 def _artefact(
     config: Config, setting: Setting, distilled: DistilledSet, notes: Mapping[str, Any]
 ) -> io.Artefact:
-    loaded = setting.prepared.data
+    loaded, targets = setting.prepared.data, None
+    if learns_targets(config):
+        distilled, targets = separate_targets(distilled)
     return io.Artefact(
         distilled=distilled,
         transform=setting.prepared.transform,
@@ -256,6 +286,7 @@ def _artefact(
         protocol=setting.protocol,
         version=__version__,
         notes=dict(notes),
+        targets=targets,
     )
 
 
@@ -280,6 +311,9 @@ def _accuracies(
 ) -> tuple[dict[str, Spread], fair.Scores]:
     """Returns accuracies on the test set, which is read here, once, and the scores."""
     loaded, transform = setting.prepared.data, setting.prepared.transform
+    targets = None
+    if learns_targets(config):
+        best, targets = separate_targets(best)
     train, test = (
         data.on_device(split, transform, loaded.num_classes)
         for split in (loaded.train, loaded.test)
@@ -298,8 +332,8 @@ def _accuracies(
         setting.model,
         setting.protocol,
         best,
-        None,
-        "own",
+        targets,
+        labels_read(setting.protocol, targets is not None),
         baselines,
         train,
         test,
