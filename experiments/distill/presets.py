@@ -6,7 +6,8 @@ Sources: Deng & Russakovsky 2022 (arXiv 2206.02916), Feng et al. 2023 (RaT-BPTT,
 2310.04295), Zhao et al. 2021 (DC, arXiv 2006.05929), Zhao & Bilen 2021 (DSA, arXiv
 2102.08259), Zhao & Bilen 2023 (DM, arXiv 2110.04181), Cazenavette et al. 2022 (MTT, arXiv
 2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Nguyen et al. 2021 (KIP, arXiv
-2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), and their authors' public code.
+2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), AT-BPTT (arXiv 2510.04838), and
+their authors' public code.
 """
 
 import dataclasses
@@ -76,31 +77,48 @@ def _bptt() -> dict[str, Preset]:
             deng.replace({"inner_batch": 100}),
             {**experiment, "parametrisation": "memory", "memory": {"downsample": 2}},
         )
+        rat = bptt.Config(
+            unroll=200,
+            window=60,
+            random_window=True,
+            inner="adam",
+            inner_lr=0.001,
+            inner_batch=100 if ipc == 50 else None,
+            real_batch=5000,
+            augment="flip_rotate",
+            outer="adam",
+            image_lr=0.001,
+            clip=2.0,
+            clip_running=True,
+        )
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "zca_normed",
+            "steps": 50_000,
+            "init": "noise",
+            "protocol": "rat",
+        }
         made[f"rat_cifar10_ipc{ipc}"] = Preset(
             "Feng et al. 2023; window 60 of 200 is that of IPC 10, used for all; 50,000 "
             "steps are ours",
             "bptt",
-            bptt.Config(
-                unroll=200,
-                window=60,
-                random_window=True,
-                inner="adam",
-                inner_lr=0.001,
-                inner_batch=100 if ipc == 50 else None,
-                real_batch=5000,
-                augment="flip_rotate",
-                outer="adam",
-                image_lr=0.001,
-                clip=2.0,
-                clip_running=True,
+            rat,
+            experiment,
+        )
+        made[f"at_cifar10_ipc{ipc}"] = Preset(
+            "AT-BPTT (arXiv 2510.04838); window 40 ± 10 of 200 is that of IPC 10, used for "
+            "all; 50,000 steps and stages of a third are ours",
+            "bptt",
+            rat.replace(
+                {
+                    "window": 40,
+                    "random_window": False,
+                    "adapt": 10,
+                    "first_stage": 16_667,
+                    "middle_stage": 16_667,
+                }
             ),
-            {
-                "ipc": ipc,
-                "preprocess": "zca_normed",
-                "steps": 50_000,
-                "init": "noise",
-                "protocol": "rat",
-            },
+            experiment,
         )
     return made
 
