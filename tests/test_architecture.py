@@ -28,7 +28,7 @@ ROOMS = {
     "analysis": BASE | {"lazy", "core", "training"},
     "comparison": BASE | {"lazy", "memory", "keys", "core", "data", "training", "analysis"},
     "curvature": BASE | {"lazy"},
-    "methods": BASE | {"core"},
+    "methods": BASE | {"core", "curvature"},
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {

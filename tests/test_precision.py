@@ -15,7 +15,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.core.parameters import Trajectories
 from distilljax.curvature import hessian, influence
-from distilljax.methods import METHODS, bptt, dm, gm, tm
+from distilljax.methods import METHODS, bptt, dm, gm, kernel, tm
 from distilljax.models import convnet
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
@@ -29,6 +29,7 @@ CONFIGS = {
     "gm": gm.Config(real_batch=5, outer_loop=3, augment="color_crop_scale"),
     "dm": dm.Config(real_batch=5),
     "tm": tm.Config(student_steps=2, expert_epochs=1, max_start=2, image_lr=1.0),
+    "kernel": kernel.Config(pool=2, max_age=3, real_batch=12, cosine_steps=5),
 }  # fmt: skip
 
 

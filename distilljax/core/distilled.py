@@ -77,3 +77,18 @@ def as_batch(distilled: DistilledSet) -> Batch:
 def hard_labels(distilled: DistilledSet) -> Array:
     """Returns the most likely class of each image, i32[n]."""
     return jnp.argmax(distilled.label_logits, axis=-1).astype(jnp.int32)
+
+
+def separate_targets(distilled: DistilledSet) -> tuple[DistilledSet, Array]:
+    """Separates real-valued labels from a set that holds them in `label_logits`.
+
+    Methods whose `LABELS` is "targets" learn such sets.
+
+    Returns:
+      The set with hard labels, the largest entry's class of each image, and the real-valued
+      labels, f32[n, k].
+    """
+    targets = distilled.label_logits
+    k = targets.shape[1]
+    one_hot = jax.nn.one_hot(hard_labels(distilled), k, dtype=targets.dtype)
+    return distilled._replace(label_logits=HARD * (one_hot - 1)), targets

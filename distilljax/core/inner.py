@@ -267,3 +267,71 @@ def truncated_unroll(
     return unroll(
         loss_fn, optimizer, sample_batch, constant(state), rest, remat=remat, chunk=chunk
     )
+
+
+def sized_unroll(
+    loss_fn: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    sample_batch: SampleBatch,
+    state: InnerState,
+    inputs: Any,
+    *,
+    start: Array | int,
+    size: Array | int,
+    largest: int,
+    remat: Remat = "step",
+    chunk: int | None = None,
+) -> tuple[InnerState, Array]:
+    """Takes `start` plain steps, then `size` differentiable ones; both may be traced.
+
+    `truncated_unroll` with a window whose size is known when the program runs: one compiled
+    program serves all sizes up to `largest`, and costs what `largest` costs.
+
+    Args:
+      loss_fn: as in `unroll`.
+      optimizer: as in `unroll`.
+      sample_batch: as in `unroll`.
+      state: the network at step 0.
+      inputs: a pytree of arrays with leading axis T.
+      start: i32[], number of plain steps, clamped to 0..T - size.
+      size: i32[], number of differentiable steps, clamped to 1..largest.
+      largest: maximum of `size`.
+      remat: as in `unroll`.
+      chunk: as in `unroll`.
+
+    Returns:
+      The state after start + size steps, and f32[largest], the losses at `largest`
+      successive steps that hold the window, the last state's repeated after its end.
+
+    Raises:
+      InputError: `largest` exceeds the unroll.
+    """
+    num_steps = _num_steps(inputs)
+    if not 1 <= largest <= num_steps:
+        raise InputError(
+            f"largest={largest}: must lie in 1..{num_steps}, the unroll length"
+        )
+    constant = jax.lax.stop_gradient
+    size = jnp.clip(jnp.asarray(size, jnp.int32), 1, largest)
+    start = jnp.clip(jnp.asarray(start, jnp.int32), 0, num_steps - size)
+    # Of `largest` successive steps the window is `first` to `first + size`.
+    burned = jnp.clip(start + size - largest, 0, num_steps - largest)
+    first = start - burned
+
+    def burn_in(t: Array, state: InnerState) -> InnerState:
+        batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
+        return constant(step(loss_fn, optimizer, state, batch, chunk=chunk)[0])
+
+    def body(state: InnerState, given: tuple[Array, Any]) -> tuple[InnerState, Array]:
+        t, rest = given
+        state = _where(t <= first, constant(state), state)
+        new, loss = step(loss_fn, optimizer, state, sample_batch(rest), chunk=chunk)
+        return _where(t < first + size, new, state), loss
+
+    state = jax.lax.fori_loop(0, burned, burn_in, constant(state))
+    rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, burned, largest), inputs)
+    return scan(body, state, (jnp.arange(largest, dtype=jnp.int32), rest), remat=remat)
+
+
+def _where(condition: Array, a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

@@ -110,12 +110,12 @@ class Descent(NamedTuple):
     """Optimizer of one field as a `Config` describes it.
 
     Attributes:
-      rule: SGD or Adam.
+      rule: SGD, Adam, or LAMB without weight decay.
       learning_rate: constant, or a schedule; 0: the field is not learned.
       momentum: of SGD.
     """
 
-    rule: Literal["sgd", "adam"]
+    rule: Literal["sgd", "adam", "lamb"]
     learning_rate: float | Schedule
     momentum: float = 0.0
 
@@ -126,6 +126,8 @@ class Descent(NamedTuple):
         rate: Any = self.learning_rate
         if self.rule == "adam":
             return optax.adam(rate)
+        if self.rule == "lamb":
+            return optax.lamb(rate)
         return optax.sgd(rate, momentum=self.momentum or None)
 
 

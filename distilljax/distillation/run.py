@@ -15,6 +15,7 @@ from distilljax import __version__, io, keys, loop
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
 from distilljax.core.augment import Augmentation
+from distilljax.core.distilled import separate_targets
 from distilljax.core.outer import Optimizers
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import Parametrisation
@@ -28,7 +29,7 @@ from distilljax.distillation.choices import (
     ProtocolChoice,
 )
 from distilljax.distillation.compare import Comparison
-from distilljax.distillation.start import held_out_score, initial_set
+from distilljax.distillation.start import held_out_score, initial_set, learns_targets
 from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.models import convnet
@@ -245,14 +246,19 @@ def distil(
         root,
         checkpoints,
         num_steps=steps,
-        score=held_out_score(network.made, how, score_networks),
+        score=held_out_score(
+            network.made, how, score_networks, targets=learns_targets(chosen.name)
+        ),
         score_source=(prepared.held_out, validation),
         score_every=score_every,
         checkpoint_seconds=checkpoint_seconds,
         on_progress=on_progress or (lambda progress: None),
     )
+    best, targets = result.best, None
+    if learns_targets(chosen.name):
+        best, targets = separate_targets(best)
     artefact = io.Artefact(
-        distilled=result.best,
+        distilled=best,
         transform=prepared.transform,
         class_names=loaded.class_names,
         dataset={
@@ -269,6 +275,7 @@ def distil(
             "held_out_accuracy": result.best_score,
             "inner_learning_rate": float(jnp.exp(result.best.log_lr)),
         },
+        targets=targets,
     )
     return Distillation(artefact, result, history, prepared, network.made, root)
 

@@ -15,9 +15,10 @@ from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.core.parameters import Trajectories
 from distilljax.loop import Score
+from distilljax.methods import METHODS
 from distilljax.training import evaluation
-from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, DistilledSet, Key, Model, RealSet
+from distilljax.training.evaluation import EvaluationProtocol, Labels
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
 
 CHUNK = 500  # images whose logits the experts compute at a time
 
@@ -84,20 +85,49 @@ def mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
     return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
 
 
+def learns_targets(method: str) -> bool:
+    """Whether the sets of a method hold real-valued labels in place of label logits."""
+    return getattr(METHODS.get(method), "LABELS", None) == "targets"
+
+
+def labels_read(protocol: EvaluationProtocol, *, targets: bool) -> Labels:
+    """Returns which labels of a set a protocol reads: cross-entropy reads no targets."""
+    return "hard" if targets and protocol.loss == "cross_entropy" else "own"
+
+
 def held_out_score(
-    model: Model, protocol: EvaluationProtocol, networks: int, mesh: Mesh | None = None
+    model: Model,
+    protocol: EvaluationProtocol,
+    networks: int,
+    mesh: Mesh | None = None,
+    *,
+    targets: bool = False,
 ) -> Score:
     """Returns the held-out accuracy, the mean over fresh networks trained on the set.
 
-    The source of the score is `ScoredOn`. The devices of a mesh share the networks.
+    The source of the score is `ScoredOn`.
+
+    Args:
+      model: the network.
+      protocol: how it is trained. Cross-entropy reads hard labels where there are targets.
+      networks: number of networks.
+      mesh: devices that share the networks; None for one.
+      targets: whether sets hold real-valued labels in place of label logits.
     """
+
+    def batch_of(distilled: DistilledSet) -> Batch:
+        if not targets:
+            return evaluation.as_batch(distilled, protocol)
+        hard, values = distilled_set.separate_targets(distilled)
+        labels = labels_read(protocol, targets=True)
+        return evaluation.as_batch(hard, protocol, targets=values, labels=labels)
 
     def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
         held_out, validation = source
         return evaluation.fresh_accuracy(
             jax.random.split(key, networks),
             model,
-            evaluation.as_batch(distilled, protocol),
+            batch_of(distilled),
             held_out,
             protocol,
             learning_rate=jnp.exp(distilled.log_lr),

@@ -1,7 +1,8 @@
 """Distillation methods.
 
 Each entry of `METHODS` is one module, a `MethodModule`: a docstring with the equation and
-the departures from it, `Config`, `outer_loss`, `make`, `SOURCE` and `LOWER`.
+the departures from it, `Config`, `outer_loss`, `make`, `SOURCE` and `LOWER`. `LABELS =
+"targets"` says that the sets of a method hold real-valued labels in `label_logits`.
 """
 
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from distilljax.config import Config
 from distilljax.core.augment import Augmentation
 from distilljax.core.outer import Method, Optimizers, OuterLoss
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.methods import bptt, dm, gm, tm
+from distilljax.methods import bptt, dm, gm, kernel, tm
 from distilljax.types import Model
 
 
@@ -53,6 +54,12 @@ class MethodModule(Protocol):
         """Returns the method."""
 
 
-METHODS: dict[str, MethodModule] = {"bptt": bptt, "gm": gm, "dm": dm, "tm": tm}
+METHODS: dict[str, MethodModule] = {
+    "bptt": bptt,
+    "gm": gm,
+    "dm": dm,
+    "tm": tm,
+    "kernel": kernel,
+}
 
-__all__ = ["METHODS", "MethodModule", "bptt", "dm", "gm", "tm"]
+__all__ = ["METHODS", "MethodModule", "bptt", "dm", "gm", "kernel", "tm"]

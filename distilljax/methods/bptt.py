@@ -10,6 +10,18 @@ Russakovsky 2022 (arXiv 2206.02916). A window of W < T differentiates the last W
 only; a window that ends at a random step is RaT-BPTT (Feng et al. 2023, arXiv
 2310.04295, algorithm 1).
 
+Adaptive windows are AT-BPTT (arXiv 2510.04838). With g_t the gradient norms of the inner
+steps, d = `adapt`, and s drawn with probability softmax(g)_s, the window begins and ends
+
+    at first         s,                    after W - d + 2 d rank(|g_s - g_{s-1}|) / T steps
+    in the middle    anywhere,             after W + d steps
+    at last          T - s - (W - d),      after W - d steps
+
+moved where it would not fit into 0..T. Here the three stages end after given outer steps,
+not where the training accuracy stands still; ranks are from 1, the smallest change, to T.
+The norms are those of the same network and batches, trained T plain steps beforehand. A
+step costs the window W + d whatever its size, and in the first and last stage T steps more.
+
 Departures: the inner learning rate can be learned, through its logarithm. Batches of
 real data are sampled over all classes, not a fixed number per class. The last minibatch
 of a permutation of the distilled set is as large as the others. Inner Adam divides by
@@ -18,19 +30,22 @@ a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices
+from distilljax import checks, devices, varying
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import Augmentation, augment, parse
+from distilljax.core.inner import InnerState
 from distilljax.core.outer import (
     Descent,
     Method,
@@ -42,7 +57,7 @@ from distilljax.core.outer import (
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat, pieces, summed
-from distilljax.types import Array, DistilledSet, Key, Model, RealSet
+from distilljax.types import Array, Batch, DistilledSet, Key, LossFn, Model, RealSet
 
 SOURCE = "real"
 ADAM_EPS_ROOT = inner.EPS_ROOT
@@ -63,6 +78,18 @@ class Config(Base):
     )
     random_window: bool = option(
         False, "End the window at a random step from window to unroll (RaT-BPTT)."
+    )
+    adapt: int = option(
+        0,
+        "Steps by which windows adapted to the gradients differ from window (AT-BPTT); 0: "
+        "not adapted.",
+        low=0,
+    )
+    first_stage: int = option(
+        100, "Outer steps of adapted windows before their middle stage.", low=0
+    )
+    middle_stage: int = option(
+        100, "Outer steps of the middle stage of adapted windows.", low=0
     )
     inner_batch: int | None = option(
         None, "Batch size of an inner step; none: the whole distilled set.", low=1
@@ -95,6 +122,104 @@ class Config(Base):
             raise FieldError("window", self.window, reason)
         if self.random_window and self.window in (None, self.unroll):
             raise FieldError("random_window", True, "needs a window smaller than unroll")
+        if self.adapt:
+            _check_adapted(self)
+
+
+def _check_adapted(config: Config) -> None:
+    reason = ""
+    if config.random_window:
+        reason = "random_window draws the window otherwise; choose one"
+    elif config.window is None or config.window <= config.adapt:
+        reason = f"must be below the window, and window={config.window}"
+    elif config.window + config.adapt > config.unroll:
+        reason = f"window + adapt must not exceed unroll={config.unroll}"
+    if reason:
+        raise FieldError("adapt", config.adapt, reason)
+
+
+def adapted_window(
+    config: Config, stage: Array, norms: Array, key: Key
+) -> tuple[Array, Array]:
+    """Returns start and size of an adapted window, i32[] each, before it is made to fit.
+
+    Args:
+      config: the settings, with `adapt`.
+      stage: i32[], 0, 1 or 2: the first, middle or last.
+      norms: f32[T], gradient norms of the inner steps.
+      key: PRNG key of the draw.
+    """
+    total, window, change = config.unroll, int(config.window or 0), config.adapt
+    draw_key, uniform_key = jax.random.split(key)
+    drawn = jax.random.categorical(draw_key, norms).astype(jnp.int32)
+    steps = jnp.abs(jnp.diff(norms, prepend=norms[:1]))
+    rank = (steps <= steps[drawn]).sum(dtype=jnp.int32)
+    latest = total - window - change
+    uniform = jax.random.randint(uniform_key, (), 0, latest + 1, jnp.int32)
+    starts = jnp.stack([drawn, uniform, total - drawn - (window - change)])
+    sizes = jnp.stack(
+        [
+            window - change + 2 * change * rank // total,
+            jnp.int32(window + change),
+            jnp.int32(window - change),
+        ]
+    )
+    return starts[stage], sizes[stage]
+
+
+class Inner(NamedTuple):
+    """What an inner loop is made of."""
+
+    loss_fn: LossFn
+    optimizer: optax.GradientTransformation
+    sample_batch: Callable[[Array], Batch]
+
+
+def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
+    """Returns the norms of the gradients of T plain inner steps, f32[T], as constants."""
+    constant = jax.lax.stop_gradient
+
+    def body(state: InnerState, given: Array) -> tuple[InnerState, Array]:
+        batch = constant(loop.sample_batch(given))
+        chunk = inner.cache_chunk(len(batch.images))
+        _, grads = inner.value_and_grad(loop.loss_fn, state.params, batch, chunk)
+        updates, opt_state = loop.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return constant(InnerState(params, opt_state)), optax.tree.norm(grads)
+
+    return constant(jax.lax.scan(body, constant(state), positions)[1])
+
+
+def _train(
+    config: Config,
+    loop: Inner,
+    state: InnerState,
+    positions: Array,
+    key: Key,
+    outer_step: Any,
+) -> InnerState:
+    """Takes the inner steps of the window; adapted ones read `outer_step`, i32[]."""
+    kept: Any = {"remat": config.remat, "chunk": inner.cache_chunk(positions.shape[1])}
+    if config.window is None or config.window == config.unroll:
+        return inner.unroll(*loop, state, positions, **kept)[0]
+    if config.adapt:
+        stage = (outer_step >= config.first_stage).astype(jnp.int32)
+        stage += outer_step >= config.first_stage + config.middle_stage
+        trained = functools.partial(gradient_norms, loop, state, positions)
+        held = jax.eval_shape(trained)
+        norms = varying.cond(stage == 1, lambda: jnp.zeros(held.shape, held.dtype), trained)
+        start, size = adapted_window(config, stage, norms, key)
+        largest = config.window + config.adapt
+        return inner.sized_unroll(
+            *loop, state, positions, start=start, size=size, largest=largest, **kept
+        )[0]
+    latest = config.unroll - config.window
+    first: Array | int = latest
+    if config.random_window:
+        first = jax.random.randint(key, (), 0, latest + 1, jnp.int32)
+    return inner.truncated_unroll(
+        *loop, state, positions, start=first, window=config.window, **kept
+    )[0]
 
 
 def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTransformation:
@@ -105,13 +230,20 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
     return optax.sgd(learning_rate, momentum=momentum)
 
 
+def first_step(config: Config) -> Callable[[Key], Any]:
+    """Returns the function that makes the first `aux` of the method."""
+    return lambda key: jnp.zeros((), jnp.int32) if config.adapt else ()
+
+
 def outer_loss(
     config: Config,
     model: Model,
     augmentation: Augmentation | None = None,
     mesh: Mesh | None = None,
 ) -> OuterLoss:
-    """Returns the loss on real images of a network trained on the set; aux is unchanged.
+    """Returns the loss on real images of a network trained on the set.
+
+    aux is the outer step, i32[], where windows are adapted, and () otherwise.
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -123,8 +255,8 @@ def outer_loss(
     strategy = config.augment if augmentation is None else augmentation
 
     def compute(
-        distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
-    ) -> tuple[Array, tuple]:
+        distilled: DistilledSet, key: Key, aux: Any, real: RealSet
+    ) -> tuple[Array, Any]:
         checks.same_classes(distilled, real)
         init_key, window_key, batch_key, augment_key, order_key = jax.random.split(key, 5)
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
@@ -136,39 +268,19 @@ def outer_loss(
             config.inner_batch,
             config.unroll,
         )
-        chunk = inner.cache_chunk(positions.shape[1])
-        if config.window is None or config.window == config.unroll:
-            state, _ = inner.unroll(
-                loss_fn,
-                optimizer,
-                sample_batch,
-                state,
-                positions,
-                remat=config.remat,
-                chunk=chunk,
-            )
-        else:
-            latest = config.unroll - config.window
-            start = (
-                jax.random.randint(window_key, (), 0, latest + 1, jnp.int32)
-                if config.random_window
-                else latest
-            )
-            state, _ = inner.truncated_unroll(
-                loss_fn,
-                optimizer,
-                sample_batch,
-                state,
-                positions,
-                start=start,
-                window=config.window,
-                remat=config.remat,
-                chunk=chunk,
-            )
+        state = _train(
+            config,
+            Inner(loss_fn, optimizer, sample_batch),
+            state,
+            positions,
+            window_key,
+            aux,
+        )
         batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
         parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
-        return summed(loss_fn, state.params, parts) / len(parts.labels), aux
+        loss = summed(loss_fn, state.params, parts) / len(parts.labels)
+        return loss, aux + 1 if config.adapt else aux
 
     return compute
 
@@ -203,6 +315,7 @@ def make(
     return from_outer_loss(
         outer_loss(config, model, augmentation, mesh),
         rules,
+        first_step(config),
         parametrisation=parametrisation,
         check=lambda key, distilled: checks.network(model, key, distilled),
     )

@@ -6,6 +6,7 @@ from typing import Literal
 from distilljax.comparison.real import BASELINES
 from distilljax.config import FieldError, chooses, option
 from distilljax.core.parametrisations import PARAMETRISATIONS
+from distilljax.distillation import start
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
 from experiments.lab.baselines import parse_baselines
@@ -81,6 +82,11 @@ def needs_experts(config: Config) -> bool:
     return matches_experts(config) or config.labels == "expert"
 
 
+def learns_targets(config: Config) -> bool:
+    """Whether the method's sets hold real-valued labels in place of label logits."""
+    return start.learns_targets(config.chosen("method")[0])
+
+
 def check_options(config: Config) -> None:
     """Checks what can be refused before any data are read.
 
@@ -95,6 +101,11 @@ def check_options(config: Config) -> None:
 def _check_labels(config: Config) -> None:
     method, group = config.chosen("method")
     learned = getattr(group, "label_lr", 0.0)
+    if learns_targets(config):
+        if config.labels == "soft":
+            reason = f"the labels of {method} are real values, which need no confidence"
+            raise FieldError("labels", "soft", f"{reason}; leave --labels out")
+        return
     if learned and config.labels == "hard":
         reason = "hard labels cannot be learned; add --labels=soft or --labels=expert"
         raise FieldError(f"{method}.label_lr", learned, reason)

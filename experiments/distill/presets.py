@@ -5,7 +5,9 @@ A name without a prefix stands for each method's first paper; a prefix chooses a
 Sources: Deng & Russakovsky 2022 (arXiv 2206.02916), Feng et al. 2023 (RaT-BPTT, arXiv
 2310.04295), Zhao et al. 2021 (DC, arXiv 2006.05929), Zhao & Bilen 2021 (DSA, arXiv
 2102.08259), Zhao & Bilen 2023 (DM, arXiv 2110.04181), Cazenavette et al. 2022 (MTT, arXiv
-2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), and their authors' public code.
+2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Nguyen et al. 2021 (KIP, arXiv
+2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), AT-BPTT (arXiv 2510.04838), and
+their authors' public code.
 """
 
 import dataclasses
@@ -15,7 +17,8 @@ from typing import Any
 
 from distilljax.config import Config
 from distilljax.core.augment import DSA
-from distilljax.methods import bptt, dm, gm, tm
+from distilljax.methods import bptt, dm, gm, kernel, tm
+from distilljax.training.protocols import NETWORKS
 from distilljax.types import InputError
 
 
@@ -74,31 +77,48 @@ def _bptt() -> dict[str, Preset]:
             deng.replace({"inner_batch": 100}),
             {**experiment, "parametrisation": "memory", "memory": {"downsample": 2}},
         )
+        rat = bptt.Config(
+            unroll=200,
+            window=60,
+            random_window=True,
+            inner="adam",
+            inner_lr=0.001,
+            inner_batch=100 if ipc == 50 else None,
+            real_batch=5000,
+            augment="flip_rotate",
+            outer="adam",
+            image_lr=0.001,
+            clip=2.0,
+            clip_running=True,
+        )
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "zca_normed",
+            "steps": 50_000,
+            "init": "noise",
+            "protocol": "rat",
+        }
         made[f"rat_cifar10_ipc{ipc}"] = Preset(
             "Feng et al. 2023; window 60 of 200 is that of IPC 10, used for all; 50,000 "
             "steps are ours",
             "bptt",
-            bptt.Config(
-                unroll=200,
-                window=60,
-                random_window=True,
-                inner="adam",
-                inner_lr=0.001,
-                inner_batch=100 if ipc == 50 else None,
-                real_batch=5000,
-                augment="flip_rotate",
-                outer="adam",
-                image_lr=0.001,
-                clip=2.0,
-                clip_running=True,
+            rat,
+            experiment,
+        )
+        made[f"at_cifar10_ipc{ipc}"] = Preset(
+            "AT-BPTT (arXiv 2510.04838); window 40 ± 10 of 200 is that of IPC 10, used for "
+            "all; 50,000 steps and stages of a third are ours",
+            "bptt",
+            rat.replace(
+                {
+                    "window": 40,
+                    "random_window": False,
+                    "adapt": 10,
+                    "first_stage": 16_667,
+                    "middle_stage": 16_667,
+                }
             ),
-            {
-                "ipc": ipc,
-                "preprocess": "zca_normed",
-                "steps": 50_000,
-                "init": "noise",
-                "protocol": "rat",
-            },
+            experiment,
         )
     return made
 
@@ -199,8 +219,50 @@ def _tm() -> dict[str, Preset]:
     return made
 
 
+def _kernel() -> dict[str, Preset]:
+    made = {}
+    for ipc in (1, 10, 50):
+        protocol = "frepo_ipc1" if ipc == 1 else "frepo"
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "zca_scaled",
+            "protocol": protocol,
+            "convnet": dict(NETWORKS[protocol]),
+        }
+        made[f"cifar10_ipc{ipc}"] = Preset(
+            "Nguyen et al. 2021 (KIP), learned labels; its network, empirical kernel, "
+            "batch, 2,000 steps, preprocessing and protocol are ours, some as FRePo's",
+            "kernel",
+            kernel.Config(
+                kernel="ntk",
+                max_age=0,
+                flips=False,
+                real_batch=500,
+                outer="adam",
+                image_lr=0.04,
+                label_lr=0.04,
+                margin=0.0,
+            ),
+            {**experiment, "steps": 2000},
+        )
+        steps = 500_000
+        made[f"frepo_cifar10_ipc{ipc}"] = Preset(
+            "Zhou et al. 2022 (FRePo); 500,000 steps are ours",
+            "kernel",
+            kernel.Config(flips=ipc < 50, image_lr=3e-4, label_lr=3e-4, cosine_steps=steps),
+            {**experiment, "steps": steps},
+        )
+    return made
+
+
 # Method -> name -> preset. The name of a variant belongs to one method.
-BY_METHOD = {"bptt": _bptt(), "gm": _gm(), "dm": _dm(), "tm": _tm()}
+BY_METHOD = {
+    "bptt": _bptt(),
+    "gm": _gm(),
+    "dm": _dm(),
+    "tm": _tm(),
+    "kernel": _kernel(),
+}
 
 
 def values(name: str, given: Mapping[str, object]) -> dict[str, Any]:

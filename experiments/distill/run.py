@@ -27,15 +27,16 @@ from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.real import select_baselines
+from distilljax.core.distilled import separate_targets
 from distilljax.core.parametrisations import stored_numbers
 from distilljax.disk.files import read_json, write_json
-from distilljax.distillation.start import held_out_score
+from distilljax.distillation.start import held_out_score, labels_read
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.methods import METHODS
 from distilljax.types import DistilledSet, InputError
 from experiments.distill.figures import loss_curve
-from experiments.distill.options import Config
+from experiments.distill.options import Config, learns_targets
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
@@ -181,7 +182,11 @@ def _distil(
                 jax.random.key(config.seed),
                 num_steps=config.steps,
                 score=held_out_score(
-                    setting.model, setting.protocol, config.score_seeds, setting.mesh
+                    setting.model,
+                    setting.protocol,
+                    config.score_seeds,
+                    setting.mesh,
+                    targets=learns_targets(config),
                 ),
                 score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
@@ -223,7 +228,9 @@ def _notes(setting: Setting, result: loop.Result) -> Notes:
 def _artefact(
     config: Config, setting: Setting, distilled: DistilledSet, notes: Mapping[str, Any]
 ) -> io.Artefact:
-    loaded = setting.prepared.data
+    loaded, targets = setting.prepared.data, None
+    if learns_targets(config):
+        distilled, targets = separate_targets(distilled)
     return io.Artefact(
         distilled=distilled,
         transform=setting.prepared.transform,
@@ -238,6 +245,7 @@ def _artefact(
         protocol=setting.protocol,
         version=__version__,
         notes=dict(notes),
+        targets=targets,
     )
 
 
@@ -262,6 +270,9 @@ def _accuracies(
 ) -> tuple[dict[str, Spread], fair.Scores]:
     """Returns accuracies on the test set, which is read here, once, and the scores."""
     loaded, transform = setting.prepared.data, setting.prepared.transform
+    targets = None
+    if learns_targets(config):
+        best, targets = separate_targets(best)
     train, test = (
         data.on_device(split, transform, loaded.num_classes)
         for split in (loaded.train, loaded.test)
@@ -280,8 +291,8 @@ def _accuracies(
         setting.model,
         setting.protocol,
         best,
-        None,
-        "own",
+        targets,
+        labels_read(setting.protocol, targets is not None),
         baselines,
         train,
         test,

@@ -359,3 +359,43 @@ def test_adam_with_a_dead_weight_needs_eps_root(float64):
     found = grad(point, optax.adam(0.1, eps_root=inner.EPS_ROOT), True)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert np.isnan(grad(point, optax.adam(0.1), True)).all()  # why
+
+
+@pytest.mark.parametrize("remat", POLICIES)
+def test_a_window_of_traced_size_is_that_of_a_plain_loop(given, remat):
+    """Value and gradient by the data, for every start and size; one program for all."""
+    matrix, begin, minimum = given
+    rule = optax.sgd(RATE, momentum=0.9)
+    total, largest = 6, 4
+
+    def ours(minimum, start, size):
+        state = inner.init(jnp.asarray(begin), rule)
+        state, _ = inner.sized_unroll(
+            quadratic, rule, lambda t: (matrix, minimum * (1 + 0.1 * t)), state,
+            jnp.arange(total), start=start, size=size, largest=largest, remat=remat,
+        )  # fmt: skip
+        return jnp.sum(state.params**3)
+
+    def plain(minimum, start, size):
+        params, velocity = jnp.asarray(begin), jnp.zeros(DIMENSION)
+        for t in range(start + size):
+            if t <= start:
+                params, velocity = jax.lax.stop_gradient((params, velocity))
+            grad = matrix @ (params - minimum * (1 + 0.1 * t))
+            velocity = 0.9 * velocity + grad
+            params = params - RATE * velocity
+        return jnp.sum(params**3)
+
+    found = jax.jit(jax.value_and_grad(ours))
+    for size in range(1, largest + 1):
+        for start in range(total - size + 1):
+            value, grad = found(minimum, start, size)
+            expected = jax.value_and_grad(plain)(jnp.asarray(minimum), start, size)
+            np.testing.assert_allclose(value, expected[0], rtol=1e-12)
+            np.testing.assert_allclose(grad, expected[1], rtol=1e-10)
+    assert found._cache_size() == 1
+    with pytest.raises(InputError, match=r"largest=7: must lie in 1\.\.6"):
+        inner.sized_unroll(
+            quadratic, rule, lambda t: t, inner.init(jnp.zeros(5), rule), jnp.arange(6),
+            start=0, size=1, largest=7,
+        )  # fmt: skip

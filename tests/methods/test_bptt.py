@@ -107,6 +107,13 @@ def test_every_inner_optimizer_has_a_finite_meta_gradient(problem, inner):
         ({"unroll": 5, "window": 6}, "window=6: cannot exceed unroll=5"),
         ({"random_window": True}, "random_window=True: needs a window"),
         ({"augment": "flip_blur"}, "no operation 'blur'"),
+        ({"adapt": 2}, "adapt=2: must be below the window, and window=None"),
+        ({"adapt": 3, "window": 3}, "adapt=3: must be below the window"),
+        ({"adapt": 3, "window": 13}, "window \\+ adapt must not exceed unroll=15"),
+        (
+            {"adapt": 2, "window": 4, "random_window": True},
+            "random_window draws the window otherwise",
+        ),
         ({"inner_lr": 0.0}, "inner_lr=0.0: must be greater than 0"),
         ({"unroll": 0}, "unroll=0: must be at least 1"),
     ],
@@ -195,3 +202,80 @@ def test_random_windows_start_at_every_step_from_the_first(problem):
     gaps = np.abs(drawn[:, None] - ends)
     assert gaps.min(axis=1).max() < 1e-5
     assert set(gaps.argmin(axis=1)) == {0, 1, 2}
+
+
+ADAPT = bptt.Config(
+    unroll=10, window=4, adapt=2, first_stage=2, middle_stage=2, real_batch=10, clip=1e9,
+    outer="sgd", image_lr=1.0, momentum=0.0,
+)  # fmt: skip
+
+
+def test_adapted_windows_follow_their_definition():
+    """Norms so far apart that the draw is certain, and the shares of it where it is not."""
+    norms = np.array([1.0, 2.0, 2.5, 99.0, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    changes = np.abs(np.diff(norms, prepend=norms[0]))
+    rank = sorted(changes).index(changes[3]) + 1
+    assert rank == 10
+    window = jax.jit(bptt.adapted_window, static_argnums=0)
+    key = jax.random.key(0)
+    assert [int(x) for x in window(ADAPT, 0, norms, key)] == [3, 2 + 2 * 2 * rank // 10]
+    assert [int(x) for x in window(ADAPT, 2, norms, key)] == [10 - 3 - 2, 2]
+    # A certain draw of the step with the third smallest change: ranks 1 to 5 are equal.
+    flat = np.array([100.0, 0, 0, 0, 0, 0, 1, 3, 6, 10])
+    assert [int(x) for x in window(ADAPT, 0, flat, key)] == [0, 2 + 2 * 2 * 5 // 10]
+    keys = jax.random.split(key, 4000)
+    starts, sizes = jax.vmap(lambda k: window(ADAPT, 1, norms, k))(keys)
+    assert set(np.asarray(sizes)) == {6}
+    np.testing.assert_allclose(np.bincount(starts) / 4000, np.full(5, 0.2), atol=0.03)
+    close = np.linspace(0, 2, 10)
+    starts, _ = jax.vmap(lambda k: window(ADAPT, 0, close, k))(keys)
+    shares = np.exp(close) / np.exp(close).sum()
+    np.testing.assert_allclose(np.bincount(starts) / 4000, shares, atol=0.03)
+
+
+def test_an_adapted_step_is_the_equation_in_every_stage(problem):
+    """Python loops over the window of the definition; the step is traced once."""
+    method, step = bptt.make(ADAPT, problem.model), None
+    state = method.init(jax.random.key(0), problem.distilled)
+    step, sizes = jax.jit(method.step), set()
+    labels = jax.nn.softmax(problem.distilled.label_logits)
+    model = problem.model
+
+    def loss(params, images, labels):
+        return -(jax.nn.log_softmax(model.apply(params, images)) * labels).sum(-1).mean()
+
+    def train(params, images, steps):
+        velocity, norms = jax.tree.map(jnp.zeros_like, params), []
+        for keep in steps:
+            if not keep:
+                params, velocity = jax.lax.stop_gradient((params, velocity))
+            grads = jax.grad(loss)(params, images, labels)
+            norms.append(optax.tree.norm(grads))
+            velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
+            params = jax.tree.map(lambda p, v: p - 0.02 * v, params, velocity)
+        return params, jnp.stack(norms)
+
+    state = state._replace(
+        distilled=state.distilled._replace(log_lr=jnp.log(jnp.float32(0.02)))
+    )
+    for number in range(6):
+        key = jax.random.key(10 + number)
+        init_key, window_key, batch_key, *_ = jax.random.split(key, 5)
+        params, images = model.init(init_key), state.distilled.images
+        norms = jax.jit(lambda p, x: train(p, x, [True] * 10)[1])(params, images)
+        drawn = bptt.adapted_window(ADAPT, jnp.int32(number // 2), norms, window_key)
+        size = int(drawn[1])
+        start = min(max(int(drawn[0]), 0), 10 - size)
+        sizes.add(size)
+        batch = sampling.batch(batch_key, problem.real, 10)
+
+        def outer(images, start=start, size=size, params=params, batch=batch):
+            steps = [t > start for t in range(start + size)]
+            return loss(train(params, images, steps)[0], *batch)
+
+        value, grad = jax.jit(jax.value_and_grad(outer))(images)
+        state, info = step(key, state, problem.real)
+        np.testing.assert_allclose(info.loss, value, rtol=1e-5)
+        np.testing.assert_allclose(state.distilled.images, images - grad, atol=1e-5)
+    assert step._cache_size() == 1
+    assert sizes >= {2, 6}

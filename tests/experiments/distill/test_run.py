@@ -116,6 +116,35 @@ def test_scores_of_dd_ranking_are_in_the_summary(finished):
     assert 0 < scores["lrs"] < 100
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+def test_real_valued_labels_are_kept_and_read(dataset, tmp_path, loss, monkeypatch):
+    """A squared error reads learned labels; cross-entropy the largest class of each."""
+    protocol = EvaluationProtocol(steps=3, lr=0.05, loss=loss)
+    monkeypatch.setitem(PROTOCOLS, "study", protocol)
+    options = ["--method=kernel", "--kernel.real_batch=20", "--kernel.pool=2", "--noscores"]
+    workdir = tmp_path / "run"
+    summary = distill_run.run(config(dataset, workdir, *options, "--kernel.label_lr=0.1"))
+    held = io.load(workdir / "distilled.npz")
+    assert held.targets is not None
+    one_hot = np.eye(3)[np.asarray(held.targets).argmax(1)]
+    np.testing.assert_array_equal(jax.nn.softmax(held.distilled.label_logits), one_hot)
+    if summary["best_step"]:
+        assert not np.allclose(held.targets, one_hot - 1 / 3)
+    labels = "own" if loss == "squared_error" else "hard"
+    batch = evaluation.as_batch(
+        held.distilled, protocol, targets=held.targets, labels=labels
+    )
+    expected = evaluation.fresh_accuracy(
+        jax.random.split(keys.distillation(0)[1], 3),
+        mlp.make(mlp.Config(width=16, depth=1), (8, 8, 1), 3),
+        batch,
+        data.on_device(data.load(str(dataset)).test, held.transform, 3),
+        protocol,
+    )
+    found = summary["accuracy"]["distilled"]["values"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["squared", "looking"])
 def test_a_set_is_scored_by_its_protocol(dataset, tmp_path, monkeypatch, name):
     """Squared errors and looks at held-out images, without any baseline."""

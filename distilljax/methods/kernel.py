@@ -1,0 +1,344 @@
+"""Kernel ridge regression (`kernel`; KIP, FRePo).
+
+The outer loss is that of the regression from the distilled images X_s with real-valued
+labels y_s to a real batch X_t with labels y_t, one-hot less 1/k, both b and n images:
+
+    min_{X_s, y_s}  1/(2b) || y_t - K_ts (K_ss + r tr(K_ss)/n I)^-1 y_s ||^2
+
+KIP (Nguyen et al. 2021, arXiv 2011.00050 and 2107.13034, eq. 2) takes a neural tangent
+kernel. FRePo (Zhou et al. 2022, arXiv 2206.00719, algorithm 1) takes the products of the
+last features of one of a pool of online networks, which after each outer step is trained a
+step on the set, and renewed after `max_age` steps; it adds for labels that are learned
+
+    - mean over distilled labels of min(largest - second largest entry, 1/k).
+
+Labels are values, not probabilities: the sets of this method hold y_s itself in
+`label_logits` (`LABELS = "targets"`; `core.distilled.separate_targets` takes them apart),
+and `init` makes them of the labels it is given: (softmax(label_logits) - 1/k) times
+`label_scale`. The inner learning rate is not used.
+
+Departures: KIP's kernel is that of infinitely wide networks; here it is the empirical one
+of a new network each step, its trace over outputs, so a stochastic estimate, and the loss
+is a sum over classes, not a mean. FRePo's networks begin at staggered ages: here all are
+untrained and only the steps left to them differ. Networks train on the mirror images too.
+FRePo's labels begin at one-hot less 1/k over sqrt(k/10): set `label_scale` to its inverse
+where k is not 10. LAMB has no weight decay. `kernel=linear` regresses on pixels.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from distilljax import checks, devices, varying
+from distilljax.config import Config as Base
+from distilljax.config import option
+from distilljax.core import inner, sampling
+from distilljax.core.augment import Augmentation
+from distilljax.core.inner import InnerState
+from distilljax.core.outer import (
+    After,
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    OuterState,
+    from_outer_loss,
+    method_rules,
+)
+from distilljax.core.parametrisations import DIRECT, Parametrisation
+from distilljax.core.scan import pieces
+from distilljax.curvature import kernels, ntk
+from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
+
+SOURCE = "real"
+# What `label_logits` of the method's sets hold.
+LABELS = "targets"
+
+# Settings to lower when the outer loss diverges, in this order.
+LOWER = ("image_lr", "label_lr", "network_lr")
+# Options that draw so many different images of the whole set.
+DRAWN = ("real_batch",)
+
+_PRECISE = jax.lax.Precision.HIGHEST
+
+# (params, X_s f32[n, h, w, c], X_t f32[b, h, w, c]) -> K_ss f32[n, n], K_ts f32[b, n]
+Kernel = Callable[[Params, Array, Array], tuple[Array, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Settings of `kernel`."""
+
+    kernel: Literal["features", "ntk", "linear"] = option(
+        "features", "Kernel: products of last features, empirical NTK, or of pixels."
+    )
+    pool: int = option(10, "Online networks.", low=1)
+    max_age: int = option(
+        100, "Training steps before a network is renewed; 0: a new one each step.", low=0
+    )
+    network_lr: float = option(3e-4, "Adam learning rate of the networks.", above=0)
+    ridge: float = option(1e-6, "Ridge, relative to the kernel's mean diagonal.", above=0)
+    flips: bool = option(True, "The set is doubled by its mirror images.")
+    real_batch: int = option(1024, "Real images of an outer step.", low=1)
+    outer: Literal["lamb", "adam"] = option("lamb", "Outer optimizer.")
+    image_lr: float = option(3e-3, "Outer learning rate of the images.", above=0)
+    label_lr: float = option(
+        3e-3, "Outer learning rate of the labels; 0: not learned.", low=0
+    )
+    label_scale: float = option(1.0, "Factor of the labels at the start.", above=0)
+    margin: float = option(
+        1.0, "Weight of the margin of learned labels in the outer loss.", low=0
+    )
+    cosine_steps: int | None = option(
+        None, "Steps in which a cosine lowers the rates to a tenth; none: constant.", low=1
+    )
+
+
+class Pool(NamedTuple):
+    """Online networks.
+
+    Attributes:
+      states: parameters and optimizers, leaves [m, ...].
+      ages: i32[m], steps since the renewal.
+    """
+
+    states: InnerState
+    ages: Array
+
+
+def features_kernel(model: Model) -> Kernel:
+    """Returns the products of last features; those of the real batch are constants."""
+
+    def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
+        parts = pieces(theirs, inner.cache_chunk(len(theirs)))
+        real = jax.lax.map(lambda x: model.features(params, x), parts)
+        real = jax.lax.stop_gradient(real.reshape(len(theirs), -1))
+        found = model.features(params, ours)
+        return _products(found, found), _products(real, found)
+
+    return kernel
+
+
+def ntk_kernel(model: Model) -> Kernel:
+    """Returns the trace over outputs of the empirical neural tangent kernel."""
+
+    def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
+        def between(a: Array, b: Array | None) -> Array:
+            return ntk.empirical_ntk(model.apply, params, a, b, form="trace")
+
+        return between(ours, None), between(theirs, ours)
+
+    return kernel
+
+
+def linear_kernel(model: Model) -> Kernel:
+    """Returns the products of pixels; the network plays no part."""
+
+    def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
+        ours, theirs = (x.reshape(len(x), -1) for x in (ours, theirs))
+        return _products(ours, ours), _products(theirs, ours)
+
+    return kernel
+
+
+KERNELS: dict[str, Callable[[Model], Kernel]] = {
+    "features": features_kernel,
+    "ntk": ntk_kernel,
+    "linear": linear_kernel,
+}
+
+
+def ridge_loss(
+    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, ridge: Array | float
+) -> Array:
+    """Returns half the squared error of kernel ridge regression, f32[].
+
+    A sum over classes, a mean over the rows of `y_t`; see `kernels.kernel_ridge`.
+    """
+    found = kernels.predict(k_ts, kernels.kernel_ridge(k_ss, y_s, ridge=ridge))
+    return 0.5 * jnp.square(y_t - found).sum(axis=1).mean()
+
+
+def margin(labels: Array) -> Array:
+    """Returns the mean of min(largest - second largest entry, 1/k) over rows, f32[]."""
+    top = jax.lax.top_k(labels, 2)[0]
+    return jnp.minimum(top[:, 0] - top[:, 1], 1 / labels.shape[1]).mean()
+
+
+def squared_error(apply: Callable[[Params, Array], Array]) -> Callable[..., Array]:
+    """Returns (params, batch) -> half the squared error, a mean over images, f32[]."""
+
+    def loss_fn(params: Params, batch: Batch) -> Array:
+        outputs = apply(params, batch.images)
+        return 0.5 * jnp.square(outputs - batch.labels).sum(axis=1).mean()
+
+    return loss_fn
+
+
+def _support(config: Config, distilled: DistilledSet) -> Batch:
+    """Returns the images and labels that are regressed from, mirror images too."""
+    images, labels = distilled.images, distilled.label_logits
+    if not config.flips:
+        return Batch(images, labels)
+    return Batch(
+        jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
+    )
+
+
+def _rule(config: Config) -> optax.GradientTransformation:
+    """Returns the optimizer of the online networks."""
+    return optax.adam(config.network_lr)
+
+
+def _drawn(config: Config, key: Key) -> Array:
+    """Returns the network of an outer step, i32[]."""
+    return jax.random.randint(key, (), 0, config.pool, jnp.int32)
+
+
+def new_pool(config: Config, model: Model) -> Callable[[Key], Pool | tuple[()]]:
+    """Returns the function that initialises the networks, the first `aux`."""
+
+    def begin(key: Key) -> Pool | tuple[()]:
+        if not config.max_age:
+            return ()
+        ages = jnp.arange(config.pool, dtype=jnp.int32) * config.max_age // config.pool
+        each = jax.random.split(key, config.pool)
+        return Pool(
+            jax.vmap(lambda k: inner.init(model.init(k), _rule(config)))(each), ages
+        )
+
+    return begin
+
+
+def outer_loss(
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+    *,
+    kernel: Kernel | None = None,
+) -> OuterLoss:
+    """Returns the loss of the regression; aux, the pool of networks, is unchanged.
+
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: of the real batch; None for none.
+      mesh: devices that share the images of the real batch.
+      kernel: a kernel in place of that of `config.kernel`.
+    """
+    between = kernel or KERNELS[config.kernel](model)
+
+    def compute(
+        distilled: DistilledSet, key: Key, pool: Any, real: RealSet
+    ) -> tuple[Array, Any]:
+        checks.same_classes(distilled, real)
+        network_key, batch_key = jax.random.split(key)
+        if config.max_age:
+            which = _drawn(config, network_key)
+            params = jax.tree.map(lambda x: x[which], pool.states.params)
+        else:
+            params = model.init(network_key)
+        batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
+        images = batch.images
+        if augmentation is not None:
+            images = augmentation(jax.random.fold_in(batch_key, 1), images)
+        ours = _support(config, distilled)
+        k_ss, k_ts = between(params, ours.images, images)
+        targets = batch.labels - 1 / batch.labels.shape[1]
+        loss = ridge_loss(k_ss, k_ts, ours.labels, targets, config.ridge)
+        if config.label_lr and config.margin:
+            loss -= config.margin * margin(distilled.label_logits)
+        return loss, pool
+
+    return compute
+
+
+def ageing(config: Config, model: Model) -> After:
+    """Returns what follows an outer step: its network is trained a step, or renewed."""
+    rule, loss_fn = _rule(config), squared_error(model.apply)
+
+    def compute(distilled: DistilledSet, key: Key, pool: Any, real: RealSet) -> Any:
+        if not config.max_age:
+            return pool
+        network_key = jax.random.split(key)[0]
+        which = _drawn(config, network_key)
+        state = jax.tree.map(lambda x: x[which], pool.states)
+        batch, age = _support(config, distilled), pool.ages[which] + 1
+        chunk = inner.cache_chunk(len(batch.images))
+        new = jax.random.fold_in(network_key, 1)
+        state, age = varying.cond(
+            age > config.max_age,
+            lambda: (inner.init(model.init(new), rule), jnp.zeros_like(age)),
+            lambda: (inner.step(loss_fn, rule, state, batch, chunk=chunk)[0], age),
+        )
+        states = jax.tree.map(lambda all, one: all.at[which].set(one), pool.states, state)
+        return Pool(states, pool.ages.at[which].set(age))
+
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+    kernel: Kernel | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`.
+
+    Args:
+      config: settings.
+      model: the network.
+      parametrisation: how the images are stored.
+      optimizers: in place of those of `config`.
+      augmentation: of the real batch; None for none.
+      mesh: devices that share the images of the real batch.
+      kernel: a kernel in place of that of `config.kernel`.
+    """
+
+    def check(key: Key, distilled: DistilledSet) -> None:
+        if config.kernel == "features" and kernel is None:
+            checks.network(model, key, distilled, "features")
+        checks.network(model, key, distilled)
+
+    rules = method_rules(
+        "kernel",
+        optimizers,
+        images=_descent(config, config.image_lr),
+        label_logits=_descent(config, config.label_lr),
+    )
+    method = from_outer_loss(
+        outer_loss(config, model, augmentation, mesh, kernel=kernel),
+        rules,
+        new_pool(config, model),
+        after=ageing(config, model),
+        parametrisation=parametrisation,
+        check=check,
+    )
+
+    def init(key: Key, distilled: DistilledSet) -> OuterState:
+        labels = jax.nn.softmax(distilled.label_logits)
+        targets = config.label_scale * (labels - 1 / labels.shape[1])
+        return method.init(key, distilled._replace(label_logits=targets))
+
+    return method._replace(init=init)
+
+
+def _descent(config: Config, rate: float) -> Descent:
+    if rate and config.cosine_steps is not None:
+        schedule = optax.cosine_decay_schedule(rate, config.cosine_steps, alpha=0.1)
+        return Descent(config.outer, schedule)
+    return Descent(config.outer, rate)
+
+
+def _products(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b.T, precision=_PRECISE)
