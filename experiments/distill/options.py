@@ -9,6 +9,7 @@ from distilljax.core.parametrisations import PARAMETRISATIONS
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
 from experiments.lab.baselines import parse_baselines
+from experiments.lab.choices import MethodChoice, ModelChoice, ParametrisationChoice
 from experiments.lab.data import DataOptions
 from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
 
@@ -23,7 +24,14 @@ from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
 @chooses("method", METHODS, "bptt", "Distillation method.")
 @chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions):
+class Config(
+    WorkdirOption,
+    SeedOption,
+    DataOptions,
+    MethodChoice,
+    ModelChoice,
+    ParametrisationChoice,
+):
     """Options of the experiment."""
 
     ipc: int = option(1, "Distilled images per class.", low=1)
