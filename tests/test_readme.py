@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import distilljax
+from tests.conftest import striped_images
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -52,6 +55,22 @@ def test_the_curvature_example_gives_the_dense_figures(float64, capsys):
     slope = (1 - jnp.tanh(x @ w) ** 2) * x
     np.testing.assert_allclose(names["kernel"][..., 0, 0], slope @ slope.T, rtol=1e-8)
     assert "trace of the Hessian" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_in_memory_makes_a_set(tmp_path, monkeypatch, capsys):
+    """On a few striped images in place of the embedded ones."""
+    train, test = striped_images(120), striped_images(20, seed=1)
+    data = distilljax.dataset(*train, *test)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(distilljax.data, "load", lambda name: data)
+    code = block("example: distil")
+    assert len([line for line in code.splitlines() if line]) <= 10
+    exec(compile(code.replace("steps=80", "steps=3"), "README.md", "exec"), {})
+    assert distilljax.load("distilled.npz").distilled.images.shape == (3, 8, 8, 1)
+    printed = capsys.readouterr().out
+    assert "3/3  outer loss" in printed
+    assert "the whole training set" in printed
 
 
 @pytest.mark.parametrize("name", ["main", "test"])

@@ -195,7 +195,8 @@ def distil(
       score_every: outer steps between scores on the held-out images.
       score_networks: networks trained for a score.
       checkpoints: folder of the run, made where it is missing: its checkpoints, from which
-        the same call resumes to the same result, and `metrics.jsonl`. None: nothing is
+        the same call resumes to the same result, and `metrics.jsonl`. A call with other
+        settings is refused; functions of your own are not compared. None: nothing is
         written.
       checkpoint_seconds: time between checkpoints.
       on_progress: called about every second with a `loop.Progress`, whose `distilled` is
@@ -237,6 +238,8 @@ def distil(
         "score_every": choices.positive(score_every, "score_every"),
         "score_networks": choices.positive(score_networks, "score_networks"),
     }
+    given = {"optimizers": optimizers, "augmentation": augmentation}
+    settings |= {name: choices.OWN for name, own in given.items() if own is not None}
     job = _Job(prepared, network, chosen, start, source, settings)
     validation = validation_images(
         how, prepared.rest, prepared.transform, loaded.num_classes

@@ -46,6 +46,7 @@ from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.coresets.record import Summary
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.baselines import parse_baselines
+from experiments.lab.choices import ModelChoice
 from experiments.lab.data import (
     DataOptions,
     Prepared,
@@ -81,7 +82,7 @@ NAME = "experiments.coresets"
     changed={"convnet": {"width": 32}},
 )
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions):
+class Config(WorkdirOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     ipcs: str = option("1,10", "Images per class, with commas.")

@@ -10,6 +10,7 @@ from distilljax.distillation import start
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
 from experiments.lab.baselines import parse_baselines
+from experiments.lab.choices import MethodChoice, ModelChoice, ParametrisationChoice
 from experiments.lab.data import DataOptions
 from experiments.lab.options import (
     DevicesOption,
@@ -29,7 +30,15 @@ from experiments.lab.options import (
 @chooses("method", METHODS, "bptt", "Distillation method.")
 @chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions):
+class Config(
+    WorkdirOption,
+    DevicesOption,
+    SeedOption,
+    DataOptions,
+    MethodChoice,
+    ModelChoice,
+    ParametrisationChoice,
+):
     """Options of the experiment."""
 
     ipc: int = option(1, "Distilled images per class.", low=1)

@@ -39,6 +39,7 @@ from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
 from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model
+from experiments.lab.choices import ModelChoice
 from experiments.lab.data import (
     DataOptions,
     Prepared,
@@ -64,7 +65,7 @@ METRICS = "metrics.jsonl"
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions):
+class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     experts: int = option(10, "Number of experts.", low=1)

@@ -94,8 +94,12 @@ def test_a_folder_resumes_to_the_same_set(stripes, made, tmp_path):
     options = {**SETTINGS, "checkpoints": folder, "checkpoint_seconds": 0.0}
     with pytest.raises(CutError):
         distilljax.distil(stripes, **options, on_progress=cut)
-    steps = []
-    resumed = distilljax.distil(stripes, **options, on_progress=lambda p: steps.append(p))
+
+    async def cell():
+        """As in a notebook, where a loop of events is running."""
+        return distilljax.distil(stripes, **options)
+
+    resumed = asyncio.run(cell())
     assert_same(resumed.distilled, made.distilled)
     assert [r["step"] for r in resumed.history] == list(range(1, 13))
     assert resumed.history[-1]["loss"] == made.history[-1]["loss"]
@@ -172,20 +176,13 @@ def test_own_network_and_own_method(stripes, tmp_path):
     assert longer.history[0]["loss"] < 1e-4
 
 
-def test_in_a_notebook_a_loop_of_events_is_running(stripes, made, tmp_path):
-    async def cell():
-        return distilljax.distil(stripes, **SETTINGS, checkpoints=tmp_path / "run")
-
-    assert_same(asyncio.run(cell()).distilled, made.distilled)
-
-
 X = np.zeros((6, 8, 8, 1), np.uint8)
 TRAJECTORIES = Trajectories(jnp.zeros((1, 2, 3)), jnp.int32(0))
 WRONG = {
     "data": ({"data": (X, X)}, r"^data is a tuple; make a data set of arrays with dist"),
     "method": ({"method": "mtt"}, r"^there is no method 'mtt'; choose one of bptt, gm"),
     "model": ({"model": "resnet18"}, r"^there is no model 'resnet18'; choose one of"),
-    "function": ({"model": Model(*[None] * 3)}, r"^model.init is None, and must be"),
+    "function": ({"model": Model._make([None] * 3)}, r"^model.init is None, and must be"),
     "protocol": ({"protocol": "best"}, r"^there is no protocol 'best'; choose one of"),
     "ipc": ({"ipc": 17}, r"^ipc=17: 17 images of each class are wanted, the smallest has"),
     "steps": ({"steps": 0}, r"^steps=0: must be at least 1"),

@@ -105,18 +105,30 @@ def registered():
     del augment._REGISTERED["negative"]
 
 
-def test_an_own_augmentation_by_name_and_by_function(name, problem, source, registered):  # noqa: F811
-    config = TINY[name].replace({"augment": "negative"})
-    named = METHODS[name].outer_loss(config, problem.model)
-    given = METHODS[name].outer_loss(TINY[name], problem.model, negative)
-    plain = METHODS[name].outer_loss(TINY[name].replace({"augment": ""}), problem.model)
-    aux = make(name, problem).init(KEY, problem.distilled).aux
-    a, b, c = (
-        float(jax.jit(loss)(problem.distilled, KEY, aux, source)[0])
-        for loss in (named, given, plain)
+def test_an_own_augmentation_by_name_and_by_function(problem, registered):
+    named, given, plain = (
+        float(jax.jit(loss)(problem.distilled, KEY, (), problem.real)[0])
+        for loss in (
+            dm.outer_loss(TINY["dm"].replace({"augment": "negative"}), problem.model),
+            dm.outer_loss(TINY["dm"], problem.model, negative),
+            dm.outer_loss(TINY["dm"].replace({"augment": ""}), problem.model),
+        )
     )
-    assert a == pytest.approx(b, rel=1e-5)
-    assert a != pytest.approx(c, rel=1e-3)
+    assert named == pytest.approx(given, rel=1e-5)
+    assert named != pytest.approx(plain, rel=1e-3)
+
+
+def test_an_own_augmentation_is_called_in_every_method(name, problem, source):  # noqa: F811
+    called = []
+
+    def seen(key, images):
+        called.append(images.shape)
+        return images
+
+    method = make(name, problem, augmentation=seen)
+    state = jax.eval_shape(lambda: method.init(KEY, problem.distilled))
+    jax.eval_shape(method.step, KEY, state, source)
+    assert called
 
 
 def test_siamese_draws_are_the_same_for_every_image():
