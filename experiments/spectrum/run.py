@@ -192,10 +192,9 @@ def _look(
         began, key = time.perf_counter(), roots[look.number]
         params = initial(model, key) if look.stage == INITIAL else train(key, real)
         sets = [_set_of(row, look.number) for row in rows]
-        values, of_sets, of_real = energies(params, sets, chosen)
+        values, of_sets, of_real = jax.device_get(energies(params, sets, chosen))
         took = time.perf_counter() - began
-        arrays = (np.asarray(x) for x in (values, jnp.stack(of_sets), of_real, took))
-        found[look] = _Energies(*arrays)
+        found[look] = _Energies(values, np.stack(of_sets), of_real, np.array(took))
         pieces.write(look.file, look.identity, **found[look]._asdict())
         progress.trained(look, 1, took)
         progress.finished(look, "")
