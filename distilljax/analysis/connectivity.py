@@ -6,7 +6,8 @@ hardly rises. The barrier is that of Entezari et al. 2022 (arXiv 2110.06296, eq.
 
     max_a [ E((1 - a) v + a w) - (1 - a) E(v) - a E(w) ],
 
-which for ends of equal error is Frankle et al.'s instability.
+which for ends of equal error is Frankle et al.'s instability. `sharpness` says how flat the
+loss is at a network.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from distilljax.types import Array, InputError, Params
+from distilljax.types import Array, Estimate, InputError, Key, Params
+
+Apply = Callable[[Params, Array], Array]
 
 
 def between(first: Params, second: Params, share: Array | float) -> Params:
@@ -67,3 +71,44 @@ def barrier(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def points(num: int) -> Array:
     """Returns `num` evenly spaced shares from 0 to 1, f32[num]."""
     return jnp.linspace(0.0, 1.0, num, dtype=jnp.float32)
+
+
+def sharpness(
+    apply: Apply, params: Params, images: Array, key: Key, *, chunk: int = 50
+) -> Estimate:
+    """Returns the trace of the Gauss-Newton matrix of the mean cross-entropy.
+
+    It is the Fisher information of the network's own predictions, E_x E_{y ~ p(x)}
+    |grad log p(y | x)|^2 (Kunstner et al. 2019, arXiv 1905.12558, sec. 2), which takes one
+    gradient an image and no label, and is never negative. The trace of the Hessian, which
+    it is where the labels are fitted, is far noisier at networks that do not fit them.
+
+    Args:
+      apply: (params, f32[n, h, w, c]) -> logits f32[n, k]; it treats images one by one.
+      params: the network.
+      images: f32[n, h, w, c], n at least 2.
+      key: draws y, one an image.
+      chunk: gradients computed at a time.
+
+    Returns:
+      The mean over the images, with its standard error over images and draws.
+    """
+    num = images.shape[0]
+    keys = jax.random.split(key, num)
+
+    def one(given: tuple[Array, Key]) -> Array:
+        image, key = given
+        logits = apply(params, image[None])[0]
+        drawn = jax.random.categorical(key, logits)
+
+        def log_probability(params: Params) -> Array:
+            return jax.nn.log_softmax(apply(params, image[None])[0])[drawn]
+
+        grads = jax.grad(log_probability)(params)
+        return jnp.square(optax.tree.norm(grads))
+
+    values = jax.lax.map(one, (images, keys), batch_size=min(chunk, num))
+    error = jnp.std(values, ddof=1) / num**0.5
+    return Estimate(
+        values.mean(), error, jnp.int32(num), "trace of the Gauss-Newton matrix"
+    )

@@ -40,7 +40,7 @@ def error_lines(
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel("share of the second network")
         axes.grid(axis="y", color=SOFT, alpha=0.25)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     grid[0, 0].set_ylabel("test error")
     legend_beside(figure, grid[0, 0])
     save(figure, path)

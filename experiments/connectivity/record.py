@@ -22,8 +22,9 @@ class Summary(Common):
     orders: dict[str, Line]  # row -> between two random orders of its images
     to_real: dict[str, Line]  # row -> from it to all real images, first order
     accuracy: dict[str, SpreadInterval]  # row -> of the first order
-    trace: dict[str, SpreadInterval]  # row -> Hessian trace on real images, first order
-    trace_error: dict[str, list[float]]  # row -> standard error of each
+    # row -> trace of the Gauss-Newton matrix on real images, first order
+    sharpness: dict[str, SpreadInterval]
+    sharpness_error: dict[str, list[float]]  # row -> standard error of each
     rows: dict[str, RowRecord]
     steps: int
     batch: int

@@ -75,16 +75,16 @@ def _better_connected(records: Sequence[Record]) -> claims.Node:
 
 def _flatter(records: Sequence[Record]) -> claims.Node:
     def read(record: Record, label: str, method: str) -> claims.Reading:
-        trace = record.summary["trace"]
-        pairs = trace[label]["values"], trace[REAL]["values"]
-        values, real = claims.paired(record, f"trace.{label}", *pairs)
+        sharp = record.summary["sharpness"]
+        pairs = sharp[label]["values"], sharp[REAL]["values"]
+        values, real = claims.paired(record, f"sharpness.{label}", *pairs)
         ratio = np.divide(values, real)
         return paired_reading(
             record,
             method,
             ratio.tolist(),
             [0.0] * len(ratio),
-            f"trace.{label}",
+            f"sharpness.{label}",
             unit="ratio",
             threshold=1.0,
             above=False,
@@ -109,8 +109,8 @@ def _tables(records: Sequence[Record]) -> list[Markup]:
         summary = record.summary
         rows: list[list[Content]] = []
         for label, accuracy in summary["accuracy"].items():
-            to_real, trace = summary["to_real"].get(label), summary["trace"][label]
-            error = np.mean(np.square(summary["trace_error"][label])) ** 0.5
+            to_real, sharp = summary["to_real"].get(label), summary["sharpness"][label]
+            error = np.mean(np.square(summary["sharpness_error"][label])) ** 0.5
             rows.append(
                 [
                     label
@@ -119,16 +119,22 @@ def _tables(records: Sequence[Record]) -> list[Markup]:
                     spelt_mean(accuracy),
                     spelt_mean(summary["orders"][label]["barrier"]),
                     "" if to_real is None else spelt_mean(to_real["barrier"]),
-                    f"{trace['mean']:.0f} ± {trace['std']:.0f} ({error:.0f})",
+                    f"{sharp['mean']:.0f} ± {sharp['std']:.0f} ({error:.0f})",
                 ]
             )
         caption = (
             "Accuracy on test images; the barrier on the line between two orders, and on "
-            "that to all real images, in percent points; trace of the Hessian of the loss "
+            "that to all real images, in percent points; sharpness of the loss "
             "on real training images. Mean ± standard deviation over initialisations; in "
-            f"brackets the probes' standard error. {title(record)}."
+            f"brackets its standard error over images. {title(record)}."
         )
-        head = ["trained on", "accuracy", "barrier, orders", "barrier, to real", "trace"]
+        head = [
+            "trained on",
+            "accuracy",
+            "barrier, orders",
+            "barrier, to real",
+            "sharpness",
+        ]
         found.append(data_table(head, rows, caption))
         found += pictures_of(record, CAPTIONS, title(record))
     return found
@@ -171,8 +177,8 @@ CLAIMS = (
         "connectivity_flatter",
         CONNECTIVITY,
         "The loss on real images is flatter at networks trained on a distilled set.",
-        "The trace of its Hessian there, over that at the network trained on all real "
-        f"images from the same initial weights, is at most 1. {claims.EVERY}",
+        "The trace of its Gauss-Newton matrix there, over that at the network trained on "
+        f"all real images from the same initial weights, is at most 1. {claims.EVERY}",
         "distilled data discard parameters that make the loss sharp",
         "connectivity",
         "connectivity.png",

@@ -9,8 +9,8 @@ is left stable under the noise of SGD, and flatter. Here nothing is pruned. From
 and on all real images, each in two random orders of minibatches, with as many steps and as
 large batches on all of them. Test error is followed along the line between the two orders
 (the stability of Frankle et al. 2020, arXiv 1912.05671), and along that from the first
-order of a set to the first on all real images. Of each first order the trace of the
-Hessian of the loss on real training images is estimated, too.
+order of a set to the first on all real images. At each first order the sharpness of the
+loss on real training images is estimated, too: the trace of its Gauss-Newton matrix.
 
 Numbers are per initialisation, and differences between sets are taken initialisation by
 initialisation. The barrier is the largest rise of the error above the straight line
@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distilljax import data, launch
@@ -34,9 +35,7 @@ from distilljax.analysis import connectivity
 from distilljax.analysis.statistics import SpreadInterval, spread_interval
 from distilljax.config import FieldError, option
 from distilljax.core import losses, parameters
-from distilljax.curvature import hessian
 from distilljax.io.environment import environment, peak_memory_bytes
-from distilljax.probes import base
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, Batch, Model, RealSet
@@ -56,7 +55,7 @@ from experiments.lab.terminal import new_table, show_table
 from experiments.lab.workdir import open_workdir, workdir_path
 
 NAME = "experiments.connectivity"
-ORDER, TO_REAL, TRACE = "orders", "to real", "trace"
+ORDER, TO_REAL, SHARPNESS = "orders", "to real", "sharpness"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +76,15 @@ class Config(
     lr: float = option(0.01, "Learning rate.", above=0)
     points: int = option(11, "Points of a line, its ends among them.", low=3)
     test_images: int = option(2000, "Test images, as many of each class.", low=10)
-    probes: int = option(50, "Random probes of a Hessian trace.", low=2)
-    probe_batch: int = option(50, "Real training images of each probe.", low=1)
+    sharpness_images: int = option(
+        1000, "Real training images of the sharpness, as many of each class.", low=10
+    )
 
 
 class _Cell(NamedTuple):
-    """A line between two networks, or the trace at one."""
+    """A line between two networks, or the sharpness at one."""
 
-    what: str  # of ORDER, TO_REAL, TRACE
+    what: str  # of ORDER, TO_REAL, SHARPNESS
     first: Net
     second: Net
     identity: str
@@ -92,7 +92,7 @@ class _Cell(NamedTuple):
     @property
     def kind(self) -> str:
         """All lines cost alike."""
-        return TRACE if self.what == TRACE else "line"
+        return SHARPNESS if self.what == SHARPNESS else "line"
 
     @property
     def title(self) -> str:
@@ -129,10 +129,7 @@ def _run(
     loaded = load_data_of(first, config.dataset, config.data_dir)
     model, _ = sized_model(network, loaded, "artefacts")
     real = data.on_device(loaded.train, transform, loaded.num_classes)
-    each = max(1, config.test_images // loaded.num_classes)
-    chosen = data.subset(
-        loaded.test, min(each, int(np.bincount(loaded.test.labels).min())), 0
-    )
+    chosen = _subset(loaded.test, config.test_images)
     test = data.on_device(chosen, transform, loaded.num_classes)
     protocol = EvaluationProtocol(steps=config.steps, batch=config.batch, lr=config.lr)
     rows = make_rows(
@@ -152,12 +149,12 @@ def _run(
     }
     trainer = Trainer(Arrays(workdir / "networks"), model, protocol)
     roots = jax.random.split(keys.fresh_key(config.seed), config.seeds)
-    began = time.perf_counter()
     trainer.train([*nets.values()], roots)
-    training = time.perf_counter() - began
+    training = sum(trainer.seconds(net) for net in nets.values())
     cells = _cells(config, nets, len(subjects), loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "cell", 1)
-    _measure(config, table, trainer, model, real, test)
+    shown = _subset(loaded.train, config.sharpness_images)
+    _measure(config, table, trainer, model, transform(jnp.asarray(shown.images)), test)
     described = network.described()
     about: dict[str, RowRecord] = {
         row.label: {**row.about, "network": described} for row in rows
@@ -171,6 +168,12 @@ def _run(
     return _summarise(config, workdir, loaded, about, table, len(chosen.labels), training)
 
 
+def _subset(split: data.Split, num: int) -> data.Split:
+    """Returns about `num` images, as many of each class, and no more than there are."""
+    sizes = np.bincount(split.labels)
+    return data.subset(split, min(max(1, num // len(sizes)), int(sizes.min())), 0)
+
+
 def _subject(row: Row, shared: Sequence[Any]) -> Subject:
     sets = [Batch(*one) for one in zip(*row.sets, strict=True)]
     return Subject(row.label, sets, digest([row.identity, *shared]))
@@ -182,7 +185,7 @@ def _cells(
     num_subjects: int,
     loaded: data.Dataset,
 ) -> list[_Cell]:
-    """Returns all lines and traces; the last subject is all real images."""
+    """Returns all lines and sharpnesses; the last subject is all real images."""
     found = []
 
     def add(what: str, first: Net, second: Net, *settings: Any) -> None:
@@ -197,7 +200,7 @@ def _cells(
             add(ORDER, first, second, *line)
             if place < num_subjects - 1:
                 add(TO_REAL, first, real, *line)
-            add(TRACE, first, first, config.probes, config.probe_batch, config.seed)
+            add(SHARPNESS, first, first, config.sharpness_images, config.seed)
     return found
 
 
@@ -206,13 +209,13 @@ def _measure(
     table: CellTable[_Cell],
     trainer: Trainer,
     model: Model,
-    real: RealSet,
+    images: Array,
     test: RealSet,
 ) -> None:
     """Fills the cells that are missing."""
     restore = parameters.unflatten(model)
     shares = connectivity.points(config.points)
-    probe_key = keys.probes(config.seed, "connectivity")
+    draw_key = keys.probes(config.seed, "connectivity")
 
     @jax.jit
     def errors(first: Array, second: Array, test: RealSet) -> Array:
@@ -223,25 +226,16 @@ def _measure(
         return connectivity.along(error, first, second, shares)
 
     @jax.jit
-    def trace(vector: Array, real: RealSet) -> tuple[Array, Array]:
-        arrays, read = base.arrays(real)
-        found = hessian.batch_trace(
-            losses.cross_entropy(model.apply),
-            restore(vector),
-            arrays,
-            probe_key,
-            batch=config.probe_batch,
-            num_probes=config.probes,
-            read=read,
-        )
+    def sharpness(vector: Array, images: Array) -> tuple[Array, Array]:
+        found = connectivity.sharpness(model.apply, restore(vector), images, draw_key)
         return found.value, found.standard_error
 
     for cell in table.missing:
         began = time.perf_counter()
         first, second = trainer.trained(cell.first), trainer.trained(cell.second)
         record: dict[str, Any] = {"what": cell.what, "of": cell.first.title}
-        if cell.what == TRACE:
-            value, error = map(float, trace(first, real))
+        if cell.what == SHARPNESS:
+            value, error = map(float, sharpness(first, images))
             record |= {"value": value, "standard_error": error}
             said = f"{value:.3g} ± {error:.2g}"
         else:
@@ -279,10 +273,10 @@ def _summarise(
 ) -> Summary:
     shares = np.asarray(connectivity.points(config.points))
     orders = _lines(table, ORDER, shares)
-    traces: dict[str, list[dict[str, Any]]] = {}
+    sharp: dict[str, list[dict[str, Any]]] = {}
     for cell in table.cells:
-        if cell.what == TRACE:
-            traces.setdefault(cell.first.subject.label, []).append(table.record(cell))
+        if cell.what == SHARPNESS:
+            sharp.setdefault(cell.first.subject.label, []).append(table.record(cell))
     accuracy: dict[str, SpreadInterval] = {
         label: spread_interval([1 - error[0] for error in line["error"]])
         for label, line in orders.items()
@@ -292,12 +286,12 @@ def _summarise(
         "orders": orders,
         "to_real": _lines(table, TO_REAL, shares),
         "accuracy": accuracy,
-        "trace": {
+        "sharpness": {
             label: spread_interval([one["value"] for one in of])
-            for label, of in traces.items()
+            for label, of in sharp.items()
         },
-        "trace_error": {
-            label: [one["standard_error"] for one in of] for label, of in traces.items()
+        "sharpness_error": {
+            label: [one["standard_error"] for one in of] for label, of in sharp.items()
         },
         "rows": about,
         "steps": config.steps,
@@ -322,7 +316,7 @@ def _summarise(
 
 def _show(summary: Summary, workdir: pathlib.Path) -> None:
     seeds = next(iter(summary["accuracy"].values()))["seeds"]
-    columns = "accuracy", "barrier of orders", "barrier to real", "Hessian trace"
+    columns = "accuracy", "barrier of orders", "barrier to real", "sharpness"
     table = new_table(
         f"{summary['steps']} steps on {summary['dataset']['name']}",
         ("trained on", *columns),
@@ -331,11 +325,11 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
     for label, accuracy in summary["accuracy"].items():
         lines = [summary["orders"].get(label), summary["to_real"].get(label)]
         barriers = [line["barrier"] if line else None for line in lines]
-        trace = summary["trace"][label]
+        sharp = summary["sharpness"][label]
         table.add_row(
             label,
             *("" if one is None else spelt_accuracy(one) for one in (accuracy, *barriers)),
-            f"{trace['mean']:.3g} ±{trace['std']:.2g}",
+            f"{sharp['mean']:.3g} ±{sharp['std']:.2g}",
         )
     show_table(table, 110)
     seconds = duration(summary["seconds"])

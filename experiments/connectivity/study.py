@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from experiments.lab.steps import Flags, Step, Study
 
 FLAGS: dict[str, Flags] = {
-    "laptop": {"seeds": 3, "points": 7, "probes": 20, "test_images": 1000},
-    "night": {"seeds": 3, "points": 7, "probes": 20, "test_images": 1000},
+    "laptop": {"seeds": 3, "points": 7, "test_images": 1000},
+    "night": {"seeds": 3, "points": 7, "test_images": 1000},
     "paper": {"test_images": 10_000},
 }
 MINUTES = {"laptop": 6, "night": 8}

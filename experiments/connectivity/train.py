@@ -77,8 +77,16 @@ class Trainer:
 
     def trained(self, net: Net) -> np.ndarray | None:
         """Returns the weights of a network, f32[p]; None where it has to be trained."""
-        found = self._pieces.read(net.file, net.identity, ("params",))
+        found = self._read(net)
         return None if found is None else found["params"]
+
+    def seconds(self, net: Net) -> float:
+        """Returns how long a network that `train` left was trained."""
+        found = self._read(net)
+        return 0.0 if found is None else float(found["seconds"])
+
+    def _read(self, net: Net) -> dict[str, np.ndarray] | None:
+        return self._pieces.read(net.file, net.identity, ("params", "seconds"))
 
     def train(self, nets: Sequence[Net], keys: Key) -> None:
         """Trains the networks that are missing.
@@ -101,8 +109,9 @@ class Trainer:
             vector = np.asarray(program(keys[net.number], jnp.int32(net.order), on))
             if not np.isfinite(vector).all():
                 raise InputError(f"training on {net.title} diverged; lower --lr")
-            self._pieces.write(net.file, net.identity, params=vector)
-            progress.trained(net, 1, time.perf_counter() - began)
+            took = time.perf_counter() - began
+            self._pieces.write(net.file, net.identity, params=vector, seconds=took)
+            progress.trained(net, 1, took)
             progress.finished(net, "")
 
     def _program(self, key: Key, on: Batch | RealSet) -> Any:

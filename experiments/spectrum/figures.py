@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import StrMethodFormatter
 
 from experiments.lab.pictures import SOFT, legend_beside, line_styles, save
 from experiments.spectrum.record import Stage
@@ -45,6 +46,8 @@ def responses(
             )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):  # the default is mathematics, see `pictures`
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_title(f"{title} networks; dotted: strong | weak", fontsize=8, loc="left")
         axes.set_xlabel("direction, strongest first")
     grid[0, 0].set_ylabel("energy over that of all real images")

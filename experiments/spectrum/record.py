@@ -17,6 +17,8 @@ class Stage(TypedDict):
     dimensions: int  # of the features
     variance: list[float]  # share in each band, mean over networks; falling directions
     weak: dict[str, SpreadInterval]  # row -> share of its energy in weak directions
+    # row -> its energy in weak directions over that of all real images
+    weak_energy: dict[str, SpreadInterval]
     # row -> energy in each band over that of all real images, a list a network
     response: dict[str, list[list[float]]]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distilljax.analysis.statistics import SpreadInterval
 from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.grid import beside
@@ -36,8 +37,11 @@ def _ratio(
     above: bool,
     where: str,
 ) -> claims.Reading:
-    """Returns the weak share of a set over that of another, network by network."""
-    weak, path = record.summary["stages"][stage]["weak"], f"stages.{stage}.weak.{label}"
+    """Returns the weak energy of a set over that of another, network by network."""
+    weak, path = (
+        record.summary["stages"][stage]["weak_energy"],
+        f"stages.{stage}.weak_energy.{label}",
+    )
     pairs = weak[label]["values"], weak[other]["values"]
     ours, others = claims.paired(record, path, *pairs)
     ratio = np.divide(ours, others)
@@ -118,6 +122,10 @@ def title(record: Record) -> str:
     return f"{title_of(record, len(stage['strong']))}; {share}"
 
 
+def _times(spread: SpreadInterval) -> str:
+    return f"{spread['mean']:.1f} ± {spread['std']:.1f}"
+
+
 def _tables(records: Sequence[Record]) -> list[Markup]:
     found: list[Markup] = []
     for record in records:
@@ -128,15 +136,25 @@ def _tables(records: Sequence[Record]) -> list[Markup]:
                 label
                 if label == REAL
                 else set_label(label, summary["rows"][label]["method"]),
-                *(spelt_mean(stage["weak"][label]) for stage in stages),
+                *(
+                    cell
+                    for stage in stages
+                    for cell in (
+                        _times(stage["weak_energy"][label]),
+                        spelt_mean(stage["weak"][label]),
+                    )
+                ),
             ]
             for label in stages[0]["weak"]
         ]
         caption = (
-            "Share of the energy in weak directions, in percent, mean ± standard "
-            f"deviation. {title(record)}."
+            "Energy in weak directions, over that of all real images, and its share of all "
+            f"energy in percent; mean ± standard deviation. {title(record)}."
         )
-        head = ["images", *(f"{stage} networks" for stage in STAGES)]
+        head = [
+            "images",
+            *(f"{stage}, {of}" for stage in STAGES for of in ("energy", "share")),
+        ]
         found.append(data_table(head, rows, caption))
         found += pictures_of(record, CAPTIONS, title(record))
     return found
@@ -149,8 +167,8 @@ CAPTIONS = {
     ),
 }
 _RULE = (
-    "The share of a set's energy in weak directions, over that of {other}, network by "
-    "network, is at {side} 1, at initialisation and after training. "
+    "A set's energy in weak directions, over that of {other}, network by network, "
+    "is at {side} 1, at initialisation and after training. "
 )
 _PAPER = "DM and gradient matching are low-pass filters, MTT and kernel methods high-pass"
 
@@ -158,7 +176,7 @@ CLAIMS = (
     claims.Claim(
         "spectrum_low",
         SPECTRUM,
-        "GM and DM sets keep to strong directions more than random real images do.",
+        "GM and DM sets hold less in weak directions than random real images do.",
         _RULE.format(other="as many random real images", side="most") + claims.EVERY,
         _PAPER,
         "spectrum",

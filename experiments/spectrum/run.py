@@ -12,8 +12,9 @@ images. Strong are the directions that together hold `--share` of the variance o
 features.
 
 n random images have energy in every direction by chance, the variance there over n k. So
-the share of a set's energy that lies in weak directions is compared with that of as many
-random real images (drawn anew for each network), network by network.
+the energy of a set in weak directions is compared with that of as many random real images
+(drawn anew for each network), network by network. The share of a set's energy that is weak
+is recorded, too; it is high as well where a set has little in strong directions.
 
 The energies of each network are kept in `energies/`; the same command again goes on where
 it was. `summary.json` has the shares of every network and the energies in bands,
@@ -191,10 +192,9 @@ def _look(
         began, key = time.perf_counter(), roots[look.number]
         params = initial(model, key) if look.stage == INITIAL else train(key, real)
         sets = [_set_of(row, look.number) for row in rows]
-        values, of_sets, of_real = energies(params, sets, chosen)
+        values, of_sets, of_real = jax.device_get(energies(params, sets, chosen))
         took = time.perf_counter() - began
-        arrays = (np.asarray(x) for x in (values, jnp.stack(of_sets), of_real, took))
-        found[look] = _Energies(*arrays)
+        found[look] = _Energies(values, np.stack(of_sets), of_real, np.array(took))
         pieces.write(look.file, look.identity, **found[look]._asdict())
         progress.trained(look, 1, took)
         progress.finished(look, "")
@@ -250,21 +250,24 @@ def _stage(
         spectrum.num_strong(jnp.asarray(one.eigenvalues), config.share) for one in found
     ]
 
-    def weak(energies: Sequence[np.ndarray]) -> list[float]:
-        pairs = zip(energies, strong, strict=True)
-        return [float(spectrum.weak_share(jnp.asarray(e), num)) for e, num in pairs]
+    def weak(place: int | None) -> tuple[list[float], list[float]]:
+        """Returns shares, and energies over those of all real images."""
+        shares, ratios = [], []
+        for one, num in zip(found, strong, strict=True):
+            own = one.real if place is None else one.energies[place]
+            shares.append(float(spectrum.weak_share(jnp.asarray(own), num)))
+            ratios.append(float(own[num:].sum() / one.real[num:].sum()))
+        return shares, ratios
 
     variance = [one.eigenvalues / one.eigenvalues.sum() for one in found]
-    shares = {
-        label: weak([one.energies[place] for one in found])
-        for place, label in enumerate(labels)
-    }
-    shares[REAL] = weak([one.real for one in found])
+    values = {label: weak(place) for place, label in enumerate(labels)}
+    values[REAL] = weak(None)
     return {
         "strong": strong,
         "dimensions": len(found[0].eigenvalues),
         "variance": _in_bands(np.mean(variance, axis=0), bands).tolist(),
-        "weak": {label: spread_interval(values) for label, values in shares.items()},
+        "weak": {label: spread_interval(of) for label, (of, _) in values.items()},
+        "weak_energy": {label: spread_interval(of) for label, (_, of) in values.items()},
         "response": {
             label: [
                 (
@@ -315,7 +318,7 @@ def _summarise(
 def _show(summary: Summary, workdir: pathlib.Path) -> None:
     seeds = len(summary["stages"][INITIAL]["strong"])
     table = new_table(
-        f"Energy in weak directions, {summary['dataset']['name']}",
+        f"Share of the energy in weak directions, {summary['dataset']['name']}",
         ("images", *(f"{stage} networks" for stage in STAGES)),
         caption=f"Percent: mean ± standard deviation of {seeds} networks.",
     )

@@ -59,7 +59,7 @@ def part_curves(
         axes.minorticks_off()
         axes.margins(x=0.15)
         axes.grid(axis="y", color=SOFT, alpha=0.25)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in grid[-1]:
         axes.set_xlabel("images of each class")
     for row in grid:

@@ -1,6 +1,7 @@
 """Linear mode connectivity, against closed forms."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,3 +63,29 @@ def test_shares_that_are_no_line_are_refused(shares):
 def test_values_at_other_shares_are_refused():
     with pytest.raises(InputError, match="3 values at 2 shares"):
         connectivity.barrier(np.zeros(3), np.array([0.0, 1.0]))
+
+
+def test_sharpness_is_the_trace_of_the_dense_gauss_newton_matrix():
+    """Sum over classes in place of draws: J^T (diag p - p p^T) J, made densely."""
+    key = jax.random.key(0)
+    params = {
+        "w": jax.random.normal(key, (2, 3, 4)),
+        "v": jax.random.normal(jax.random.key(1), (4, 3)),
+    }
+    images = jax.random.normal(jax.random.key(2), (6, 2, 3, 1))
+
+    def apply(params, x):
+        return jnp.tanh(jnp.einsum("nhwc,hwd->nd", x, params["w"])) @ params["v"]
+
+    flat, restore = jax.flatten_util.ravel_pytree(params)
+    jacobian = jax.jacobian(lambda p: apply(restore(p), images))(flat)  # [n, k, p]
+    p = jax.nn.softmax(apply(params, images))
+    inner = jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None]
+    matrix = jnp.einsum("nap,nab,nbq->pq", jacobian, inner, jacobian) / 6
+    many = jnp.tile(images, (2000, 1, 1, 1))
+    found = connectivity.sharpness(apply, params, many, key, chunk=500)
+    assert abs(found.value - jnp.trace(matrix)) < 4 * found.standard_error
+    assert found.standard_error < 0.02 * found.value
+    assert found.num_probes == 12_000
+    again = connectivity.sharpness(apply, params, many[:7], key, chunk=3)
+    assert again.value > 0

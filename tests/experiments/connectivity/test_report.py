@@ -12,8 +12,8 @@ from tests.experiments import made_up
 NOISE = np.array([0.001, -0.001, 0.0])
 
 
-def lines(barrier=0.01, real_barrier=0.05, trace=50.0, methods=made_up.METHODS):
-    """Barriers and traces of sets, and of all real images: 0.05 and 100."""
+def lines(barrier=0.01, real_barrier=0.05, sharp=50.0, methods=made_up.METHODS):
+    """Barriers and sharpness of sets, and of all real images: 0.05 and 100."""
     (about,) = made_up.random_row().values()
     rows = {
         **made_up.rows(methods),
@@ -37,13 +37,13 @@ def lines(barrier=0.01, real_barrier=0.05, trace=50.0, methods=made_up.METHODS):
         "orders": orders,
         "to_real": {label: line(0.1, 1) for label in rows if label != REAL},
         "accuracy": {label: spread_interval(0.6 + NOISE) for label in rows},
-        "trace": {
+        "sharpness": {
             label: spread_interval(
-                100.0 + 1000 * NOISE if label == REAL else trace - 1000 * NOISE
+                100.0 + 1000 * NOISE if label == REAL else sharp - 1000 * NOISE
             )
             for label in rows
         },
-        "trace_error": {label: [3.0, 3.0, 3.0] for label in rows},
+        "sharpness_error": {label: [3.0, 3.0, 3.0] for label in rows},
         "rows": rows,
         "steps": 300,
         "batch": 50,
@@ -64,9 +64,9 @@ CASES = {
         lambda: lines(0.051),
     ),
     "connectivity_flatter": (
-        lambda: lines(trace=50.0),
-        lambda: lines(trace=150.0),
-        lambda: lines(trace=100.02),
+        lambda: lines(sharp=50.0),
+        lambda: lines(sharp=150.0),
+        lambda: lines(sharp=100.02),
     ),
 }
 
@@ -88,8 +88,8 @@ def test_records_decide_a_claim(name):
     assert judge(name).outcome == NO_RECORD
 
 
-def test_traces_are_compared_by_ratio():
-    first = judge("connectivity_flatter", lines(trace=50.0)).readings[0]
+def test_sharpness_is_compared_by_ratio():
+    first = judge("connectivity_flatter", lines(sharp=50.0)).readings[0]
     assert first.unit == "ratio"
     assert first.value == pytest.approx(np.mean((50 - 1000 * NOISE) / (100 + 1000 * NOISE)))
 

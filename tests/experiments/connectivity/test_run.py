@@ -28,8 +28,7 @@ FLAGS = (
     "--lr=0.1",
     "--points=5",
     "--test_images=30",
-    "--probes=4",
-    "--probe_batch=10",
+    "--sharpness_images=30",
 )
 
 
@@ -66,7 +65,7 @@ def test_everything_is_in_the_summary(finished):
         for number, errors in enumerate(line["error"]):
             assert errors[0] == summary["orders"][label]["error"][number][0]
             assert errors[-1] == summary["orders"][REAL]["error"][number][0]
-    assert all(min(errors) > 0 for errors in summary["trace_error"].values())
+    assert all(min(errors) > 0 for errors in summary["sharpness_error"].values())
 
 
 def test_a_line_is_between_networks_trained_by_hand(finished, artefact):
@@ -121,7 +120,7 @@ def test_cut_and_resumed_it_is_the_same(finished, artefact, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "10 of 12 networks were trained before" in said
     assert f"{len(lines)} of {len(lines) + 1} cells were finished before" in said
-    for name in ("orders", "to_real", "trace", "trace_error", "accuracy"):
+    for name in ("orders", "to_real", "sharpness", "sharpness_error", "accuracy"):
         assert again[name] == summary[name]
 
 

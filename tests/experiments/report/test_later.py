@@ -2,12 +2,15 @@
 
 import pathlib
 
-from experiments.lab.claims import SUPPORTED
+import pytest
+
+from experiments.lab.claims import NO_RECORD, SUPPORTED
 from experiments.lab.experiment import load_all
 from experiments.lab.later import LATER
 from experiments.report.run import plain
 from experiments.report.verdicts import card, judge, lead, overview, sections
 from tests.experiments.labels.test_report import labels
+from tests.experiments.studies import STUDIES, identities, records_of, study
 
 TABLE = load_all()
 
@@ -46,3 +49,20 @@ def test_their_sections_come_after_those_of_the_study():
     first = places.index(LATER)
     assert places[first:-1] == [LATER] * 4
     assert LATER not in places[:first]
+
+
+@pytest.mark.parametrize("name", ["labels", "subsets", "connectivity", "spectrum"])
+def test_committed_records_are_read_and_shown(name, tmp_path):
+    experiment = TABLE[name]
+    (record,) = records_of("laptop", name, experiment.summary)
+    assert len(experiment.sets(record)) == (8 if name == "subsets" else 4)
+    ((_, contents),) = experiment.contents
+    table, figure = contents([record])
+    assert "BPTT" in table
+    assert "<img" in figure
+    for claim in experiment.claims:
+        assert claim.judge([record]).outcome != NO_RECORD
+    for scale in STUDIES:
+        before = identities(scale)
+        for step in experiment.steps(study(scale, tmp_path)):
+            assert step.identity() == before.get(step.name, step.identity())

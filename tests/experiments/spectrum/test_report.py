@@ -13,7 +13,7 @@ NOISE = np.array([0.002, -0.002, 0.0])
 
 
 def spectra(low=0.1, high=0.4, random=0.2, methods=made_up.METHODS):
-    """Weak shares of gm and dm, of tm and bptt, and of random images."""
+    """Weak energies of gm and dm, of tm and bptt, and of random images."""
     rows = {**made_up.rows(methods), **made_up.random_row()}
     means = {"random": (random, 1), "gm": (low, -2), "dm": (low, -2)}
     weak = {}
@@ -25,7 +25,8 @@ def spectra(low=0.1, high=0.4, random=0.2, methods=made_up.METHODS):
         "strong": [3, 4, 3],
         "dimensions": 6,
         "variance": [0.6, 0.3, 0.1],
-        "weak": weak,
+        "weak": {label: spread_interval(0.1 + NOISE) for label in weak},
+        "weak_energy": weak,
         "response": {label: [[1.0, 2.0, 3.0]] * 3 for label in rows},
     }
     summary = {

@@ -81,8 +81,12 @@ def test_shares_are_those_of_a_plain_computation(finished, artefact, stage):
     assert found["strong"][1] == strong
     expected = energy[strong:].sum() / energy.sum()
     assert found["weak"]["a"]["values"][1] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    weak_energy = found["weak_energy"]["a"]["values"][1]
     whole = np.eye(3)[np.asarray(chosen.labels)]
     of_real = ((vectors.T @ (real - mean).T @ whole) ** 2).sum(axis=1) / 60**2
+    if of_real[strong:].sum() > 1e-6:
+        ratio = energy[strong:].sum() / 6**2 / of_real[strong:].sum()
+        assert weak_energy == pytest.approx(ratio, rel=1e-2)
     bands = [slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 6)]
     ratio = [(energy[b].sum() / 6**2) / of_real[b].sum() for b in bands]
     np.testing.assert_allclose(found["response"]["a"][1][:3], ratio[:3], rtol=1e-2)
