@@ -416,10 +416,8 @@ def described(name: str, config: Base) -> dict[str, Any]:
       config: its options.
     """
     settings = {n: v for n, v in config.to_dict().items() if n not in PLACES}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     machine = environment() | {
         "processor": processor(),
-        "threads": cores or os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),  # average of the last minute
     }
     return {

@@ -1,7 +1,9 @@
 """distilljax: dataset distillation in JAX.
 
-Submodules are imported when they are first used: `distilljax.methods.bptt`,
-`distilljax.core.inner`.
+The names that a user writes are here: the main job (`dataset`, `distil`, `compare`), files
+(`load`, `save`), types (`Model`, `Batch`, `DistilledSet`, ...) and tables (`METHODS`,
+`MODELS`, `PROTOCOLS`). They and the submodules are imported when they are first used:
+`distilljax.methods.bptt`, `distilljax.core.inner`.
 
     types       arrays, models, distilled sets
     config      frozen options with help text and limits
@@ -10,6 +12,8 @@ Submodules are imported when they are first used: `distilljax.methods.bptt`,
     core        the differentiable engine: inner loops, meta-gradients, outer steps
     methods     distillation methods
     training    evaluation protocols, expert trajectories
+    distillation  a distillation in one call: `distil`
+    comparison  accuracies beside real images, scores
     analysis    agreement, leave-one-out, pools of networks, coresets, statistics
     curvature   Hessian, Gauss-Newton, NTK, influence functions
     probes      measurements along a training run
@@ -18,6 +22,7 @@ Submodules are imported when they are first used: `distilljax.methods.bptt`,
     loop        the outer loop, with checkpoints and resume
     flags       a configuration as command-line flags
     launch      a command: its process, its errors
+    keys        random keys, one root for each purpose
     memory      of the machine, and what cannot fit
 """
 
@@ -25,23 +30,32 @@ from typing import TYPE_CHECKING
 
 from distilljax import lazy
 from distilljax.types import (
+    Array,
     Batch,
     DistilledSet,
+    Estimate,
     InputError,
+    Key,
+    LossFn,
     Model,
+    Params,
     RealSet,
+    Transform,
 )
 
 if TYPE_CHECKING:
     from distilljax import (
         analysis,
+        comparison,
         config,
         core,
         curvature,
         data,
         disk,
+        distillation,
         flags,
         io,
+        keys,
         launch,
         loop,
         memory,
@@ -51,23 +65,49 @@ if TYPE_CHECKING:
         training,
         types,
     )
+    from distilljax.core.outer import Method, Optimizers
+    from distilljax.data import Dataset, dataset
+    from distilljax.distillation.compare import Comparison, compare
+    from distilljax.distillation.run import Distillation, distil
+    from distilljax.io import Artefact, load, save
+    from distilljax.loop import Stop
+    from distilljax.methods import METHODS
+    from distilljax.models import MODELS
+    from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Batch",
-    "DistilledSet",
-    "InputError",
-    "Model",
-    "RealSet",
+# Name -> the submodule that defines it.
+_OBJECTS = {
+    "METHODS": "methods",
+    "MODELS": "models",
+    "PROTOCOLS": "training.evaluation",
+    "Artefact": "io",
+    "Comparison": "distillation.compare",
+    "Dataset": "data",
+    "Distillation": "distillation.run",
+    "EvaluationProtocol": "training.evaluation",
+    "Method": "core.outer",
+    "Optimizers": "core.outer",
+    "Stop": "loop",
+    "compare": "distillation.compare",
+    "dataset": "data",
+    "distil": "distillation.run",
+    "load": "io",
+    "save": "io",
+}
+_SUBMODULES = (
     "analysis",
+    "comparison",
     "config",
     "core",
     "curvature",
     "data",
     "disk",
+    "distillation",
     "flags",
     "io",
+    "keys",
     "launch",
     "loop",
     "memory",
@@ -76,8 +116,55 @@ __all__ = [
     "probes",
     "training",
     "types",
+)
+
+__all__ = [
+    "METHODS",
+    "MODELS",
+    "PROTOCOLS",
+    "Array",
+    "Artefact",
+    "Batch",
+    "Comparison",
+    "Dataset",
+    "Distillation",
+    "DistilledSet",
+    "Estimate",
+    "EvaluationProtocol",
+    "InputError",
+    "Key",
+    "LossFn",
+    "Method",
+    "Model",
+    "Optimizers",
+    "Params",
+    "RealSet",
+    "Stop",
+    "Transform",
+    "analysis",
+    "compare",
+    "comparison",
+    "config",
+    "core",
+    "curvature",
+    "data",
+    "dataset",
+    "disk",
+    "distil",
+    "distillation",
+    "flags",
+    "io",
+    "keys",
+    "launch",
+    "load",
+    "loop",
+    "memory",
+    "methods",
+    "models",
+    "probes",
+    "save",
+    "training",
+    "types",
 ]
 
-__getattr__, __dir__ = lazy.submodules(
-    __name__, [name for name in __all__ if name.islower()]
-)
+__getattr__, __dir__ = lazy.submodules(__name__, _SUBMODULES, _OBJECTS)

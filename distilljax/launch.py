@@ -7,7 +7,6 @@ An experiment defines a `Config` and a function `run(config)`; its command calls
 `python -m experiments.NAME --help` then lists every option, see `distilljax.flags`.
 """
 
-import errno
 import importlib.metadata
 import importlib.util
 import os
@@ -21,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 
+from distilljax.disk.files import NO_SPACE, advice
 from distilljax.flags import (
     AnyConfig,
     Presets,
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 _LEVEL = "xla_backend_optimization_level"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(
@@ -118,10 +117,12 @@ def main(
     except MemoryError as error:
         _refuse(f"out of memory ({error}); choose smaller sizes, or a larger machine")
     except OSError as error:
-        if not _is_no_space(error):
+        if not (cause := _no_space(error)):
             raise
         place = f" at {error.filename}" if error.filename else ""
-        _refuse(f"no space left on device{place}; make room, the same command goes on")
+        what = os.strerror(cause.errno or 0)
+        what = f"{what[0].lower()}{what[1:]}{place}"
+        _refuse(f"{what}; {advice(cause)}, the same command goes on")
     except KeyboardInterrupt:
         interrupted()
 
@@ -131,12 +132,13 @@ def _refuse(text: str) -> NoReturn:
     sys.exit(2)
 
 
-def _is_no_space(error: BaseException | None) -> bool:
+def _no_space(error: BaseException | None) -> OSError | None:
+    """Returns the error of a full disk among an error and those that led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            return True
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def interrupted() -> NoReturn:

@@ -3,10 +3,12 @@
 The device program takes the number of steps as an argument, so that one compilation serves
 every dispatch; the host reads the metrics of one dispatch while the next is running. The
 randomness of a step depends on the key and the step number alone: a run interrupted
-anywhere and resumed gives a bit-identical result.
+anywhere and resumed gives a bit-identical result, by the same jaxlib, on the same kind of
+device and, on a CPU, with the same number of threads.
 """
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -18,7 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from distilljax import devices
 from distilljax.core.outer import Method, OuterState, Source, StepInfo
 from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
@@ -35,18 +39,39 @@ Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
 
 
 class LoopState(NamedTuple):
-    """State of a run, saved in checkpoints."""
+    """State of a run, saved in checkpoints.
+
+    Attributes:
+      outer: state of the method.
+      best: the set with the highest score so far, encoded.
+      best_score: f32[], `NO_SCORE` before the first score.
+      best_step: i32[], number of outer steps of `best`.
+      first_loss: f32[], outer loss of the first step.
+      healthy: bool[], whether all losses so far were finite and below the limit.
+    """
 
     outer: OuterState
-    best: DistilledSet  # the set with the highest score so far, encoded
-    best_score: Array  # f32[], `NO_SCORE` before the first score
-    best_step: Array  # i32[], number of outer steps of `best`
-    first_loss: Array  # f32[], outer loss of the first step
-    healthy: Array  # bool[], whether all losses so far were finite and below the limit
+    best: DistilledSet
+    best_score: Array
+    best_step: Array
+    first_loss: Array
+    healthy: Array
 
 
-class Progress(NamedTuple):
-    """Progress of a run, reported after each dispatch."""
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Progress of a run, reported after each dispatch; printed as one line.
+
+    Attributes:
+      step: outer steps taken.
+      num_steps: outer steps of the whole run.
+      loss: outer loss of the last step.
+      score: the last score, such as held-out accuracy; None before the first.
+      steps_per_second: mean speed since the run was started or resumed.
+      seconds_left: estimate from that speed.
+      state: state of the loop at this step.
+      decode: encoded set -> set, see `Method.decode`.
+    """
 
     step: int
     num_steps: int
@@ -54,16 +79,61 @@ class Progress(NamedTuple):
     score: float | None
     steps_per_second: float
     seconds_left: float
+    state: LoopState = dataclasses.field(repr=False)
+    decode: Callable[[DistilledSet], DistilledSet] = dataclasses.field(repr=False)
+
+    @property
+    def distilled(self) -> DistilledSet:
+        """The set at this step, decoded."""
+        return self.decode(self.state.outer.distilled)
+
+    @property
+    def best(self) -> DistilledSet | None:
+        """The set with the highest score so far, decoded; None before the first score."""
+        scored = float(self.state.best_score) > NO_SCORE
+        return self.decode(self.state.best) if scored else None
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f"  score {self.score:.4g}"
+        return (
+            f"{self.step}/{self.num_steps}  outer loss {self.loss:.4g}{score}  "
+            f"{self.steps_per_second:.3g} steps/s  {self.seconds_left:.0f} s left"
+        )
+
+
+class Stop(Exception):
+    """Raised by a callback of `run` to end the run and keep its result.
+
+    Of the example of `distil`:
+
+        >>> def stop(progress):
+        ...     if progress.loss < 1e9:
+        ...         raise distilljax.Stop
+        >>> short = distilljax.distil(
+        ...     data, matching, mlp.Config(width=8), steps=4, on_progress=stop)
+        >>> short.result.num_steps
+        1
+    """
 
 
 class Result(NamedTuple):
-    """Result of a run."""
+    """Result of a run.
 
-    best: DistilledSet  # highest score; the last set without scores
+    Attributes:
+      best: the set with the highest score; the last set without scores.
+      best_step: outer steps that it had taken.
+      best_score: its score; None without scores.
+      last: the set after the last outer step.
+      compile_seconds: time of compilation.
+      num_steps: outer steps taken, fewer than asked for where a callback stopped the run.
+    """
+
+    best: DistilledSet
     best_step: int
     best_score: float | None
     last: DistilledSet
     compile_seconds: float
+    num_steps: int
 
 
 class DivergedError(InputError):
@@ -162,6 +232,7 @@ def run(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 60.0,
     seconds_per_dispatch: float = 1.0,
+    mesh: Mesh | None = None,
     on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
@@ -182,11 +253,16 @@ def run(
       checkpoints: where to save to and resume from; None for no checkpoints.
       checkpoint_seconds: time between checkpoints.
       seconds_per_dispatch: target duration of a dispatch, which sets its number of steps.
+      mesh: devices that hold state and sources, for a method or a score that shares its
+        work among them; None for one.
       on_records: called with one flat record per step, in order: `step`, the fields of
         `StepInfo`, and `score` if there is one.
-      on_progress: called after every dispatch.
+      on_progress: called after every dispatch; `Progress.distilled` is the set at hand.
       on_resume: called with the step of the restored checkpoint.
       on_best: called with step, score and set whenever a score is the best so far.
+
+    Any of these may raise `Stop`: the run ends at the step that was reported, as if it had
+    been the last, and can be resumed from there. `on_progress=print` prints a line.
 
     Raises:
       DivergedError: the outer loss became NaN or too large. It holds the last good set; no
@@ -194,23 +270,28 @@ def run(
       KeyboardInterrupt: re-raised after a checkpoint was saved.
     """
     init_key, step_key, score_key = jax.random.split(key, 3)
-    state = init(init_key, method, distilled)
+    state = devices.everywhere(init(init_key, method, distilled), mesh)
+    source, score_source = devices.everywhere((source, score_source), mesh)
+    step_key, score_key = devices.everywhere((step_key, score_key), mesh)
     step = 0
     if checkpoints and (latest := checkpoints.latest_step()) is not None:
         state = checkpoints.restore(latest, state)
         step = int(state.outer.step)
         on_resume(step)
 
+    def number(value: int) -> Array:
+        return devices.everywhere(jnp.asarray(value, jnp.int32), mesh)
+
     started = time.perf_counter()
     advance = (
-        jax.jit(lambda *args: _advance(method, *args))
-        .lower(step_key, state, source, jnp.asarray(1, jnp.int32))
+        devices.jit(lambda *args: _advance(method, *args), mesh)
+        .lower(step_key, state, source, number(1))
         .compile()
     )
     select = None
     if score is not None:
         select = (
-            jax.jit(lambda *args: _select(method, score, *args))
+            devices.jit(lambda *args: _select(method, score, *args), mesh)
             .lower(score_key, state, score_source)
             .compile()
         )
@@ -241,41 +322,59 @@ def run(
         ]
         if value is not None and healthy:
             last_score = records[-1]["score"] = float(value)
+        stopped = False
         with _undivided():
-            on_records(records)
+            try:
+                on_records(records)
+            except Stop:
+                stopped = True
             waiting.popleft()
         if not healthy:
             raise _diverged(method, dispatch, records[-1])
-        if value is not None and float(value) > best_score:
-            best_score = float(value)
-            on_best(records[-1]["step"], best_score, method.decode(dispatch.state.best))
         done = records[-1]["step"]
         speed = (done - first_step) / (now - started)
-        on_progress(
-            Progress(
-                done,
-                num_steps,
-                records[-1]["loss"],
-                last_score,
-                speed,
-                (num_steps - done) / speed,
-            )
+        progress = Progress(
+            done,
+            num_steps,
+            records[-1]["loss"],
+            last_score,
+            speed,
+            (num_steps - done) / speed,
+            dispatch.state,
+            method.decode,
         )
+        try:
+            if value is not None and float(value) > best_score:
+                best_score = float(value)
+                on_best(done, best_score, method.decode(dispatch.state.best))
+            on_progress(progress)
+        except Stop:
+            stopped = True
+        if stopped:
+            raise _Stopped(dispatch.state, done)
 
     def save() -> None:
         while waiting:
             read()
+        keep()
+
+    def keep() -> None:
         if checkpoints and checkpoints.latest_step() != step:
             checkpoints.save(step, state)
+
+    def end(stopped: _Stopped) -> None:
+        """Goes back to what was reported; what was dispatched since is dropped."""
+        nonlocal state, step
+        waiting.clear()
+        state, step = stopped.state, stopped.step
+        keep()
 
     try:
         while step < num_steps:
             ahead = score_every - step % score_every if select else num_steps
             wanted = max(1, math.floor(rate * seconds_per_dispatch))
             count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
-            after, infos, taken = advance(
-                step_key, state, source, jnp.asarray(count, jnp.int32)
-            )
+            after, infos, taken = advance(step_key, state, source, number(count))
             value = None
             if select and (step + count == num_steps or (step + count) % score_every == 0):
                 after, value = select(score_key, after, score_source)
@@ -288,8 +387,13 @@ def run(
                 save()
                 last_save = time.perf_counter()
         save()
+    except _Stopped as stopped:
+        end(stopped)
     except KeyboardInterrupt:
-        save()
+        try:
+            save()
+        except _Stopped as stopped:
+            end(stopped)
         raise
 
     scored = select is not None and float(state.best_score) > NO_SCORE
@@ -300,7 +404,16 @@ def run(
         float(state.best_score) if scored else None,
         last,
         compile_seconds,
+        step,
     )
+
+
+class _Stopped(Exception):
+    """A callback stopped the run: the state that it was shown."""
+
+    def __init__(self, state: LoopState, step: int):
+        super().__init__()
+        self.state, self.step = state, step
 
 
 @contextlib.contextmanager

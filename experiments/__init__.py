@@ -13,6 +13,10 @@ EXPERIMENTS = (
     "dynamics",
     "influence",
     "attributes",
+    "labels",
+    "subsets",
+    "connectivity",
+    "spectrum",
     "coresets",
     "cross_architecture",
 )

@@ -8,10 +8,13 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
-BASE = {"types", "config", "checks"}
+BASE = {"types", "config", "checks", "varying", "devices"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
+    "keys": {"types"},
+    "varying": {"types"},
+    "devices": {"types", "config"},
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
@@ -23,6 +26,7 @@ ROOMS = {
     "core": BASE | {"lazy"},
     "training": BASE | {"lazy", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
+    "comparison": BASE | {"lazy", "memory", "keys", "core", "data", "training", "analysis"},
     "curvature": BASE | {"lazy"},
     "methods": BASE | {"core"},
     "probes": BASE | {"core", "curvature"},
@@ -39,6 +43,21 @@ ROOMS = {
         "training",
     },
     "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
+    "distillation": BASE
+    | {
+        "lazy",
+        "keys",
+        "core",
+        "data",
+        "models",
+        "methods",
+        "training",
+        "analysis",
+        "comparison",
+        "io",
+        "loop",
+        "__version__",
+    },
     # Its submodules for type checkers; at run time they are imported when they are used.
     "__init__": None,
 }
@@ -46,7 +65,7 @@ LATE = {"tensorflow_datasets", "orbax", "matplotlib", "rich", "tensorflow", "tor
 
 
 def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+    return sorted(set(PACKAGE.rglob("*.py")) - set(PACKAGE.glob("docs/**/*.py")))
 
 
 def imports(tree):

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import operator
 import os
 import pathlib
@@ -418,6 +419,44 @@ def test_main_leaves_other_exceptions_alone(monkeypatch: pytest.MonkeyPatch) -> 
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
+        launch.main(Settings, run, argv=[])
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no space left on device at /data/x; make room"),
+        (errno.EDQUOT, "disk quota exceeded at /data/x; make room"),
+        (errno.EFBIG, "file too large at /data/x; raise the limit on the size of files "
+         "(ulimit -f)"),
+    ],
+)  # fmt: skip
+def test_no_room_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(launch, "enable_compilation_cache", lambda: None)
+
+    def run(config: Settings) -> None:
+        raise OSError(number, os.strerror(number), "/data/x")
+
+    with pytest.raises(SystemExit) as ended:
+        launch.main(Settings, run, argv=[])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}, the same command goes on\n"
+
+
+def test_other_errors_of_files_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "enable_compilation_cache", lambda: None)
+
+    def run(config: Settings) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/x")
+
+    with pytest.raises(PermissionError):
         launch.main(Settings, run, argv=[])
 
 

@@ -120,6 +120,68 @@ def test_without_a_score_the_last_set_is_returned(start):
     assert not any("score" in record for record in history)
 
 
+def stop_at(step):
+    """Returns options that stop a run at a step, each by another callback."""
+
+    def stop(*given):
+        reached = given[0]
+        if isinstance(reached, loop.Progress):
+            reached = reached.step
+        elif not isinstance(reached, int):
+            reached = reached[-1]["step"]
+        if reached >= step:
+            raise loop.Stop
+
+    return [{name: stop} for name in ("on_progress", "on_records", "on_best")]
+
+
+@pytest.mark.parametrize("option", stop_at(10))
+def test_a_callback_stops_the_run_and_its_result_is_kept(start, tmp_path, option):
+    """The same as a run of so many steps; from its checkpoint it goes on as if uncut."""
+    plain = {"seconds_per_dispatch": 1e-9, "score_every": 2}
+    reference, _ = run(start, num_steps=10, **plain)
+    first = Checkpoints(tmp_path)
+    stopped, _ = run(start, checkpoints=first, **plain, **option)
+    first.close()
+    assert stopped.num_steps == reference.num_steps == 10
+    assert_same(stopped.last, reference.last)
+    assert_same(stopped.best, reference.best)
+    assert stopped.best_step == reference.best_step
+
+    whole, _ = run(start, **plain)
+    second = Checkpoints(tmp_path)
+    steps = []
+    resumed, _ = run(start, checkpoints=second, on_resume=steps.append, **plain)
+    second.close()
+    assert steps == [10]
+    assert_same(resumed.last, whole.last)
+    assert_same(resumed.best, whole.best)
+
+
+def test_progress_has_the_set_at_hand_and_is_a_line(start):
+    seen = {}
+    options = {"seconds_per_dispatch": 1e-9, "score_every": 4}
+    run(start, on_progress=lambda p: seen.update({p.step: p}), **options)
+    assert list(seen) == list(range(1, NUM_STEPS + 1))
+    for step in (1, 4, NUM_STEPS):
+        reference, _ = run(start, num_steps=step, **options)
+        assert_same(seen[step].distilled, reference.last)
+    assert seen[3].best is None
+    assert_same(seen[NUM_STEPS].best, run(start, **options)[0].best)
+    assert str(seen[1]).startswith(f"1/{NUM_STEPS}  outer loss ")
+    assert "score" not in str(seen[1])
+    assert "  score -" in str(seen[4])
+
+
+def test_a_diverged_run_is_no_result_even_if_a_callback_stops_it(start):
+    def stop(records):
+        raise loop.Stop
+
+    bad = toy(lambda step: jnp.where(step == 0, jnp.nan, 1.0))
+    with pytest.raises(loop.DivergedError):
+        run(start, bad, on_records=stop)
+
+
 class InterruptedRunError(Exception):
     """Stands for a process that ends without a chance to save."""
 

@@ -3,5 +3,15 @@
 from distilljax import lazy
 
 __getattr__, __dir__ = lazy.submodules(
-    __name__, ("agreement", "coresets", "leave_one_out", "pools", "statistics")
+    __name__,
+    (
+        "agreement",
+        "connectivity",
+        "coresets",
+        "datamodels",
+        "leave_one_out",
+        "pools",
+        "spectrum",
+        "statistics",
+    ),
 )

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from distilljax import checks
-from distilljax.types import Array, InputError, RealSet
+from distilljax import checks, varying
+from distilljax.types import Array, InputError, Key, RealSet
 
 Chooser = Callable[[Array, int], Array]
 
@@ -33,6 +33,29 @@ def _centred(features: Array, num: int) -> tuple[Array, Array]:
 
 def _products(features: Array, vector: Array) -> Array:
     return jnp.matmul(features, vector, precision=jax.lax.Precision.HIGHEST)
+
+
+def random_part(key: Key, num_classes: int, per_class: int, num: int) -> Array:
+    """Selects random images of each class of a class-ordered set, without replacement.
+
+    Args:
+      key: random key; with one key a smaller `num` is a part of a larger one.
+      num_classes: k.
+      per_class: images of each class in the set, which holds class 0 first, then 1.
+      num: images to select of each class.
+
+    Returns:
+      i32[k num], positions, class-ordered.
+
+    Raises:
+      InputError: `num` is not within 1..per_class.
+    """
+    if not 1 <= num <= per_class:
+        raise InputError(f"{num} were to be chosen of {per_class} images of each class")
+    keys = jax.random.split(key, num_classes)
+    orders = jax.vmap(lambda one: jax.random.permutation(one, per_class))(keys)
+    starts = per_class * jnp.arange(num_classes)[:, None]
+    return (starts + orders[:, :num]).reshape(-1).astype(jnp.int32)
 
 
 def herding(features: Array, num: int) -> Array:
@@ -64,7 +87,7 @@ def herding(features: Array, num: int) -> Array:
         return (total + centred[best], free.at[best].set(False)), best
 
     start = jnp.zeros_like(centred[0]), jnp.ones(norms.shape, bool)
-    return jax.lax.scan(pick, start, length=num)[1]
+    return varying.scan(pick, start, None, length=num)[1]
 
 
 def k_centre(features: Array, num: int) -> Array:
@@ -99,7 +122,7 @@ def k_centre(features: Array, num: int) -> Array:
         return (nearest, jnp.argmax(nearest).astype(jnp.int32)), latest
 
     start = jnp.full_like(norms, jnp.inf), jnp.argmin(norms).astype(jnp.int32)
-    return jax.lax.scan(pick, start, length=num)[1]
+    return varying.scan(pick, start, None, length=num)[1]
 
 
 CORESETS: dict[str, Chooser] = {"herding": herding, "k_centre": k_centre}

@@ -12,26 +12,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.core import inner, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
 
 class Retrained(NamedTuple):
-    """Results of trained networks on the test set."""
+    """Results of trained networks on the test set.
 
-    losses: Array  # f32[..., t], cross-entropy of each test image
-    predictions: Array  # i32[..., t], predicted class of each test image
-    accuracy: Array  # f32[...], in [0, 1]
+    Attributes:
+      losses: f32[..., t], cross-entropy of each test image.
+      predictions: i32[..., t], predicted class of each test image.
+      accuracy: f32[...], in [0, 1].
+    """
+
+    losses: Array
+    predictions: Array
+    accuracy: Array
 
 
 class LeaveOneOut(NamedTuple):
-    """Results for s initialisations, trained on n images and on all but one of them."""
+    """Results for s initialisations, trained on n images and on all but one of them.
 
-    without: Retrained  # [s, n, ...], [i, j]: seed i, image j left out
-    whole: Retrained  # [s, ...], trained on all images
+    Attributes:
+      without: [s, n, ...], [i, j]: seed i, image j left out.
+      whole: [s, ...], trained on all images.
+    """
+
+    without: Retrained
+    whole: Retrained
 
 
 def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
@@ -78,13 +90,11 @@ def retrain(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a left-out image.
 
-    Every step minimises sum_i w_i l_i / sum_i w_i over the whole set, w_i = 0 for the image
-    left out and 1 for the others. This equals training without the image if the network
-    processes images independently, as all of `distilljax.models` do. With nothing left out
-    it equals `evaluation.train` with the same key.
+    See `retrain_on`. With nothing left out it equals `evaluation.train` with the same key.
 
     Args:
       keys: key[m]; equal keys start from equal weights.
@@ -97,6 +107,7 @@ def retrain(
       learning_rate: learning rate if the protocol leaves it to the set.
       together: networks vmapped at a time (`batch_size` of `jax.lax.map`). Results differ
         by rounding at most.
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       Leading axis m.
@@ -111,6 +122,58 @@ def retrain(
     if keys.ndim != 1 or keys.shape != left_out.shape:
         raise InputError(
             f"keys {list(keys.shape)}, left_out {list(left_out.shape)}: expected [m], [m]"
+        )
+    return retrain_on(
+        keys,
+        jnp.arange(num) != left_out[:, None],
+        model,
+        batch,
+        test,
+        protocol,
+        learning_rate=learning_rate,
+        together=together,
+        mesh=mesh,
+    )
+
+
+def retrain_on(
+    keys: Key,
+    members: Array,
+    model: Model,
+    batch: Batch,
+    test: RealSet,
+    protocol: EvaluationProtocol,
+    *,
+    learning_rate: Array | float = 0.01,
+    together: int = 1,
+    mesh: Mesh | None = None,
+) -> Retrained:
+    """Trains and tests one network for each pair of a key and a subset of the images.
+
+    Every step minimises sum_i w_i l_i / sum_i w_i over the whole set, w_i = 1 for the
+    images of the subset and 0 for the others. This equals training on the subset if the
+    network processes images independently, as all of `distilljax.models` do.
+
+    Args:
+      keys: key[m]; equal keys start from equal weights.
+      members: bool[m, n], the images of each subset, at least one. Calls with equal m share
+        a compiled program.
+      model: see `retrain`, as all that follow.
+      batch: the whole set, n images.
+      test: the test set, t images.
+      protocol: training protocol, with full batches and without augmentation.
+      learning_rate: learning rate if the protocol leaves it to the set.
+      together: networks vmapped at a time.
+      mesh: devices that share the networks.
+
+    Raises:
+      InputError: see `retrain`.
+    """
+    num = batch.labels.shape[0]
+    if keys.ndim != 1 or members.shape != (keys.shape[0], num):
+        raise InputError(
+            f"keys {list(keys.shape)}, members {list(members.shape)}: expected [m] and "
+            f"[m, {num}]"
         )
     if batch.images.shape[0] != num or num < 2:
         raise InputError(
@@ -138,8 +201,8 @@ def retrain(
         return (weights * each).mean()
 
     def one(given: tuple[Key, Array]) -> Retrained:
-        key, absent = given
-        present = (jnp.arange(num) != absent).astype(batch.labels.dtype)
+        key, member = given
+        present = member.astype(batch.labels.dtype)
         weights = present / present.mean()
         init_key, _, _ = jax.random.split(key, 3)  # as in `evaluation.train`
         state, _ = inner.unroll(
@@ -158,8 +221,7 @@ def retrain(
             each, predictions, (predictions == test.labels).mean(dtype=jnp.float32)
         )
 
-    batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, left_out), batch_size=batch_size)
+    return devices.spread(one, (keys, members), mesh, together=together)
 
 
 def leave_one_out(
@@ -171,6 +233,7 @@ def leave_one_out(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> LeaveOneOut:
     """Trains networks without each image and with all images from every initialisation.
 
@@ -185,6 +248,7 @@ def leave_one_out(
       protocol: training protocol.
       learning_rate: see `retrain`.
       together: see `retrain`.
+      mesh: see `retrain`.
 
     Returns:
       The results, about 8 s (n + 1) t bytes.
@@ -201,6 +265,7 @@ def leave_one_out(
         protocol,
         learning_rate=learning_rate,
         together=together,
+        mesh=mesh,
     )
     return arrange(retrained, keys.shape[0])
 
@@ -288,11 +353,17 @@ def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
 
 
 class Reliability(NamedTuple):
-    """Rank correlations of influences between initialisations."""
+    """Rank correlations of influences between initialisations.
 
-    correlations: Array  # f32[p, n], for each of p = s (s - 1) / 2 pairs of seeds
-    per_image: Estimate  # f32[n], mean over pairs
-    overall: Estimate  # f32[], mean over pairs and images
+    Attributes:
+      correlations: f32[p, n], for each of p = s (s - 1) / 2 pairs of seeds.
+      per_image: f32[n], mean over pairs.
+      overall: f32[], mean over pairs and images.
+    """
+
+    correlations: Array
+    per_image: Estimate
+    overall: Estimate
 
 
 def reliability(influences: Array) -> Reliability:

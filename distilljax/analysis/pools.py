@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from distilljax import devices, varying
 from distilljax.analysis import agreement
 from distilljax.analysis.agreement import Match
 from distilljax.core import inner, losses, sampling
@@ -24,18 +26,29 @@ from distilljax.types import Array, InputError, Key, Model, Params, RealSet
 
 
 class Subsets(NamedTuple):
-    """Random subsets of a labelled set, padded to the largest, on the host."""
+    """Random subsets of a labelled set, padded to the largest, on the host.
 
-    positions: np.ndarray  # i32[s, m], each row the subset, padded with zeros
-    sizes: np.ndarray  # i32[s], sizes of the subsets; m is the largest
-    fractions: np.ndarray  # f64[s], fraction of each class
+    Attributes:
+      positions: i32[s, m], each row the subset, padded with zeros.
+      sizes: i32[s], sizes of the subsets; m is the largest.
+      fractions: f64[s], fraction of each class.
+    """
+
+    positions: np.ndarray
+    sizes: np.ndarray
+    fractions: np.ndarray
 
 
 class Predicted(NamedTuple):
-    """Predictions of networks for the test images."""
+    """Predictions of networks for the test images.
 
-    classes: Array  # u8[..., n], or i32 for more than 256 classes
-    finite: Array  # bool[...], whether all logits of a network are finite
+    Attributes:
+      classes: u8[..., n], or i32 for more than 256 classes.
+      finite: bool[...], whether all logits of a network are finite.
+    """
+
+    classes: Array
+    finite: Array
 
 
 def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) -> Subsets:
@@ -145,10 +158,10 @@ def train_on_subset(
                 logits = model.apply(params, images)
                 return weights @ optax.losses.softmax_cross_entropy(logits, labels)
 
-            return jax.tree.map(jnp.add, total, jax.grad(loss)(params))
+            return jax.tree.map(jnp.add, total, varying.grad(loss)(params))
 
         nothing = jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.fori_loop(0, -(-(last - first) // chunk), add, nothing)
+        return varying.fori_loop(0, -(-(last - first) // chunk), add, nothing)
 
     num_batches = -(-size // batch)
 
@@ -161,10 +174,10 @@ def train_on_subset(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             return InnerState(optax.apply_updates(state.params, updates), opt_state)
 
-        return jax.lax.fori_loop(0, num_batches, step, state)
+        return varying.fori_loop(0, num_batches, step, state)
 
     state = inner.init(model.init(init_key), optimizer)
-    return jax.lax.fori_loop(0, epochs, one_epoch, state).params
+    return varying.fori_loop(0, epochs, one_epoch, state).params
 
 
 def subset_trained(
@@ -180,6 +193,7 @@ def subset_trained(
     optimizer: optax.GradientTransformation,
     chunk: int | None = None,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Predicted:
     """Returns predictions of one new network for each subset, see `train_on_subset`.
 
@@ -197,6 +211,7 @@ def subset_trained(
       optimizer: optax optimizer.
       chunk: see `train_on_subset` and `predicted`.
       together: networks vmapped at a time (`batch_size` of `jax.lax.map`).
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       classes [s, n], finite [s].
@@ -217,8 +232,9 @@ def subset_trained(
         )
         return predicted(model, params, test, chunk)
 
-    batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, positions, sizes), batch_size=batch_size)
+    return devices.spread(
+        one, (keys, positions, sizes), mesh, together=together, costs=sizes
+    )
 
 
 def early_stopped(
@@ -233,6 +249,7 @@ def early_stopped(
     optimizer: optax.GradientTransformation,
     chunk: int | None = None,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Predicted:
     """Returns predictions of networks at many iterations of training on a whole real set.
 
@@ -250,6 +267,7 @@ def early_stopped(
       optimizer: optax optimizer.
       chunk: see `predicted`.
       together: networks vmapped at a time (`batch_size` of `jax.lax.map`).
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       classes [s, t, n] and finite [s, t] after `every`, 2 `every`, ... iterations, t =
@@ -287,7 +305,7 @@ def early_stopped(
         blocks = order.reshape(num_looks, every, size)
         return scan(advance, state, blocks, remat="none")[1]
 
-    return jax.lax.map(one, keys, batch_size=together if together > 1 else None)
+    return devices.spread(one, keys, mesh, together=together)
 
 
 def predicted(
@@ -303,10 +321,15 @@ def predicted(
 
 
 class MeanError(NamedTuple):
-    """Error of a mean over networks due to the choice of the pool, on the host."""
+    """Error of a mean over networks due to the choice of the pool, on the host.
 
-    error: float  # standard error; NaN if a window has one run only
-    num_runs: int  # runs of the pool in the windows
+    Attributes:
+      error: standard error; NaN if a window has one run only.
+      num_runs: runs of the pool in the windows.
+    """
+
+    error: float
+    num_runs: int
 
 
 def mean_error(matches: Sequence[Match], groups: np.ndarray) -> MeanError:

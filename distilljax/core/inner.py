@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
-from distilljax import checks
+from distilljax import checks, varying
 from distilljax.core.scan import GRADIENT, Remat, pieces, scan
 from distilljax.types import Array, InputError, Params
 
@@ -23,7 +23,12 @@ SampleBatch = Callable[[Any], Any]  # inputs of a step -> its batch
 
 
 class InnerState(NamedTuple):
-    """Parameters and optimizer state of a network in training."""
+    """Parameters and optimizer state of a network in training.
+
+    Attributes:
+      params: parameters of the network.
+      opt_state: state of the inner optimizer.
+    """
 
     params: Params
     opt_state: optax.OptState
@@ -86,13 +91,13 @@ def value_and_grad(
     """
     loss_fn = _one_number(loss_fn)
     if chunk is None:
-        return jax.value_and_grad(loss_fn)(params, batch)
+        return varying.value_and_grad(loss_fn)(params, batch)
     num = jax.tree.leaves(batch)[0].shape[0]
     if chunk < 1 or num % chunk:
         raise InputError(f"chunk={chunk}: does not divide a batch of {num}")
 
     def add(total: tuple[Array, Params], piece: Any) -> tuple[Any, None]:
-        found = jax.value_and_grad(loss_fn)(params, piece)
+        found = varying.value_and_grad(loss_fn)(params, piece)
         return jax.tree.map(jnp.add, total, found), None
 
     parts = pieces(batch, chunk)
@@ -257,7 +262,7 @@ def truncated_unroll(
         batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
         return constant(step(loss_fn, optimizer, state, batch, chunk=chunk)[0])
 
-    state = jax.lax.fori_loop(0, start, burn_in, constant(state))
+    state = varying.fori_loop(0, start, burn_in, constant(state))
     rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, window), inputs)
     return unroll(
         loss_fn, optimizer, sample_batch, constant(state), rest, remat=remat, chunk=chunk

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import Mesh
 
+from distilljax import devices, varying
 from distilljax.types import Array, InputError
 
 Remat = Literal["none", "step", "nested"]
@@ -48,27 +50,27 @@ def scan(
     if remat not in get_args(Remat):
         raise InputError(f"remat={remat!r}: expected one of {', '.join(get_args(Remat))}")
     if remat == "none":
-        return jax.lax.scan(body, carry, xs)
+        return varying.scan(body, carry, xs)
     # prevent_cse=False: inside a scan no common subexpression spans two iterations.
     checkpoint = functools.partial(jax.checkpoint, prevent_cse=False)
     kept = jax.checkpoint_policies.save_only_these_names(GRADIENT)
     step = checkpoint(body, policy=kept)
     num_steps = jax.tree.leaves(xs)[0].shape[0]
     if remat == "step" or num_steps < 4:
-        return jax.lax.scan(step, carry, xs)
+        return varying.scan(step, carry, xs)
 
     length = round(math.sqrt(num_steps))
     whole = num_steps // length * length
     segments = jax.tree.map(
         lambda x: x[:whole].reshape(whole // length, length, *x.shape[1:]), xs
     )
-    carry, ys = jax.lax.scan(
-        checkpoint(lambda c, segment: jax.lax.scan(step, c, segment)), carry, segments
+    carry, ys = varying.scan(
+        checkpoint(lambda c, segment: varying.scan(step, c, segment)), carry, segments
     )
     ys = jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), ys)
     if whole == num_steps:
         return carry, ys
-    carry, rest = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[whole:], xs))
+    carry, rest = varying.scan(step, carry, jax.tree.map(lambda x: x[whole:], xs))
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
 
 
@@ -94,7 +96,7 @@ def summed(function: Callable[[Any, Any], Array], shared: Any, xs: Any) -> Array
     def add(total: Array, x: Any) -> tuple[Array, None]:
         return total + function(shared, x), None
 
-    return jax.lax.scan(add, _zero(function, shared, xs), xs)[0]
+    return varying.scan(add, _zero(function, shared, xs), xs)[0]
 
 
 def _summed_with_gradient(
@@ -111,11 +113,11 @@ def _summed_with_gradient(
         def term(shared: Any, x: Any) -> Array:
             return function(_both(shared, resting[0]), _both(x, x_resting))
 
-        value, (by_shared, by_x) = jax.value_and_grad(term, (0, 1))(moving[0], x_moving)
+        value, (by_shared, by_x) = varying.value_and_grad(term, (0, 1))(moving[0], x_moving)
         return (total + value, jax.tree.map(jnp.add, so_far, by_shared)), by_x
 
     carry = _zero(function, *primals), jax.tree.map(jnp.zeros_like, moving[0])
-    (total, by_shared), by_x = jax.lax.scan(add, carry, (moving[1], resting[1]))
+    (total, by_shared), by_x = varying.scan(add, carry, (moving[1], resting[1]))
     directions = [t for t in jax.tree.leaves(tangents) if not isinstance(t, SymbolicZero)]
     grads = jax.tree.leaves((by_shared, by_x))
     each = [jnp.sum(g * t) for g, t in zip(grads, directions, strict=True)]
@@ -130,6 +132,37 @@ def _both(moving: Any, resting: Any) -> Any:
     return jax.tree.map(
         lambda a, b: b if a is None else a, moving, resting, is_leaf=lambda x: x is None
     )
+
+
+def spread_sum(
+    function: Callable[[Any, Any, Array], Array],
+    shared: Any,
+    xs: Any,
+    over: Mesh | None,
+    *,
+    together: int,
+) -> Array:
+    """Returns a sum over xs like `summed`, of which each device of a mesh does its share.
+
+    Args:
+      function: (shared, group of xs, counts) -> f32[], the sum over those xs of the group
+        that count, bool[g]. It must not close over differentiated values.
+      shared: a pytree.
+      xs: a pytree of arrays with one leading axis n.
+      over: mesh of one axis; None for one device.
+      together: size of a group, a divisor of the share of a device, ceil(n / devices).
+    """
+
+    def share(shared: Any, xs: Any, counts: Array) -> Array:
+        def group(shared: Any, given: tuple[Any, Array]) -> Array:
+            return function(shared, *given)
+
+        return summed(group, shared, pieces((xs, counts), together))
+
+    if over is None:
+        num = jax.tree.leaves(xs)[0].shape[0]
+        return share(shared, xs, jnp.ones(num, bool))
+    return devices.added(share, shared, xs, over)
 
 
 def _zero(function: Callable[[Any, Any], Array], shared: Any, xs: Any) -> Array:

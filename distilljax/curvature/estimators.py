@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices, varying
 from distilljax.types import Array, Estimate, InputError, Key
 
 Vector = Any  # a pytree of float arrays
@@ -30,11 +31,17 @@ Kind = Literal["rademacher", "gaussian"]
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenpairs of a symmetric matrix in descending order."""
+    """Eigenpairs of a symmetric matrix in descending order.
 
-    values: Array  # f32[r]
-    residuals: Array  # f32[r], |A v - value v|, a bound on the distance to an eigenvalue
-    vectors: Vector  # leaves f32[r, ...], of unit norm
+    Attributes:
+      values: f32[r].
+      residuals: f32[r], |A v - value v|, a bound on the distance to an eigenvalue.
+      vectors: leaves f32[r, ...], of unit norm.
+    """
+
+    values: Array
+    residuals: Array
+    vectors: Vector
 
 
 class SpectralDensity(NamedTuple):
@@ -42,10 +49,14 @@ class SpectralDensity(NamedTuple):
 
     The mean of f(eigenvalue) is estimated by sum_j weights[i, j] f(nodes[i, j]), which
     equals Hutchinson's estimate for a polynomial f of degree up to 2m - 1.
+
+    Attributes:
+      nodes: f32[probes, m], eigenvalues of the Lanczos matrices.
+      weights: f32[probes, m]; rows sum to one.
     """
 
-    nodes: Array  # f32[probes, m], eigenvalues of the Lanczos matrices
-    weights: Array  # f32[probes, m]; rows sum to one
+    nodes: Array
+    weights: Array
 
 
 def check_probes(num_probes: int, kind: str = "rademacher") -> None:
@@ -127,6 +138,7 @@ def sampled_mean(
     num_probes: int,
     together: int = 1,
     of: str,
+    mesh: Mesh | None = None,
 ) -> Estimate:
     """Estimates the mean of sample(key_i) over independent keys.
 
@@ -136,15 +148,17 @@ def sampled_mean(
       num_probes: number of probes.
       together: probes vmapped at a time (`batch_size` of `jax.lax.map`).
       of: name of the estimated quantity.
+      mesh: devices that share the probes; None for one.
 
     Raises:
       InputError: fewer than one probe; outside jit, a mean that is not finite.
     """
     check_probes(num_probes)
-    values = jax.lax.map(
+    values = devices.spread(
         lambda i: sample(jax.random.fold_in(key, i)),
         jnp.arange(num_probes),
-        batch_size=together if together > 1 else None,
+        mesh,
+        together=together,
     )
     return summarise(values, of)
 
@@ -198,7 +212,7 @@ def sampled_mean_to(
         return mean, squares + gap * (value - mean)
 
     start = first.mean(), jnp.square(first - first.mean()).sum()
-    mean, squares = jax.lax.fori_loop(pilot, num, more, start)
+    mean, squares = varying.fori_loop(pilot, num, more, start)
     return _checked(Estimate(mean, jnp.sqrt(squares / (num - 1) / num), num, of))
 
 
@@ -370,7 +384,7 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
     like = jax.tree.map(jnp.asarray, like)
     zeros = jax.tree.map(jnp.zeros_like, checks.at_least_float32(like))
     start = (jnp.zeros((), jnp.float32), zeros, zeros)
-    (_, mean, squares), _ = jax.lax.scan(body, start, jax.random.split(key, num_probes))
+    (_, mean, squares), _ = varying.scan(body, start, jax.random.split(key, num_probes))
     error = jax.tree.map(
         lambda s: (
             jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s * jnp.nan
@@ -381,11 +395,17 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
 
 
 class Tridiagonal(NamedTuple):
-    """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q."""
+    """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q.
 
-    diag: Array  # f32[m]
-    offdiag: Array  # f32[m]; the last entry couples to the next, unused vector
-    basis: Array  # f32[m, p], in the order of `jax.flatten_util.ravel_pytree`
+    Attributes:
+      diag: f32[m].
+      offdiag: f32[m]; the last entry couples to the next, unused vector.
+      basis: f32[m, p], in the order of `jax.flatten_util.ravel_pytree`.
+    """
+
+    diag: Array
+    offdiag: Array
+    basis: Array
 
 
 def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
@@ -426,13 +446,13 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
             v = jax.random.normal(key, first.shape, first.dtype)
             return _reject(_reject(v, basis), basis)
 
-        following = jax.lax.cond(closed, elsewhere, lambda: rest)
+        following = varying.cond(closed, elsewhere, lambda: rest)
         following = following / jnp.linalg.norm(following)
         return (basis, following, scale), (alpha, jnp.where(closed, 0, beta))
 
     basis = jnp.zeros((num_iters, size), first.dtype)
     carry = (basis, first / jnp.linalg.norm(first), jnp.zeros((), first.dtype))
-    (basis, _, _), (diag, offdiag) = jax.lax.scan(body, carry, jnp.arange(num_iters))
+    (basis, _, _), (diag, offdiag) = varying.scan(body, carry, jnp.arange(num_iters))
     return Tridiagonal(diag, offdiag, basis)
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices, varying
 from distilljax.curvature import estimators
 from distilljax.curvature.estimators import Kind, MatVec, Vector
 from distilljax.types import Array, Estimate, InputError, Key, Params
@@ -106,7 +107,12 @@ def check_mean(
 
 
 def mean_over(
-    function: Callable[[Any], Any], data: Any, *, chunk: int | None, read: Read = _identity
+    function: Callable[[Any], Any],
+    data: Any,
+    *,
+    chunk: int | None,
+    read: Read = _identity,
+    mesh: Mesh | None = None,
 ) -> Any:
     """The mean of function(batch) over all examples, computed chunk after chunk.
 
@@ -116,6 +122,8 @@ def mean_over(
       chunk: examples at a time; None for all at once. Where it does not divide n, what
         is left over is one smaller batch, weighted by its size.
       read: chunk of the data -> batch.
+      mesh: devices that share the examples, `chunk` at a time on each; None for one. What
+        they do not divide is one smaller batch that all of them compute.
 
     Raises:
       InputError: leading axes that differ, or an empty chunk.
@@ -123,6 +131,8 @@ def mean_over(
     num = num_examples(data)
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk={chunk}: give at least one example, or None for all")
+    if mesh is not None and num >= mesh.size:
+        return _mean_over_devices(function, data, mesh, chunk, read)
     if chunk is None or chunk >= num:
         return function(read(data))
     num_chunks = num // chunk
@@ -142,12 +152,34 @@ def mean_over(
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.asarray(0))
     )
-    total, _ = jax.lax.scan(add, zeros, jnp.arange(num_chunks))
+    total, _ = varying.scan(add, zeros, jnp.arange(num_chunks))
     total = jax.tree.map(lambda x: x * (chunk / num), total)
     if whole == num:
         return total
     rest = function(read(jax.tree.map(lambda x: x[whole:], data)))
     return jax.tree.map(lambda x, y: x + y * ((num - whole) / num), total, rest)
+
+
+def _mean_over_devices(
+    function: Callable[[Any], Any], data: Any, mesh: Mesh, chunk: int | None, read: Read
+) -> Any:
+    num = num_examples(data)
+    whole = num - num % mesh.size
+
+    def share(data: Any) -> Any:
+        return mean_over(function, data, chunk=chunk, read=read)
+
+    shares = jax.tree.map(
+        lambda x: x[:whole].reshape(mesh.size, whole // mesh.size, *x.shape[1:]), data
+    )
+    found = devices.spread(share, shares, mesh)
+    found = jax.tree.map(lambda x: x.mean(axis=0), found)
+    if whole == num:
+        return found
+    rest = function(read(jax.tree.map(lambda x: x[whole:], data)))
+    return jax.tree.map(
+        lambda x, y: x * (whole / num) + y * ((num - whole) / num), found, rest
+    )
 
 
 def hvp(
@@ -157,8 +189,11 @@ def hvp(
     *,
     chunk: int | None = None,
     read: Read = _identity,
+    mesh: Mesh | None = None,
 ) -> MatVec:
     """Products with the Hessian of the mean loss, forward over reverse (Pearlmutter 1994).
+
+    `chunk`, `read` and `mesh` are those of `mean_over`.
 
     Raises:
       InputError: see `check` and `mean_over`.
@@ -171,11 +206,11 @@ def hvp(
         v = _like(v, params)
 
         def product(batch: Any) -> Vector:
-            grad = jax.grad(lambda p: loss_fn(p, batch))
+            grad = varying.grad(lambda p: loss_fn(p, batch))
             with _forward_over_reverse():
-                return jax.jvp(grad, (params,), (v,))[1]
+                return varying.jvp(grad, params, v)[1]
 
-        return mean_over(product, data, chunk=chunk, read=read)
+        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
 
@@ -188,6 +223,7 @@ def ggn(
     output_loss: Callable[[Array, Any], Array] | None = None,
     chunk: int | None = None,
     read: Read = _identity,
+    mesh: Mesh | None = None,
 ) -> MatVec:
     """Products with the generalised Gauss-Newton matrix J^T H_out J (Schraudolph 2002).
 
@@ -203,6 +239,7 @@ def ggn(
         None.
       chunk: see `mean_over`.
       read: see `mean_over`.
+      mesh: see `mean_over`.
 
     Raises:
       InputError: see `check` and `mean_over`.
@@ -226,12 +263,12 @@ def ggn(
 
         def product(batch: Any) -> Vector:
             with _forward_over_reverse():
-                outputs, pull = jax.vjp(lambda p: apply(p, batch.images), params)
-                _, moved = jax.jvp(lambda p: apply(p, batch.images), (params,), (v,))
-                grad = jax.grad(lambda z: of_outputs(z, batch.labels))
-                return pull(jax.jvp(grad, (outputs,), (moved,))[1])[0]
+                outputs, pull = varying.vjp(lambda p: apply(p, batch.images), params, v)
+                _, moved = varying.jvp(lambda p: apply(p, batch.images), params, v)
+                grad = varying.grad(lambda z: of_outputs(z, batch.labels))
+                return pull(varying.jvp(grad, outputs, moved)[1])[0]
 
-        return mean_over(product, data, chunk=chunk, read=read)
+        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
 
@@ -244,14 +281,14 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     """
 
     def slope(params: Params) -> Array:
-        return jax.jvp(lambda p: loss_fn(p, batch), (params,), (v,))[1]
+        return varying.jvp(lambda p: loss_fn(p, batch), params, v)[1]
 
     with checks.derivatives(
         "the second derivative of the loss, forward over forward,",
         "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
         "hessian.hvp, which is forward over reverse",
     ):
-        return jax.jvp(slope, (params,), (v,))[1]
+        return varying.jvp(slope, params, v)[1]
 
 
 def _forward_over_reverse() -> contextlib.AbstractContextManager:
@@ -277,6 +314,7 @@ def trace(
     chunk: int | None = None,
     read: Read = _identity,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Estimate:
     """The trace of the Hessian of the mean loss over all of `data` (Hutchinson).
 
@@ -290,6 +328,7 @@ def trace(
       chunk: examples in one pass; every chunk is read once, for all probes.
       read: see `mean_over`.
       together: probes computed side by side.
+      mesh: devices that share the examples, see `mean_over`.
 
     Raises:
       InputError: fewer than one probe, see also `check` and `mean_over`; outside jit, a
@@ -312,7 +351,7 @@ def trace(
             batch_size=together if together > 1 else None,
         )
 
-    values = mean_over(forms, data, chunk=chunk, read=read)
+    values = mean_over(forms, data, chunk=chunk, read=read, mesh=mesh)
     return estimators.summarise(values, "trace of the Hessian of the mean loss")
 
 
@@ -329,6 +368,7 @@ def batch_trace(
     kind: Kind = "rademacher",
     read: Read = _identity,
     together: int = 1,
+    mesh: Mesh | None = None,
 ) -> Estimate:
     """The trace over all of `data` where each probe meets a random batch of its own.
 
@@ -349,6 +389,7 @@ def batch_trace(
       kind: of probes.
       read: see `mean_over`.
       together: probes computed side by side, where their number is given.
+      mesh: devices that share the probes, where their number is given; None for one.
 
     Raises:
       InputError: a batch larger than the data, both or neither of num_probes and
@@ -376,7 +417,7 @@ def batch_trace(
     of = "trace of the Hessian of the mean loss"
     if num_probes is not None:
         return estimators.sampled_mean(
-            sample, key, num_probes=num_probes, together=together, of=of
+            sample, key, num_probes=num_probes, together=together, of=of, mesh=mesh
         )
     assert relative_error is not None
     return estimators.sampled_mean_to(

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import checks
+from distilljax import checks, varying
 from distilljax.curvature.estimators import MatVec, Vector
 from distilljax.curvature.hessian import num_examples
 from distilljax.types import Array, InputError, Params
@@ -51,18 +51,29 @@ _State = tuple[Vector, Vector, Vector, Array, Array, Array]
 
 
 class Solve(NamedTuple):
-    """Convergence of a linear solve."""
+    """Convergence of a linear solve.
 
-    residual: Array  # f32[...], || rhs - A x || / || rhs ||, recomputed at the end
-    num_iters: Array  # i32[...]
-    converged: Array  # bool[...], whether the residual is within the tolerance
+    Attributes:
+      residual: f32[...], || rhs - A x || / || rhs ||, recomputed at the end.
+      num_iters: i32[...].
+      converged: bool[...], whether the residual is within the tolerance.
+    """
+
+    residual: Array
+    num_iters: Array
+    converged: Array
 
 
 class Influence(NamedTuple):
-    """Estimated effects of leaving images out."""
+    """Estimated effects of leaving images out.
 
-    changes: Array  # f32[m, t], change of test losses; positive where the image helped
-    solve: Solve  # [m]
+    Attributes:
+      changes: f32[m, t], change of test losses; positive where the image helped.
+      solve: [m].
+    """
+
+    changes: Array
+    solve: Solve
 
 
 def conjugate_gradients(
@@ -108,7 +119,7 @@ def conjugate_gradients(
 
     zero, none = optax.tree.zeros_like(rhs), jnp.int32(0)
     square = optax.tree.vdot(rhs, rhs)
-    x, *_, count, _ = jax.lax.while_loop(
+    x, *_, count, _ = varying.while_loop(
         unfinished, step, (zero, rhs, rhs, square, none, jnp.bool_(True))
     )
     residual = optax.tree.norm(optax.tree.sub(rhs, matvec(x))) / size
@@ -188,11 +199,11 @@ def influence_function(
     _per_example(losses, params, train, num, "losses")
     first = jax.tree.map(lambda x: x[0], pieces)
     _per_example(test_losses, params, first, chunk, "test_losses")
-    mean_gradient = jax.grad(lambda p: losses(p, train).mean())(params)
+    mean_gradient = varying.grad(lambda p: losses(p, train).mean())(params)
 
     def one(j: Array) -> tuple[Array, Solve]:
         example = jax.tree.map(lambda x: x[j][None], train)
-        gradient = jax.grad(lambda p: losses(p, example).sum())(params)
+        gradient = varying.grad(lambda p: losses(p, example).sum())(params)
         curvature = matvec if without is None else without(j)
         rhs = jax.tree.map(lambda a, b: (a - b) / (num - 1), gradient, mean_gradient)
         change, solve = conjugate_gradients(
@@ -209,7 +220,7 @@ def influence_function(
                 "the derivative of test_losses, forward,",
                 "use jax.custom_jvp in place of custom_vjp",
             ):
-                return jax.jvp(lambda p: test_losses(p, piece), (params,), (change,))[1]
+                return varying.jvp(lambda p: test_losses(p, piece), params, change)[1]
 
         return jax.lax.map(slopes, pieces).reshape(-1)[:num_test], solve
 

@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices, varying
 from distilljax.curvature.estimators import Kind, check_probes, probe
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
@@ -44,6 +45,7 @@ def empirical_ntk(
     *,
     form: Form = "full",
     block: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Array:
     """Returns the kernel between all images of two sets, by contraction of Jacobians.
 
@@ -65,6 +67,8 @@ def empirical_ntk(
         `classes` gives the k kernels K[i, j, a, a], one per output.
       block: maximum number of images of a set whose Jacobians are in memory at a time; None
         for as many as fit 256 MiB, but at least one.
+      mesh: devices that share the images of x1; None for one. Each then computes its rows
+        of the kernel, without x2 the half below the diagonal too.
 
     Returns:
       f32[n1, n2, k, k], f32[n1, n2] or f32[k, n1, n2].
@@ -83,6 +87,9 @@ def empirical_ntk(
         held *= num_outputs if form == "full" else 1
         block = max(1, _BUDGET // (2 * max(1, held)))
 
+    if mesh is not None:
+        return _shared(apply, params, x1, x2, form, block, mesh)
+
     def kernel(outputs: Array) -> Array:
         return _kernel(apply, params, x1, x2, outputs, block)
 
@@ -96,7 +103,35 @@ def empirical_ntk(
         return total + kernel(a[None])[..., 0, 0], None
 
     shape = (_num(x1), _num(x1 if x2 is None else x2))
-    return jax.lax.scan(add, jnp.zeros(shape, _kernel_dtype(params)), outputs)[0]
+    return varying.scan(add, jnp.zeros(shape, _kernel_dtype(params)), outputs)[0]
+
+
+def _shared(
+    apply: Apply,
+    params: Params,
+    x1: Any,
+    x2: Any | None,
+    form: Form,
+    block: int,
+    mesh: Mesh,
+) -> Array:
+    """Returns the kernel of which each device has computed some rows."""
+    num, size = _num(x1), -(-_num(x1) // mesh.size)
+    places = jnp.minimum(jnp.arange(size * mesh.size), num - 1).reshape(mesh.size, size)
+    columns = x1 if x2 is None else x2
+
+    def rows(places: Array) -> Array:
+        ours = jax.tree.map(lambda x: x[places], x1)
+        return empirical_ntk(apply, params, ours, columns, form=form, block=block)
+
+    axis = 1 if form == "classes" else 0
+    found = jnp.moveaxis(devices.spread(rows, places, mesh), 0, axis)
+    shape = (*found.shape[:axis], -1, *found.shape[axis + 2 :])
+    kernel = jax.lax.slice_in_dim(found.reshape(shape), 0, num, axis=axis)
+    if x2 is not None:
+        return kernel
+    turned = (1, 0, 3, 2) if form == "full" else (*range(axis), axis + 1, axis)
+    return (kernel + kernel.transpose(turned)) / 2
 
 
 def ntk_vp(
@@ -240,7 +275,7 @@ def sketched_ntk(
         return total + jnp.square(one - value), None
 
     directions = jnp.moveaxis(phi1, -1, 0), jnp.moveaxis(other, -1, 0)
-    squares = jax.lax.scan(add, jnp.zeros_like(value), directions)[0]
+    squares = varying.scan(add, jnp.zeros_like(value), directions)[0]
     error = jnp.sqrt(squares / (num - 1) / num) if num > 1 else value * jnp.nan
     return Estimate(value, error, jnp.asarray(num, jnp.int32), _OF[form])
 
@@ -267,7 +302,7 @@ def linearised(apply: Apply, params0: Params) -> Apply:
     def apply_lin(params: Params, x: Array) -> Array:
         change = jax.tree.map(jnp.subtract, params, params0)
         with _forward():
-            outputs, moved = jax.jvp(lambda p: apply(p, x), (params0,), (change,))
+            outputs, moved = varying.jvp(lambda p: apply(p, x), params0, change)
         return outputs + moved
 
     return apply_lin
@@ -346,7 +381,7 @@ def _jacobian(apply: Apply, params: Params, images: Array, outputs: Array) -> Pa
 
     def one(image: Array) -> Params:
         alone = jax.tree.map(lambda x: x[None], image)
-        found, pull = jax.vjp(lambda p: apply(p, alone)[0], params)
+        found, pull = varying.vjp(lambda p: apply(p, alone)[0], params)
         seeds = jax.nn.one_hot(outputs, found.size, dtype=found.dtype)
         return jax.vmap(lambda seed: pull(seed)[0])(seeds)
 
@@ -396,7 +431,7 @@ def _kernel(
             tile = _contract(ours, jacobian(_at(columns, j)), dtype)
             return put(kernel, tile, i, j), None
 
-        return jax.lax.scan(fill, kernel, jnp.arange(num_columns))
+        return varying.scan(fill, kernel, jnp.arange(num_columns))
 
     def within(kernel: Array, i: Array) -> tuple[Array, None]:
         """Fills tiles of row i: with itself and cyclically with the next half of the rows.
@@ -415,15 +450,15 @@ def _kernel(
                 return put(put(kernel, tile, i, j), tile.transpose(1, 0, 3, 2), j, i)
 
             first = (2 * offset < num_rows) | (i < offset)
-            return jax.lax.cond(first, meet, lambda kernel: kernel, kernel), None
+            return varying.cond(first, meet, lambda kernel: kernel, kernel), None
 
         if num_rows == 1:
             return kernel, None
-        return jax.lax.scan(fill, kernel, jnp.arange(1, num_rows // 2 + 1))
+        return varying.scan(fill, kernel, jnp.arange(1, num_rows // 2 + 1))
 
     kernel = jnp.zeros((num_rows * height, num_columns * width, r, r), dtype)
     step = within if x2 is None else between
-    kernel, _ = jax.lax.scan(step, kernel, jnp.arange(num_rows))
+    kernel, _ = varying.scan(step, kernel, jnp.arange(num_rows))
     return kernel[: _num(x1), : _num(x1 if x2 is None else x2)]
 
 
@@ -445,7 +480,7 @@ def _push(
 
     def one(images: Array) -> Array:
         with _forward():
-            return jax.jvp(lambda p: apply(p, images), (params,), (direction,))[1]
+            return varying.jvp(lambda p: apply(p, images), params, direction)[1]
 
     if block is None or block >= _num(x):
         return one(x)
@@ -457,7 +492,7 @@ def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -
     """Returns sum_i J(x_i)^T v_i, of the structure of the parameters."""
 
     def one(images: Array, weights: Array) -> Params:
-        outputs, pull = jax.vjp(lambda p: apply(p, images), params)
+        outputs, pull = varying.vjp(lambda p: apply(p, images), params, weights)
         return pull(weights.astype(outputs.dtype))[0]
 
     def add(total: Params, part: tuple[Array, Array]) -> tuple[Params, None]:
@@ -466,4 +501,4 @@ def _pull(apply: Apply, params: Params, x: Array, v: Array, block: int | None) -
     if block is None or block >= _num(x):
         return one(x, v)
     parts = _blocks(x, block), _blocks(v, block, "constant")
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]
+    return varying.scan(add, jax.tree.map(jnp.zeros_like, params), parts)[0]

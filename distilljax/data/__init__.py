@@ -8,6 +8,7 @@
 Images are uint8 NHWC until a transform is applied, batch by batch, on the device.
 """
 
+from distilljax.data.divided import Prepared, prepare
 from distilljax.data.preprocess import (
     FITTERS,
     KINDS,
@@ -20,6 +21,7 @@ from distilljax.data.preprocess import (
     UncentredZCA,
     fit,
 )
+from distilljax.data.registered import register
 from distilljax.data.sets import (
     Dataset,
     Split,
@@ -41,6 +43,7 @@ __all__ = [
     "Identity",
     "Normalise",
     "NormedZCA",
+    "Prepared",
     "ScaledZCA",
     "Split",
     "UncentredZCA",
@@ -52,6 +55,8 @@ __all__ = [
     "hold_out",
     "load",
     "on_device",
+    "prepare",
+    "register",
     "subset",
     "to_arrays",
 ]

@@ -1,6 +1,7 @@
 """Atomic file writes: after a kill a file holds the old content or the new, complete."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -9,6 +10,8 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+# A full disk, a full quota, a limit on the size of files.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.tmp(\.\w+)?$")
 
 
@@ -44,6 +47,13 @@ def _to_disk(path: pathlib.Path) -> None:
 def is_temporary(name: str) -> bool:
     """Whether a file has a name of `replacing`: a killed process left it."""
     return _TEMPORARY.match(name) is not None
+
+
+def advice(error: OSError) -> str:
+    """Returns what to do about a file that cannot be written."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of files (ulimit -f)"
+    return "make room" if error.errno in NO_SPACE else "choose another place"
 
 
 def write_json(path: pathlib.Path | str, value: Any) -> None:

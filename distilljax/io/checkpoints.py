@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from distilljax.disk.files import NO_SPACE
 from distilljax.types import InputError
 
 OVERHEAD = 16 * 1024  # bytes of a checkpoint for each array, at most
@@ -43,10 +44,12 @@ def _one_error(directory: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if os.strerror(errno.ENOSPC) not in _texts(error):
-            raise
-        text = os.strerror(errno.ENOSPC)
-        raise OSError(errno.ENOSPC, text, str(directory)) from None
+        said = _texts(error)
+        for number in NO_SPACE:
+            if os.strerror(number) in said:
+                text = os.strerror(number)
+                raise OSError(number, text, str(directory)) from None
+        raise
 
 
 def _texts(error: BaseException | None) -> str:

@@ -1,7 +1,9 @@
 """The software and the machine that a result was computed with."""
 
+import contextlib
 import datetime
 import importlib.metadata
+import os
 import platform
 import resource
 import sys
@@ -24,6 +26,7 @@ class Environment(TypedDict):
     numpy: str
     device: str  # number, platform and kind
     machine: str  # processor architecture, operating system
+    threads: NotRequired[int]  # of XLA on the CPU; older records lack it
     finished: NotRequired[str]  # date, ISO 8601; older records lack it
 
 
@@ -41,8 +44,31 @@ def environment() -> Environment:
         "numpy": version("numpy"),
         "device": f"{jax.device_count()} x {device.platform} {device.device_kind}",
         "machine": f"{platform.machine()}, {platform.system()}",
+        "threads": cpu_threads(),
         "finished": datetime.date.today().isoformat(),
     }
+
+
+def cpu_threads() -> int:
+    """Returns the number of threads that XLA computes with on the CPU."""
+    with contextlib.suppress(KeyError, ValueError):
+        return max(1, int(os.environ["NPROC"]))  # as XLA reads it
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def arithmetic() -> str:
+    """Returns what, beside settings and data, the last digits of a result depend on.
+
+    The compiler, the kind of device, and on a CPU the number of threads, by which sums are
+    split. Where these agree, the same computation gives the same bits.
+    """
+    kind, version = jax.devices()[0].device_kind, importlib.metadata.version("jaxlib")
+    if jax.default_backend() != "cpu":
+        return f"jaxlib {version} on {kind}"
+    num = cpu_threads()
+    return f"jaxlib {version} on {num} CPU {'thread' if num == 1 else 'threads'}"
 
 
 def peak_memory_bytes() -> int:

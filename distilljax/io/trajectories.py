@@ -21,7 +21,7 @@ import numpy as np
 import distilljax
 from distilljax.core.parameters import Trajectories
 from distilljax.data import stored
-from distilljax.disk.files import read_json, write_json
+from distilljax.disk.files import advice, read_json, write_json
 from distilljax.types import Array, InputError, Transform
 
 FORMAT = 2  # 1 had no checksums
@@ -35,18 +35,31 @@ DTYPES: Mapping[str, Any] = {
 
 
 class Description(NamedTuple):
-    """Description of the experts of a store; all fields are JSON-serialisable."""
+    """Description of the experts of a store; all fields are JSON-serialisable.
+
+    Attributes:
+      num_experts: number of experts.
+      num_epochs: rows of an expert without the first, its initialisation.
+      num_params: parameters of an expert, p.
+      dataset: name, source, fingerprint.
+      preprocess: see `describe_transform`.
+      held_out: training images per class held out from the experts.
+      split_seed: seed of the held-out split.
+      model: name, config.
+      recipe: training recipe.
+      seed: seed of the PRNG key.
+    """
 
     num_experts: int
-    num_epochs: int  # rows of an expert without the first, its initialisation
+    num_epochs: int
     num_params: int
-    dataset: Mapping[str, Any]  # name, source, fingerprint
-    preprocess: Mapping[str, Any]  # see `describe_transform`
-    held_out: int  # training images per class held out from the experts
-    split_seed: int  # seed of the held-out split
-    model: Mapping[str, Any]  # name, config
-    recipe: Mapping[str, Any]  # training recipe
-    seed: int  # seed of the PRNG key
+    dataset: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    held_out: int
+    split_seed: int
+    model: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seed: int
 
 
 def describe_transform(
@@ -121,7 +134,7 @@ def create(
         store._record()
     except OSError as error:
         raise InputError(
-            f"{path}: experts cannot be kept there ({error.strerror}); choose another place"
+            f"{path}: experts cannot be kept there ({error.strerror}); {advice(error)}"
         ) from None
     return store
 
@@ -275,8 +288,8 @@ class Store:
             self._record()
         except OSError as error:
             raise InputError(
-                f"{self.path}: experts cannot be written ({error.strerror}); make room, "
-                "then run the same command again"
+                f"{self.path}: experts cannot be written ({error.strerror}); "
+                f"{advice(error)}, then run the same command again"
             ) from None
 
     def read(

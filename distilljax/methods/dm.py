@@ -12,16 +12,25 @@ learning rate 1 (10 above 50 images per class) and momentum 0.5, 20,000 iteratio
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, sampling
-from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.augment import DSA, Augmentation, augment, parse
 from distilljax.core.distances import class_mean_gap
-from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    from_outer_loss,
+    method_rules,
+)
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import pieces, summed
+from distilljax.core.scan import pieces, spread_sum
 from distilljax.types import Array, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
@@ -44,10 +53,23 @@ class Config(Base):
         parse(self.augment)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
+def outer_loss(
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+) -> OuterLoss:
+    """Returns the distance of class means of features; aux is unchanged.
 
-    def outer_loss(
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: siamese, in place of `config.augment`.
+      mesh: devices that share the classes.
+    """
+    strategy = config.augment if augmentation is None else augmentation
+
+    def compute(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
         checks.same_classes(distilled, real)
@@ -56,31 +78,61 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         k = distilled.label_logits.shape[1]
 
         def features(params: Params, images: Array) -> Array:
-            images = augment(augment_key, images, strategy=config.augment, siamese=True)
+            images = augment(augment_key, images, strategy=strategy, siamese=True)
             return model.features(params, images)
 
-        def gap(params: Params, classes: tuple[Array, Array]) -> Array:
+        def gap(params: Params, classes: tuple[Array, Array], counts: Array) -> Array:
             ours, targets = classes
             found = features(params, ours.reshape(-1, *ours.shape[2:]))
-            return class_mean_gap(found.reshape(*ours.shape[:2], -1), targets)
+            means = found.reshape(*ours.shape[:2], -1), targets
+            return class_mean_gap(*(jnp.where(counts[:, None, None], x, 0) for x in means))
+
+        def all_features(images: Array) -> Array:
+            parts = pieces(images, inner.cache_chunk(len(images)))
+            found = jax.lax.map(lambda x: features(params, x), parts)
+            return found.reshape(len(images), -1)
 
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
-        drawn = drawn.reshape(-1, *drawn.shape[2:])
-        parts = pieces(drawn, inner.cache_chunk(len(drawn)))
-        theirs = jax.lax.map(lambda x: features(params, x), parts)
-        theirs = theirs.reshape(k, -1, theirs.shape[-1])
+        if mesh is None:
+            theirs = all_features(drawn.reshape(-1, *drawn.shape[2:]))
+            theirs = theirs.reshape(*drawn.shape[:2], -1)
+        else:
+            theirs = devices.spread(all_features, drawn, mesh)
         ours = pieces(distilled.images, len(distilled.images) // k)
-        together = inner.cache_groups(k, ours.shape[1])
-        return summed(gap, params, pieces((ours, theirs), together)), aux
+        together = inner.cache_groups(-(-k // devices.size(mesh)), ours.shape[1])
+        return spread_sum(gap, params, (ours, theirs), mesh, together=together), aux
+
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    Args:
+      config: settings.
+      model: the network.
+      parametrisation: how the set is stored.
+      optimizers: in place of those of `config`.
+      augmentation: siamese, in place of `config.augment`.
+      mesh: devices that share the classes.
+    """
 
     def check(key: Key, distilled: DistilledSet) -> None:
         checks.network(model, key, distilled, "features")
         checks.certain_order(distilled, "dm")
 
-    rule = descent("sgd", config.image_lr, config.image_momentum)
+    rule = Descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(
-        outer_loss,
-        per_field(images=rule),
+        outer_loss(config, model, augmentation, mesh),
+        method_rules("dm", optimizers, images=rule),
         parametrisation=parametrisation,
         check=check,
     )

@@ -29,18 +29,26 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, parameters, sampling
-from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.augment import DSA, Augmentation, augment, parse
 from distilljax.core.distances import parameter_distance
-from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    from_outer_loss,
+    method_rules,
+)
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat
+from distilljax.core.scan import Remat, spread_sum
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
@@ -124,13 +132,30 @@ def latest_start(config: Config, step: Array) -> Array:
     return jnp.asarray(config.first_max_start + grown, jnp.int32)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+def first_step(key: Key) -> Array:
+    """Returns the first `aux` of the method: the number of the outer step, i32[]."""
+    return jnp.zeros((), jnp.int32)
+
+
+def outer_loss(
+    config: Config,
+    model: Model,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+) -> OuterLoss:
+    """Returns the distance of student and expert; aux, the outer step, grows by one.
+
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network of the experts.
+      augmentation: of student batches, in place of `config.augment`.
+      mesh: devices that share the segments of an outer step.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
     """
     loss_fn = losses.cross_entropy(model.apply)
+    strategy = config.augment if augmentation is None else augmentation
     unflatten = parameters.unflatten(model)
 
     def distance(
@@ -157,7 +182,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         def sample_batch(given: tuple[Array, Key]) -> Batch:
             where, key = given
             batch = read(where)
-            images = augment(key, batch.images, strategy=config.augment)
+            images = augment(key, batch.images, strategy=strategy)
             return batch._replace(images=images)
 
         rule = optax.sgd(jnp.exp(distilled.log_lr))
@@ -174,27 +199,63 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         )
         return parameter_distance(parameters.flatten(state.params), start, target)
 
-    def outer_loss(
+    def compute(
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories
     ) -> tuple[Array, Array]:
         _check(config, model, source)
-        one = functools.partial(distance, distilled, step, source)
         if config.segments == 1:
-            loss = one(key)
-        else:
-            loss = jax.vmap(one)(jax.random.split(key, config.segments)).mean()
-        return loss, step + 1
+            return distance(distilled, step, source, key), step + 1
+        keys = jax.random.split(key, config.segments)
 
-    rules = per_field(
-        images=descent(config.outer, config.image_lr, config.momentum),
-        label_logits=descent("sgd", config.label_lr, config.label_momentum),
-        log_lr=descent("sgd", config.lr_lr, config.momentum),
+        def each(distilled: DistilledSet, keys: Key) -> Array:
+            return jax.vmap(functools.partial(distance, distilled, step, source))(keys)
+
+        def gaps(distilled: DistilledSet, keys: Key, counts: Array) -> Array:
+            return jnp.where(counts, each(distilled, keys), 0).sum()
+
+        if mesh is None:
+            return each(distilled, keys).mean(), step + 1
+        share = -(-config.segments // mesh.size)
+        total = spread_sum(gaps, distilled, keys, mesh, together=share)
+        return total / config.segments, step + 1
+
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+    mesh: Mesh | None = None,
+) -> Method:
+    """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+
+    Args:
+      config: settings.
+      model: the network of the experts.
+      parametrisation: how the set is stored.
+      optimizers: in place of those of `config`.
+      augmentation: of student batches, in place of `config.augment`.
+      mesh: devices that share the segments of an outer step.
+
+    Raises:
+      InputError: when traced, if the trajectories are of another model or too short.
+    """
+    rules = method_rules(
+        "tm",
+        optimizers,
+        images=Descent(config.outer, config.image_lr, config.momentum),
+        label_logits=Descent("sgd", config.label_lr, config.label_momentum),
+        log_lr=Descent("sgd", config.lr_lr, config.momentum),
         clip=config.clip,
     )
     return from_outer_loss(
-        outer_loss,
+        outer_loss(config, model, augmentation, mesh),
         rules,
-        lambda key: jnp.zeros((), jnp.int32),
+        first_step,
         skip_above=config.skip_above,
         lr_range=(config.lr_low, config.lr_high),
         parametrisation=parametrisation,

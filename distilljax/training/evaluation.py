@@ -6,7 +6,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from distilljax import devices, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
@@ -113,7 +115,12 @@ def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
 
 
 class Centred(NamedTuple):
-    """The weights of a network of which the output at the start is subtracted."""
+    """The weights of a network of which the output at the start is subtracted.
+
+    Attributes:
+      start: parameters at the start.
+      now: parameters after training.
+    """
 
     start: Params
     now: Params
@@ -185,6 +192,7 @@ def train(
     *,
     learning_rate: Array | float = 0.01,
     validation: RealSet | None = None,
+    start: Params | None = None,
 ) -> Params:
     """A fresh network, trained on `data`.
 
@@ -197,6 +205,7 @@ def train(
       protocol: how to train.
       learning_rate: the rate where the protocol leaves it to the set.
       validation: held-out images, where the protocol looks at some (`check_every`).
+      start: initial weights, in place of those that `key` gives.
 
     Returns:
       The weights of `network(model, protocol)`: those of the model, or `Centred` ones.
@@ -205,7 +214,7 @@ def train(
       InputError: a protocol that looks at held-out images, and none are given.
     """
     init_key, order_key, augment_key = jax.random.split(key, 3)
-    start = model.init(init_key)
+    start = model.init(init_key) if start is None else start
     num, take = _prepared(model, start, data, protocol)
     num_steps = protocol.num_steps(num)
     size, per_epoch = sampling.even_batches(num, protocol.batch)
@@ -305,7 +314,7 @@ def _best(
 
     zero = jnp.int32(0)
     first = _Looks(state, zero, tested(state), score(state), zero)
-    return jax.lax.while_loop(
+    return varying.while_loop(
         lambda looks: (
             (looks.step < num_steps) & (looks.step < looks.best_step + protocol.patience)
         ),
@@ -348,6 +357,7 @@ def fresh_accuracy(
     stacked: bool = False,
     together: int = 1,
     validation: RealSet | None = None,
+    mesh: Mesh | None = None,
 ) -> Array:
     """Test accuracy of one fresh network for each key, trained on `data`.
 
@@ -361,6 +371,7 @@ def fresh_accuracy(
       stacked: `data` has a leading axis s, one set for each network.
       together: how many networks train side by side; the others wait their turn.
       validation: see `train`.
+      mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
       f32[s], in 0..1.
@@ -379,5 +390,5 @@ def fresh_accuracy(
         )
         return losses.accuracy(predict(apply, params, test), test.labels)
 
-    batch_size = together if together > 1 else None
-    return jax.lax.map(one, (keys, data if stacked else None), batch_size=batch_size)
+    given = (keys, data if stacked else None)
+    return devices.spread(one, given, mesh, together=together)

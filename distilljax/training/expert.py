@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from distilljax import varying
 from distilljax.config import Config, option
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import DSA, augment, parse
@@ -56,7 +57,7 @@ def sharpness_aware(loss_fn: LossFn, rho: float) -> LossFn:
     """
 
     def perturbed(params: Params, batch: Batch) -> Array:
-        grads = jax.lax.stop_gradient(jax.grad(loss_fn)(params, batch))
+        grads = jax.lax.stop_gradient(varying.grad(loss_fn)(params, batch))
         scale = rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
         return loss_fn(jax.tree.map(lambda w, g: w + scale * g, params, grads), batch)
 

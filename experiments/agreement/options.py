@@ -19,6 +19,7 @@ NAMES = {SUBSET: "subset-trained", EARLY: "early-stopped"}
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

@@ -29,13 +29,27 @@ FLAGS: dict[str, Flags] = {
         "test_images": 1000,
         "seeds": 5,
     },
+    "published": {
+        "subset_networks": 24,
+        "subset_low": 0.005,
+        "subset_high": 0.08,
+        "subset_epochs": 30,
+        "early_runs": 4,
+        "early_iterations": 120,
+        "early_every": 4,
+        "test_images": 1000,
+        "least": 3,
+        "seeds": 5,
+    },
     "paper": {"seeds": 5},
 }
-MINUTES = {"laptop": 5.5, "night": 42}
+MINUTES = {"laptop": 5.5, "night": 42, "published": 90}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields one step, for all sets."""
-    flags = {**study.listed(), **FLAGS[study.scale]}
-    sets = [*study.sets.values()]
-    yield study.step("agreement", "agreement", flags, MINUTES, sets=sets)
+    """Yields a step for the sets of each preprocessing."""
+    for suffix, part in study.parts():
+        flags = {**part.listed(), **FLAGS[study.scale]}
+        sets = [*part.sets.values()]
+        name = f"agreement{suffix}"
+        yield study.step(name, "agreement", flags, MINUTES, sets=sets)

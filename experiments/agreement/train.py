@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from distilljax import devices
 from distilljax.analysis import pools
 from distilljax.analysis.pools import Predicted
 from distilljax.training import evaluation
@@ -104,6 +105,7 @@ def subset_group(config: Config, problem: Problem) -> Group:
     described = [SUBSET, *problem.described, _settings(config, names)]
     subsets = problem.subsets
     steps = config.subset_epochs * -(-subsets.sizes // config.batch)
+    mesh = devices.mesh(config.devices)
     by_size = np.argsort(-subsets.sizes, kind="stable")
     num_pieces = -(-config.subset_networks // config.piece)
     pieces = []
@@ -134,6 +136,7 @@ def subset_group(config: Config, problem: Problem) -> Group:
             optimizer=_optimizer(config),
             chunk=config.chunk,
             together=config.together,
+            mesh=mesh,
         )
 
     def given(numbers: np.ndarray, wanted: np.ndarray) -> tuple[Any, ...]:
@@ -150,6 +153,7 @@ def subset_group(config: Config, problem: Problem) -> Group:
 def early_group(config: Config, problem: Problem) -> Group:
     """Returns the pool of networks stopped early."""
     described = _settings(config, ("early_iterations", "early_every"))
+    mesh = devices.mesh(config.devices)
 
     @jax.jit
     def program(key: Key, numbers: Array, real: RealSet, test: RealSet) -> Predicted:
@@ -164,6 +168,7 @@ def early_group(config: Config, problem: Problem) -> Group:
             optimizer=_optimizer(config),
             chunk=config.chunk,
             together=config.together,
+            mesh=mesh,
         )
 
     def given(numbers: np.ndarray, wanted: np.ndarray) -> tuple[Any, ...]:
@@ -183,6 +188,7 @@ def early_group(config: Config, problem: Problem) -> Group:
 
 def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
     """Returns the networks trained on the sets of each row."""
+    mesh = devices.mesh(config.devices)
 
     @functools.cache
     def program(protocol: evaluation.EvaluationProtocol) -> jax.stages.Wrapped:
@@ -208,8 +214,8 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
                 )
                 return pools.predicted(network, params, test, config.chunk)
 
-            batch_size = config.together if config.together > 1 else None
-            return jax.lax.map(one, (_keys(key, numbers), sets), batch_size=batch_size)
+            given = _keys(key, numbers), sets
+            return devices.spread(one, given, mesh, together=config.together)
 
         return train
 

@@ -31,6 +31,13 @@ import numpy as np
 
 from distilljax import data, launch
 from distilljax.analysis.statistics import Spread, spread
+from distilljax.comparison.real import (
+    BASELINES,
+    RANDOM,
+    real_labels,
+    select_baselines,
+    validation_images,
+)
 from distilljax.config import FieldError, chooses, option
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
@@ -38,7 +45,7 @@ from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol, fresh_
 from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.coresets.record import Summary
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.baselines import BASELINES, RANDOM, parse_baselines, select_baselines
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import (
     DataOptions,
     Prepared,
@@ -57,7 +64,6 @@ from experiments.lab.options import (
 )
 from experiments.lab.pictures import image_grid
 from experiments.lab.progress import duration
-from experiments.lab.protocols import real_labels, validation_images
 from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.sets import displayable
 from experiments.lab.table import CellTable, training_cost

@@ -3,13 +3,19 @@
 import dataclasses
 from typing import Literal
 
+from distilljax.comparison.real import BASELINES
 from distilljax.config import FieldError, chooses, option
 from distilljax.core.parametrisations import PARAMETRISATIONS
 from distilljax.methods import METHODS
 from distilljax.models import MODELS
-from experiments.lab.baselines import BASELINES, parse_baselines
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import DataOptions
-from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
+from experiments.lab.options import (
+    DevicesOption,
+    ProtocolName,
+    SeedOption,
+    WorkdirOption,
+)
 
 
 @chooses(
@@ -22,7 +28,7 @@ from experiments.lab.options import ProtocolName, SeedOption, WorkdirOption
 @chooses("method", METHODS, "bptt", "Distillation method.")
 @chooses("parametrisation", PARAMETRISATIONS, "direct", "How the set is stored.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions):
+class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions):
     """Options of the experiment."""
 
     ipc: int = option(1, "Distilled images per class.", low=1)
@@ -54,7 +60,8 @@ class Config(WorkdirOption, SeedOption, DataOptions):
         f"Real images to compare with, with commas: {', '.join(BASELINES)}; empty: none.",
     )
     scores: bool = option(
-        True, "Train what the scores of DD-Ranking need besides, see experiments.lab.fair."
+        True,
+        "Train what the scores of DD-Ranking need besides, see distilljax.comparison.fair.",
     )
     whole_epochs: int = option(
         3, "Epochs on the whole set, for comparison; 0 leaves it out.", low=0

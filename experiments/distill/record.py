@@ -3,7 +3,7 @@
 from typing import Any, NotRequired, TypedDict
 
 from distilljax.analysis.statistics import Spread
-from experiments.lab.fair import Scores
+from distilljax.comparison.fair import Scores
 from experiments.lab.records import Common, ProtocolRecord
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from distilljax import io
 from distilljax.analysis.statistics import student
+from distilljax.comparison.accuracy import TRAINED_ON
 from experiments.distill import study
 from experiments.distill.record import Summary
 from experiments.lab import claims, parts
-from experiments.lab.accuracy import TRAINED_ON
 from experiments.lab.experiment import Experiment, Fact
 from experiments.lab.html import Content, Markup, beside, data_table, el, picture
 from experiments.lab.paper import IPC, MIXING, STANDARD, WORTH

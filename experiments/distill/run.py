@@ -29,22 +29,23 @@ import jax.numpy as jnp
 
 from distilljax import __version__, data, io, launch, loop
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison import fair
+from distilljax.comparison.real import select_baselines
 from distilljax.core.parametrisations import stored_numbers
 from distilljax.disk.files import read_json, write_json
+from distilljax.distillation.start import held_out_score
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.methods import METHODS
-from distilljax.training import evaluation
-from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, DistilledSet, InputError, Key, Model, RealSet
+from distilljax.types import DistilledSet, InputError
 from experiments.distill.figures import loss_curve
 from experiments.distill.options import Config
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
-from experiments.lab import fair, keys, sweep
+from experiments.lab import keys, sweep
 from experiments.lab.accuracy import print_accuracies
-from experiments.lab.baselines import parse_baselines, select_baselines
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import check_same_data, describe_dataset, short_name
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import Display, duration
@@ -55,28 +56,6 @@ from experiments.lab.workdir import claim_data, identity_of, open_workdir, workd
 NAME = "experiments.distill"
 RESULT = "distilled.npz"
 SO_FAR = "so_far.npz"  # the best set, until the run is finished
-
-
-# Images that choose the set, and those that its networks look at in training, if any.
-ScoredOn = tuple[RealSet, RealSet | None]
-
-
-def score_function(model: Model, protocol: EvaluationProtocol, seeds: int) -> loop.Score:
-    """Returns the held-out accuracy, the mean over fresh networks trained on the set."""
-
-    def score(key: Key, distilled: DistilledSet, source: ScoredOn) -> Array:
-        held_out, validation = source
-        return evaluation.fresh_accuracy(
-            jax.random.split(key, seeds),
-            model,
-            evaluation.as_batch(distilled, protocol),
-            held_out,
-            protocol,
-            learning_rate=jnp.exp(distilled.log_lr),
-            validation=validation,
-        ).mean()
-
-    return score
 
 
 def run(config: Config) -> Summary:
@@ -212,10 +191,13 @@ def _distil(
                 setting.source,
                 jax.random.key(config.seed),
                 num_steps=config.steps,
-                score=score_function(setting.model, setting.protocol, config.score_seeds),
+                score=held_out_score(
+                    setting.model, setting.protocol, config.score_seeds, setting.mesh
+                ),
                 score_source=(setting.prepared.held_out, setting.validation),
                 score_every=config.score_every,
                 checkpoints=checkpoints,
+                mesh=setting.mesh,
                 checkpoint_seconds=config.checkpoint_seconds,
                 on_records=lambda new: records.append(metrics, new),
                 on_progress=display.update,
@@ -315,6 +297,7 @@ def _accuracies(
         train,
         test,
         setting.validation,
+        setting.mesh,
     )
     wanted = fair.Wanted(
         config.scores, config.whole_epochs, config.whole_seeds, config.whole_epochs or 3

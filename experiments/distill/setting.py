@@ -1,23 +1,23 @@
 """Setting of a distillation: data, network, method, experts and start of the set."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
-from distilljax import data, io
+from distilljax import data, devices, io
+from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError
-from distilljax.core import distilled as distilled_set
-from distilljax.core import parameters
 from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
+from distilljax.distillation.choices import check_drawn
+from distilljax.distillation.start import ExpertLogits, initial_set, mean_logits
 from distilljax.methods import METHODS
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
-from distilljax.types import Array, DistilledSet, Model, RealSet, Transform
+from distilljax.types import DistilledSet, Model, RealSet, Transform
 from experiments.distill.options import (
     Config,
     check_options,
@@ -29,11 +29,6 @@ from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
 from experiments.lab.options import expand
-from experiments.lab.protocols import validation_images
-
-CHUNK = 500  # images whose logits the experts compute at a time
-
-ExpertLogits = Callable[[Array], Array]  # images f32[b, h, w, c] -> f32[b, k]
 
 
 class Setting(NamedTuple):
@@ -49,6 +44,7 @@ class Setting(NamedTuple):
     experts: Mapping[str, Any] | None  # description of those that are used
     # Training images that the networks of the protocol look at, where it has them look.
     validation: RealSet | None
+    mesh: Mesh | None  # devices that share the work
 
 
 class _Experts(NamedTuple):
@@ -70,16 +66,17 @@ def make_setting(config: Config) -> Setting:
     model = model_of(config, loaded.image_shape, loaded.num_classes)
     parametrisation = _parametrisation(config, loaded)
     name, group = config.chosen("method")
-    method = METHODS[name].make(group, model, parametrisation)
+    mesh = devices.mesh(config.devices)
+    method = METHODS[name].make(group, model, parametrisation, mesh=mesh)
     experts = _load_experts(config, prepared) if needs_experts(config) else None
     source: Source = prepared.real
     logits = None
     if experts is not None:
-        logits = functools.partial(_mean_logits, model, experts.trajectories)
+        logits = functools.partial(mean_logits, model, experts.trajectories)
         source = experts.trajectories if matches_experts(config) else source
     per_class = parametrisation.images_per_class or config.ipc
     start = _start(config, prepared, per_class, logits)
-    _check_batches(config, prepared)
+    check_drawn(name, group, prepared.real.labels.shape[0])
     return Setting(
         prepared,
         model,
@@ -95,19 +92,8 @@ def make_setting(config: Config) -> Setting:
             prepared.transform,
             loaded.num_classes,
         ),
+        mesh,
     )
-
-
-def _check_batches(config: Config, prepared: Prepared) -> None:
-    name, group = config.chosen("method")
-    num = prepared.real.labels.shape[0]
-    for option in getattr(METHODS[name], "DRAWN", ()):
-        if (asked := getattr(group, option)) > num:
-            reason = (
-                f"there are {num} training images besides those held out; choose fewer: "
-                f"--{name}.{option}={num}"
-            )
-            raise FieldError(f"{name}.{option}", asked, reason)
 
 
 def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
@@ -132,17 +118,6 @@ def _load_experts(config: Config, prepared: Prepared) -> _Experts:
     return _Experts(read, store.description._asdict())
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
-    """Returns logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
-    restore = parameters.unflatten(model)
-
-    def logits(vector: Array) -> Array:
-        return model.apply(restore(vector.astype(jnp.float32)), images)
-
-    return jax.lax.map(logits, experts.params[:, -1]).mean(axis=0)
-
-
 def _start(
     config: Config, prepared: Prepared, per_class: int, logits: ExpertLogits | None
 ) -> DistilledSet:
@@ -156,69 +131,20 @@ def _start(
     """
     if config.init_from:
         return _continued(config, config.init_from, prepared)
-    by_experts = logits if config.labels == "expert" else None
-    k = prepared.data.num_classes
-    if config.init == "noise":
-        shape = (k * per_class, *prepared.data.image_shape)
-        images = jax.random.normal(keys.distillation(config.seed)[0], shape)
-    else:
-        images = _real_images(config, prepared, per_class, by_experts)
-    if config.labels == "soft" and config.confidence * k <= 1:
-        reason = f"must be more than chance, 1/{k}"
-        raise FieldError("confidence", config.confidence, reason)
-    start = distilled_set.create(
-        images,
-        jnp.repeat(jnp.arange(k), per_class),
-        k,
-        learning_rate=getattr(config.chosen("method")[1], "inner_lr", 0.01),
-        confidence=config.confidence if config.labels == "soft" else 1.0,
-    )
-    if by_experts is not None:
-        start = start._replace(label_logits=by_experts(images))
-    return start
-
-
-def _real_images(
-    config: Config, prepared: Prepared, per_class: int, by_experts: ExpertLogits | None
-) -> Array:
-    """Returns random training images, class-ordered and preprocessed, f32[n, h, w, c]."""
-    smallest = int(prepared.real.class_sizes.min())
-    if per_class > smallest:
-        reason = (
-            f"{per_class} images of each class are wanted, the smallest has {smallest} "
-            "training images besides those held out; lower --ipc or --held_out"
+    try:
+        return initial_set(
+            prepared,
+            keys.distillation(config.seed)[0],
+            config.seed,
+            per_class,
+            learning_rate=getattr(config.chosen("method")[1], "inner_lr", 0.01),
+            init=config.init,
+            confidence=config.confidence if config.labels == "soft" else 1.0,
+            logits=logits if config.labels == "expert" else None,
         )
-        raise FieldError("ipc", config.ipc, reason)
-    candidates = prepared.rest
-    if by_experts is not None:
-        candidates = _classified_right(config, prepared, per_class, by_experts)
-    chosen = data.subset(candidates, per_class, config.seed)
-    return prepared.transform(jnp.asarray(chosen.images))
-
-
-def _classified_right(
-    config: Config, prepared: Prepared, per_class: int, logits: ExpertLogits
-) -> data.Split:
-    """Returns the images that the experts' mean logits classify right (DATM)."""
-    rest = prepared.rest
-    chunks = np.array_split(rest.images, -(-len(rest.images) // CHUNK))
-    predicted = np.concatenate(
-        [
-            np.argmax(logits(prepared.transform(jnp.asarray(chunk))), axis=-1)
-            for chunk in chunks
-        ]
-    )
-    right = predicted == rest.labels
-    fewest = min(
-        int(right[rest.labels == j].sum()) for j in range(prepared.data.num_classes)
-    )
-    if fewest < per_class:
-        reason = (
-            f"the experts classify only {fewest} images of some class right, "
-            f"{per_class} of each are wanted; train them longer, or start from noise"
-        )
-        raise FieldError("experts_dir", config.experts_dir, reason)
-    return data.Split(rest.images[right], rest.labels[right])
+    except FieldError as error:
+        path = {"experts": "experts_dir"}.get(error.path, error.path)
+        raise FieldError(path, getattr(config, path), error.reason) from None
 
 
 def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from distilljax import data
+from distilljax.comparison.real import random_subsets
 from distilljax.config import FieldError
 from distilljax.probes.base import Source
 from distilljax.training.evaluation import EvaluationProtocol
@@ -16,12 +17,7 @@ from experiments.lab.kept import digest
 from experiments.lab.networks import model_of
 from experiments.lab.options import expand
 from experiments.lab.protocols import batch_of
-from experiments.lab.sets import (
-    Named,
-    random_subsets,
-    shared_transform,
-    transform_digest,
-)
+from experiments.lab.sets import Named, shared_transform, transform_digest
 
 CROSS_ENTROPY = EvaluationProtocol()  # what networks learn, and probes measure, here
 

@@ -22,6 +22,14 @@ FLAGS: dict[str, Flags] = {
         "hessian_trace.num_probes": 30,
         "hessian_eigenvalues.images": 100,
     },
+    "published": {
+        "runs": 1,
+        "probes": "accuracy@20,hessian_trace@50,hessian_eigenvalues@150,ntk@150",
+        "accuracy.images": 1000,
+        "hessian_trace.num_probes": 20,
+        "hessian_eigenvalues.images": 50,
+        "ntk.images": 50,
+    },
     "paper": {
         "runs": 1,
         "probes": "accuracy@1,hessian_trace@1,hessian_eigenvalues@50,ntk@50,"
@@ -41,18 +49,29 @@ REVERSE: dict[str, Flags] = {
         "accuracy.images": 1000,
         "hessian_trace.num_probes": 30,
     },
+    "published": {
+        "probes": "accuracy@20,hessian_trace@100",
+        "accuracy.images": 1000,
+        "hessian_trace.num_probes": 20,
+    },
     "paper": {"probes": "accuracy@1,hessian_trace@10"},
 }
-MINUTES = {"laptop": 7.4, "night": 25}
-REVERSE_MINUTES = {"laptop": 0.8, "night": 1.3}
+MINUTES = {"laptop": 7.4, "night": 25, "published": 60}
+REVERSE_MINUTES = {"laptop": 0.8, "night": 1.3, "published": 10}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields a step that trains on real images, and one that trains on a distilled set."""
-    sets = [*study.sets.values()]
-    flags = {**study.listed(), **study.network(), **FLAGS[study.scale]}
-    yield study.step("dynamics", "dynamics", flags, MINUTES, sets=sets)
-    learned = study.sets.get("tm", sets[0])
+    """Yields steps that train on real images, and one that trains on a distilled set.
+
+    There is a step of the first kind for the sets of each preprocessing.
+    """
+    for suffix, part in study.parts():
+        flags = {**part.listed(), **part.network(), **FLAGS[study.scale]}
+        sets = [*part.sets.values()]
+        yield study.step(f"dynamics{suffix}", "dynamics", flags, MINUTES, sets=sets)
+    label = "tm" if "tm" in study.sets else next(iter(study.sets))
+    learned = study.sets[label]
+    (own,) = (part for _, part in study.parts() if label in part.sets)
     reverse = {"artefacts": learned, "train_on": learned, "sets": "train,test"}
-    flags = {**reverse, **study.network(), **REVERSE[study.scale]}
+    flags = {**reverse, **own.network(), **REVERSE[study.scale]}
     yield study.step("dynamics_reverse", "dynamics", flags, REVERSE_MINUTES, sets=[learned])

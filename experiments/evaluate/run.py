@@ -7,7 +7,7 @@ The data, the preprocessing and, without flags, the protocol and the network are
 that the artefact names; a protocol with a network of its own (`frepo`, `rcig`, `rfad`)
 brings it. `summary.json` holds the accuracy of the set and of as many real images
 (`--baselines`), each with its number of seeds and its spread, and the scores of DD-Ranking
-(`experiments.lab.fair`); `grid.png` shows the set.
+(`distilljax.comparison.fair`); `grid.png` shows the set.
 """
 
 import dataclasses
@@ -16,22 +16,24 @@ import time
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
-from distilljax import data, io, launch
+from distilljax import data, devices, io, launch
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison import fair
+from distilljax.comparison.real import BASELINES, select_baselines, validation_images
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, chooses, option
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Model
-from experiments.lab import fair
 from experiments.lab.accuracy import print_accuracies
-from experiments.lab.baselines import BASELINES, parse_baselines, select_baselines
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.keys import expert, fresh_key
 from experiments.lab.networks import Network, model_of, sized_model
 from experiments.lab.options import (
     OWN,
+    DevicesOption,
     LabelsOption,
     ProtocolOrOwn,
     RealDataOptions,
@@ -41,12 +43,7 @@ from experiments.lab.options import (
 )
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import duration
-from experiments.lab.protocols import (
-    batch_of,
-    chosen_network,
-    chosen_protocol,
-    validation_images,
-)
+from experiments.lab.protocols import batch_of, chosen_network, chosen_protocol
 from experiments.lab.records import (
     DatasetRecord,
     Origin,
@@ -70,7 +67,7 @@ class _Own:
 
 @chooses("model", {OWN: _Own, **MODELS}, OWN, "Network that is trained on the set.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, RealDataOptions, LabelsOption):
+class Config(WorkdirOption, DevicesOption, SeedOption, RealDataOptions, LabelsOption):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz) to evaluate.")
@@ -83,7 +80,8 @@ class Config(WorkdirOption, SeedOption, RealDataOptions, LabelsOption):
     )
     seeds: int = option(5, "Networks trained.", low=2)
     scores: bool = option(
-        True, "Train what the scores of DD-Ranking need besides, see experiments.lab.fair."
+        True,
+        "Train what the scores of DD-Ranking need besides, see distilljax.comparison.fair.",
     )
     expert_epochs: int = option(
         3, "Epochs of the network that labels random images beside soft labels.", low=1
@@ -130,6 +128,7 @@ def run(config: Config) -> Summary:
     """
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
+    devices.mesh(config.devices)
     path = expand(config.artefact)
     named = Named(path, io.load(path))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"
@@ -222,6 +221,7 @@ def _accuracies(
         train,
         test,
         validation_images(protocol, loaded.train, transform, k),
+        devices.mesh(config.devices),
     )
     wanted = fair.Wanted(
         config.scores, config.whole_epochs, config.whole_seeds, config.expert_epochs

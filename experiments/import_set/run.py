@@ -25,18 +25,20 @@ import jax.numpy as jnp
 
 from distilljax import data, io, launch
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison.accuracy import compare_accuracies
+from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError, option
 from distilljax.io import foreign
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.training.evaluation import PROTOCOLS
 from experiments.import_set.record import Summary
-from experiments.lab.accuracy import compare_accuracies, spelt_accuracy
+from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
 from experiments.lab.options import SeedOption
 from experiments.lab.pictures import image_grid
-from experiments.lab.protocols import batch_of, validation_images
+from experiments.lab.protocols import batch_of
 from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.sets import displayable
 from experiments.lab.workdir import open_workdir

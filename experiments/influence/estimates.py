@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax.analysis import leave_one_out
+from distilljax.analysis import datamodels, leave_one_out
 from distilljax.analysis.statistics import spread
 from distilljax.curvature import hessian, influence, kernels, ntk
 from distilljax.curvature.influence import Influence
@@ -19,19 +19,25 @@ from distilljax.types import Array, Batch, Key, Model, Params
 from experiments.influence.record import (
     Correlation,
     Correlations,
+    Score,
     SolvedRidge,
     SolvedSystems,
 )
 
-GAUSS_NEWTON, NTK = "gauss_newton", "ntk"
-ESTIMATES = (GAUSS_NEWTON, NTK)
+GAUSS_NEWTON, NTK, TRAK = "gauss_newton", "ntk", "trak"
+ESTIMATES = (GAUSS_NEWTON, NTK, TRAK)
+
+
+BLOCK = 250  # images in one forward pass
+DIRECTIONS = 1 << 20  # folded into the key of an initialisation, for random directions
 
 
 class Approximation(NamedTuple):
     """Settings of the approximations."""
 
     damping: float | None  # of `gauss_newton`; None: by the training time
-    ridge: float  # of `ntk`
+    ridge: float  # of `ntk` and `trak`
+    projections: int  # random directions of `trak`
 
 
 def estimate(
@@ -60,6 +66,12 @@ def estimate(
     params = _trained(model, protocol, key, batch)
     if name == NTK:
         changes = _ridge_changes(model, settings.ridge, params, batch, test)
+        return np.asarray(changes), {"ridge": settings.ridge}
+    if name == TRAK:
+        direction_key = jax.random.fold_in(key, DIRECTIONS)
+        changes = _trak_changes(
+            model, settings.ridge, settings.projections, direction_key, params, batch, test
+        )
         return np.asarray(changes), {"ridge": settings.ridge}
     damping = settings.damping
     if damping is None:
@@ -117,6 +129,58 @@ def _ridge_changes(
     target = test.labels - 1 / test.labels.shape[1]
     error = jnp.square(without - target).sum(-1) - jnp.square(fitted - target).sum(-1)
     return error / 2
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _trak_changes(
+    model: Model,
+    ridge: float,
+    projections: int,
+    key: Key,
+    params: Params,
+    batch: Batch,
+    test: Batch,
+) -> Array:
+    """Returns the change of cross-entropy without each image, f32[n, t].
+
+    To first order: the derivative of -log p by the margin is p - 1. Soft labels count by
+    their most likely class.
+    """
+
+    def projected(data: Batch) -> tuple[Array, Array]:
+        classes = data.labels.argmax(axis=-1)
+        logits = model.apply(params, data.images)
+        features = ntk.sketch(
+            model.apply, params, data.images, key, projections, block=BLOCK
+        )
+        unsure = jax.nn.sigmoid(-datamodels.margin(logits, classes))
+        return datamodels.margin_features(features, logits, classes), unsure
+
+    (of_set, unsure), (of_test, unsure_test) = projected(batch), projected(test)
+    return unsure_test * datamodels.trak(of_set, of_test, unsure, ridge)
+
+
+def datamodelling(estimated: np.ndarray, members: np.ndarray, losses: np.ndarray) -> Score:
+    """Returns how well influences foretell the losses of networks trained on subsets.
+
+    Args:
+      estimated: f[s, n, t], by how much leaving an image out raises a loss.
+      members: bool[m, n], the subsets.
+      losses: f[s, m, t], of networks trained on them from the same initialisations.
+    """
+    outputs, inside = jnp.asarray(-losses), jnp.asarray(members)
+
+    def score(attributions: np.ndarray, outputs: Array) -> float:
+        found = datamodels.linear_datamodelling_score(
+            jnp.asarray(attributions), inside, outputs
+        )
+        return float(jnp.nanmean(found))
+
+    each = [score(*pair) for pair in zip(estimated, outputs, strict=True)]
+    return {
+        **spread(each),
+        "of_means": score(estimated.mean(axis=0), outputs.mean(axis=0)),
+    }
 
 
 def compare(

@@ -50,6 +50,22 @@ class Estimated(Correlations):
     solved: list[SolvedSystems | SolvedRidge]  # one for each seed
 
 
+class Score(Spread):
+    """Linear datamodelling score: mean over test images, a value a seed."""
+
+    of_means: float  # of influences and losses that are means over seeds
+
+
+class Subsets(TypedDict):
+    """Networks trained on random subsets of the set, and how influences foretell them."""
+
+    number: int  # subsets, the same for each seed
+    size: int  # images of each
+    networks: int
+    leave_one_out: Score
+    estimates: dict[str, Score]
+
+
 class ArtefactRecord(TypedDict):
     """The distilled set."""
 
@@ -72,6 +88,7 @@ class Summary(Common):
     reliability: Reliability
     same_class_among_top_nine: float
     estimates: dict[str, Estimated]
+    subsets: NotRequired[Subsets | None]  # None where no networks were trained on any
     most_influenced: list[list[int]]  # positions in the test split, nine an image
     artefact: ArtefactRecord
     parameters: int

@@ -18,7 +18,8 @@ from experiments.lab.parts import pictures_of, set_label
 
 Records = Sequence[claims.Record[Summary]]
 NO_SPREAD_OF_SEEDS = claims.NO_SPREAD.replace("networks", "seeds")
-ESTIMATES = {"gauss_newton": "influence functions", "ntk": "NTK"}
+ESTIMATES = {"gauss_newton": "influence functions", "ntk": "NTK", "trak": "TRAK"}
+CLAIMED = ("gauss_newton", "ntk")  # by `estimates_predict`
 
 
 def _num_classes(record: claims.Record[Summary]) -> int:
@@ -122,7 +123,10 @@ def _above_noise(records: Records) -> claims.Node:
 def _estimates(records: Records) -> claims.Node:
     found: list[claims.Node] = []
     for record in records:
-        for name, row in record.summary["estimates"].items():
+        estimates = record.summary["estimates"]
+        for name, row in estimates.items():
+            if name not in CLAIMED:
+                continue
             values = np.array(row["with_the_same_initialisation"]["values"])
             interval = student(values)
             found.append(
@@ -174,9 +178,36 @@ def _tables(records: Records) -> list[Markup]:
         return []
     rows = [_row(record) for record in records]
     found = [data_table(HEAD, rows, "Leave-one-out influence on test losses.")]
+    if scored := [row for record in records for row in _scores(record)]:
+        caption = (
+            "Linear datamodelling score (arXiv 2303.14186): rank correlation, over random "
+            "halves of the set, of test losses with the sum of the influences of a half's "
+            "images; mean over test images, mean ± standard deviation over seeds."
+        )
+        head = ["set", "halves", "influence by", "a seed", "means over seeds"]
+        found.append(data_table(head, scored, caption))
     for record in records:
         found += pictures_of(record, CAPTIONS, title(record))
     return found
+
+
+def _scores(record: claims.Record[Summary]) -> list[list[Content]]:
+    """Returns a row for each kind of influence; none where no subsets were trained on."""
+    summary = record.summary
+    subsets = summary.get("subsets")
+    if subsets is None:
+        return []
+    scores = {"leave-one-out": subsets["leave_one_out"], **subsets["estimates"]}
+    return [
+        [
+            set_label(title(record), summary["artefact"]["method"]),
+            str(subsets["number"]),
+            ESTIMATES.get(name, name),
+            f"{score['mean']:.2f} ± {score['std']:.2f}",
+            f"{score['of_means']:.2f}",
+        ]
+        for name, score in scores.items()
+    ]
 
 
 def _row(record: claims.Record[Summary]) -> list[Content]:

@@ -16,7 +16,13 @@ again, each compared with leave-one-out by rank correlation over test images:
 - `gauss_newton`: influence functions with the damped Gauss-Newton matrix at the trained
   weights (Koh & Liang 2017), damping 1 / (lr * steps / (1 - momentum)) by default;
 - `ntk`: kernel ridge regression on the set with the kernel of the trained network,
-  without each image, in closed form.
+  without each image, in closed form;
+- `trak`: Park et al. 2023 (arXiv 2303.14186), by random projections of the gradients.
+
+With `--subsets=N` networks are trained on N random halves of the set, too, from each
+initialisation. The linear datamodelling score (Park et al. 2023) is the rank correlation
+over these halves of a test image's loss with the sum of the influences of the images that
+a half has, for each approximation and for leave-one-out.
 
 Networks are trained a few at a time, and each piece is kept in `pieces/`; the same
 command again trains only those that are missing or damaged. `influence.npz` holds all
@@ -28,15 +34,15 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, launch
-from distilljax.analysis import leave_one_out
+from distilljax import data, devices, launch
+from distilljax.analysis import datamodels, leave_one_out
 from distilljax.analysis.leave_one_out import LeaveOneOut
 from distilljax.analysis.statistics import spread, spread_interval
 from distilljax.config import FieldError, option
@@ -44,14 +50,20 @@ from distilljax.core import parameters
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import Array
-from experiments.influence.estimates import ESTIMATES, Approximation, compare, estimate
+from experiments.influence.estimates import (
+    ESTIMATES,
+    Approximation,
+    compare,
+    datamodelling,
+    estimate,
+)
 from experiments.influence.figures import influenced
-from experiments.influence.record import Correlations, Estimated, Summary
-from experiments.influence.train import PROTOCOL, Problem, retrained
+from experiments.influence.record import Correlations, Estimated, Score, Subsets, Summary
+from experiments.influence.train import PROTOCOL, Problem, retrained, trained_on
 from experiments.lab import options
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest, write_arrays
-from experiments.lab.keys import fresh_key
+from experiments.lab.keys import fresh_key, parts_key
 from experiments.lab.networks import own_network, sized_model
 from experiments.lab.progress import duration
 from experiments.lab.protocols import batch_of
@@ -61,12 +73,14 @@ from experiments.lab.terminal import new_table, show_table
 from experiments.lab.workdir import open_workdir, workdir_path
 
 NAME = "experiments.influence"
+LEAST_SUBSETS = 3
 MOST = 9  # test images shown beside a distilled one
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -87,7 +101,14 @@ class Config(
         None, "Gauss-Newton damping; none: derived from the number of steps.", above=0
     )
     ridge: float = option(
-        1e-2, "Ridge of ntk, as a share of the kernel's mean diagonal.", above=0
+        1e-2, "Ridge of ntk and trak, as a share of the kernel's mean diagonal.", above=0
+    )
+    projections: int = option(100, "Random directions of trak.", low=1)
+    subsets: int = option(
+        0,
+        "Random halves of the set that networks are trained on besides, from each "
+        "initialisation, for the linear datamodelling score; 0: none.",
+        low=0,
     )
     piece: int = option(11, "Networks in a piece that is kept.", low=1)
     shown: int = option(10, "Distilled images in the picture.", low=1)
@@ -107,6 +128,9 @@ def run(config: Config) -> Summary:
         training that diverges.
     """
     names = _chosen_estimates(config)
+    if 0 < config.subsets < LEAST_SUBSETS:
+        reason = f"a rank correlation needs at least {LEAST_SUBSETS}, or give 0"
+        raise FieldError("subsets", config.subsets, reason)
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
     ((label, named),) = load_artefacts(config.artefact, "artefact").items()
@@ -175,7 +199,7 @@ def _estimated(
     config: Config, names: Sequence[str], problem: Problem, found: Influences
 ) -> tuple[dict[str, np.ndarray], dict[str, Estimated]]:
     """Returns each approximation, f[s, n, t], and how it compares."""
-    settings = Approximation(config.damping, config.ridge)
+    settings = Approximation(config.damping, config.ridge, config.projections)
     test, protocol = problem.test_batch(), PROTOCOLS[PROTOCOL]
     values, compared = dict[str, np.ndarray](), dict[str, Estimated]()
     for name in names:
@@ -192,12 +216,55 @@ def _estimated(
     return values, compared
 
 
+def _on_subsets(
+    config: Config,
+    problem: Problem,
+    workdir: pathlib.Path,
+    found: Influences,
+    estimates: Mapping[str, np.ndarray],
+) -> Subsets | None:
+    """Trains on random halves of the set, and scores all influences by them."""
+    if not config.subsets:
+        return None
+    images = problem.batch.labels.shape[0]
+    half = images // 2
+    drawn = datamodels.random_members(parts_key(config.seed), config.subsets, images, half)
+    members = np.asarray(drawn)
+    trained = trained_on(
+        problem,
+        workdir,
+        jnp.repeat(problem.keys, config.subsets),
+        np.tile(members, (config.seeds, 1)),
+        "subsets",
+        piece=config.piece,
+        together=config.together,
+    )
+    losses = np.asarray(trained.losses).reshape(config.seeds, config.subsets, -1)
+
+    def score(values: np.ndarray) -> Score:
+        return datamodelling(values, members, losses)
+
+    return {
+        "number": config.subsets,
+        "size": half,
+        "networks": config.seeds * config.subsets,
+        "leave_one_out": score(found.each),
+        "estimates": {name: score(values) for name, values in estimates.items()},
+    }
+
+
 def _run(
     config: Config, names: Sequence[str], named: Named, workdir: pathlib.Path
 ) -> Summary:
     began = time.perf_counter()
     problem = _prepare(config, named)
-    trained = retrained(problem, workdir, piece=config.piece, together=config.together)
+    trained = retrained(
+        problem,
+        workdir,
+        piece=config.piece,
+        together=config.together,
+        mesh=devices.mesh(config.devices),
+    )
     networks = leave_one_out.arrange(trained, config.seeds)
     found = Influences.of(networks)
     estimates, compared = _estimated(config, names, problem, found)
@@ -210,7 +277,8 @@ def _run(
         **{f"estimated_{name}": values for name, values in estimates.items()},
     )
     _draw(config, problem, found.most, workdir / "influence.png")
-    summary = _summarise(config, problem, found, compared, began)
+    subsets = _on_subsets(config, problem, workdir, found, estimates)
+    summary = _summarise(config, problem, found, compared, subsets, began)
     return write_summary(workdir, Summary, summary)
 
 
@@ -235,6 +303,7 @@ def _summarise(
     problem: Problem,
     found: Influences,
     compared: dict[str, Estimated],
+    subsets: Subsets | None,
     began: float,
 ) -> Summary:
     artefact = problem.named.artefact
@@ -266,6 +335,7 @@ def _summarise(
         },
         "same_class_among_top_nine": float(same_class.mean()),
         "estimates": compared,
+        "subsets": subsets,
         "most_influenced": problem.test_positions[found.most].tolist(),
         "artefact": {"path": problem.named.path, "method": artefact.method},
         "parameters": parameters.num_params(problem.model),
@@ -304,6 +374,7 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
     for name, row in summary["estimates"].items():
         table.add_row(name, *_cells(row))
     show_table(table)
+    _show_subsets(summary.get("subsets"))
     print(
         f"{summary['same_class_among_top_nine']:.0%} of the nine most influenced test "
         "images are of the class of the distilled image"
@@ -312,6 +383,21 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
         f"{duration(summary['seconds'])}. summary.json, influence.npz and influence.png "
         f"lie in {workdir}"
     )
+
+
+def _show_subsets(subsets: Subsets | None) -> None:
+    if subsets is None:
+        return
+    table = new_table(
+        f"Linear datamodelling score, {subsets['number']} halves",
+        ("", "a seed", "means over seeds"),
+    )
+    scores = {"leave-one-out": subsets["leave_one_out"], **subsets["estimates"]}
+    for name, score in scores.items():
+        table.add_row(
+            name, f"{score['mean']:.2f} ±{score['std']:.2f}", f"{score['of_means']:.2f}"
+        )
+    show_table(table)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

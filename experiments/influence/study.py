@@ -7,9 +7,10 @@ from experiments.lab.steps import Flags, Step, Study
 FLAGS: dict[str, Flags] = {
     "laptop": {"seeds": 3, "test_images": 500},
     "night": {"seeds": 5, "test_images": 1000},
+    "published": {"seeds": 3, "test_images": 1000},
     "paper": {"test_images": 10_000},
 }
-MINUTES = {"laptop": 1.2, "night": 2.9}
+MINUTES = {"laptop": 1.2, "night": 2.9, "published": 10}
 
 
 def steps(study: Study) -> Iterator[Step]:

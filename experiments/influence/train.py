@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from distilljax import data
 from distilljax.analysis import leave_one_out
@@ -43,8 +44,8 @@ class Problem(NamedTuple):
 class Piece(NamedTuple):
     """Networks that are trained in one dispatch, and kept together."""
 
-    number: int
-    networks: range  # positions in `leave_one_out.pairs`
+    name: str  # of the file that it is kept in
+    networks: range  # positions among all networks
     identity: str  # SHA-256 of all that they depend on
     kind: str = "network"
 
@@ -53,20 +54,22 @@ class Piece(NamedTuple):
         """Name in progress lines."""
         return f"networks {self.networks[0]} to {self.networks[-1]}"
 
-    @property
-    def name(self) -> str:
-        """Name of the file that it is kept in."""
-        return str(self.number)
 
-
-def _pieces(problem: Problem, num: int, most: int, together: int) -> list[Piece]:
-    """Returns the pieces of `num` networks, at most `most` in each."""
+def _pieces(
+    problem: Problem, members: np.ndarray, keys: Key, most: int, together: int, prefix: str
+) -> list[Piece]:
+    """Returns the pieces of all networks, at most `most` in each."""
+    num = len(members)
     size = min(most, num)
     settings = [problem.digest, problem.network, PROTOCOL, together, size]
-    arrays = [problem.test_positions, jax.random.key_data(problem.keys)]
+    arrays = [problem.test_positions, jax.random.key_data(keys), members]
     shared = digest(settings, arrays)
     return [
-        Piece(number, range(first, min(first + size, num)), digest([shared, first, num]))
+        Piece(
+            f"{prefix}{number}",
+            range(first, min(first + size, num)),
+            digest([shared, first, num]),
+        )
         for number, first in enumerate(range(0, num, size))
     ]
 
@@ -88,39 +91,71 @@ class _Store:
 
 
 def retrained(
-    problem: Problem, workdir: pathlib.Path, *, piece: int, together: int
+    problem: Problem,
+    workdir: pathlib.Path,
+    *,
+    piece: int,
+    together: int,
+    mesh: Mesh | None = None,
 ) -> Retrained:
-    """Returns all networks, in the order of `leave_one_out.pairs`.
+    """Returns the networks of leave-one-out, in the order of `leave_one_out.pairs`.
+
+    See `trained_on`.
+    """
+    num = problem.batch.labels.shape[0]
+    keys, left_out = leave_one_out.pairs(problem.keys, num)
+    members = np.arange(num) != np.asarray(left_out)[:, None]
+    return trained_on(
+        problem, workdir, keys, members, "", piece=piece, together=together, mesh=mesh
+    )
+
+
+def trained_on(
+    problem: Problem,
+    workdir: pathlib.Path,
+    keys: Key,
+    members: np.ndarray,
+    prefix: str,
+    *,
+    piece: int,
+    together: int,
+    mesh: Mesh | None = None,
+) -> Retrained:
+    """Returns a network for each pair of a key and a subset of the images.
 
     Args:
-      problem: data and seeds.
+      problem: the data.
       workdir: where finished pieces are kept.
+      keys: key[m].
+      members: bool[m, n].
+      prefix: of the names of the pieces.
       piece: networks in a piece.
       together: networks trained side by side.
+      mesh: devices that share the networks of a piece; None for one.
 
     Raises:
       InputError: a network whose losses are not finite.
     """
-    keys, left_out = leave_one_out.pairs(problem.keys, problem.batch.labels.shape[0])
     num = keys.shape[0]
-    pieces = _pieces(problem, num, piece, together)
+    pieces = _pieces(problem, members, keys, piece, together, prefix)
     size = len(pieces[0].networks)
 
     @jax.jit
-    def train(keys: Key, left_out: Array, batch: Batch, test: RealSet) -> Retrained:
-        return leave_one_out.retrain(
+    def train(keys: Key, members: Array, batch: Batch, test: RealSet) -> Retrained:
+        return leave_one_out.retrain_on(
             keys,
-            left_out,
+            members,
             problem.model,
             batch,
             test,
             PROTOCOLS[PROTOCOL],
             together=together,
+            mesh=mesh,
         )
 
     store = _Store(workdir)
-    held = {one.number: found for one in pieces if (found := store.read(one)) is not None}
-    missing = [one for one in pieces if one.number not in held]
+    held = {one.name: found for one in pieces if (found := store.read(one)) is not None}
+    missing = [one for one in pieces if one.name not in held]
     if done := num - sum(len(one.networks) for one in missing):
         print(f"{done} of {num} networks were trained before, in {workdir}")
     units = [len(one.networks) for one in missing]
@@ -130,7 +165,7 @@ def retrained(
         chosen = np.arange(one.networks.start, one.networks.start + size) % num
         began = time.perf_counter()
         trained = jax.device_get(
-            train(keys[chosen], left_out[chosen], problem.batch, problem.test)
+            train(keys[chosen], members[chosen], problem.batch, problem.test)
         )
         trained = Retrained(*(x[: len(one.networks)] for x in trained))
         if not np.isfinite(trained.losses).all():
@@ -139,8 +174,8 @@ def retrained(
                 f"the protocol `{PROTOCOL}`"
             )
         store.write(one, trained)
-        held[one.number] = trained
+        held[one.name] = trained
         progress.trained(one, len(one.networks), time.perf_counter() - began)
         progress.finished(one, "")
-    parts = [held[one.number] for one in pieces]
+    parts = [held[one.name] for one in pieces]
     return jax.tree.map(lambda *part: jnp.concatenate(part), *parts)

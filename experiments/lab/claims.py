@@ -50,6 +50,7 @@ NAMES = {
     "gm": "GM",
     "dm": "DM",
     "random": "random real images",
+    "herding": "herded real images",
     "test": "test images",
 }
 
@@ -227,10 +228,15 @@ class Claim(NamedTuple):
     section: Section  # of the report
     statement: str
     rule: str  # what is compared, and how several readings are joined
-    paper: str  # what the paper has, in a few words
+    paper: str  # what the paper, or `source`, has, in a few words
     experiment: str  # whose records are read
     figure: str  # the picture of that experiment
     read: Callable[[Sequence[Record]], Node]
+    source: str = ""  # of a claim that later papers lead one to expect: their arXiv numbers
+
+    def stated(self) -> str:
+        """Returns what the paper has, or what `source` leads one to expect."""
+        return f"expected by {self.source}: {self.paper}" if self.source else self.paper
 
     def judge(self, records: Sequence[Record]) -> "Verdict":
         """The verdict of these records; those of other experiments do not matter."""

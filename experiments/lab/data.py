@@ -3,17 +3,12 @@
 import dataclasses
 import pathlib
 import sys
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Literal
 
 from distilljax import data, launch
-from distilljax.config import Config, FieldError, option
-from distilljax.types import (
-    InputError,
-    RealSet,
-    Transform,
-)
+from distilljax.config import Config, option
+from distilljax.data import Prepared
+from distilljax.types import InputError
 from experiments.lab.records import Common, DatasetRecord
 from experiments.lab.sets import Named
 
@@ -40,16 +35,6 @@ class DataOptions(Config):
     )
 
 
-class Prepared(NamedTuple):
-    """Real data, divided, on the device."""
-
-    data: data.Dataset
-    rest: data.Split  # training images that are not held out
-    transform: Transform  # fitted on `rest`
-    real: RealSet  # `rest` on the device
-    held_out: RealSet
-
-
 def prepare(config: DataOptions) -> Prepared:
     """Returns the data that the options name.
 
@@ -58,38 +43,13 @@ def prepare(config: DataOptions) -> Prepared:
       FieldError: more images are held out than a class has.
     """
     loaded = data.load(config.dataset, config.data_dir)
-    k = loaded.num_classes
-    train, test = (
-        np.bincount(split.labels, minlength=k) for split in (loaded.train, loaded.test)
-    )
-    smallest = int(train.min())
     tell(loaded)
-    if smallest < 2:
-        raise InputError(
-            f"{config.dataset} has one training image of the class "
-            f"{loaded.class_names[train.argmin()]!r}, and one has to be held out; add "
-            "some, or leave the class out"
-        )
-    if config.held_out >= smallest:
-        reason = (
-            f"the smallest class, {loaded.class_names[train.argmin()]!r}, has {smallest} "
-            f"training images; hold out at most {smallest - 1}, better fewer: "
-            f"--held_out={max(1, smallest // 5)}"
-        )
-        raise FieldError("held_out", config.held_out, reason)
-    if absent := [loaded.class_names[j] for j in np.flatnonzero(test == 0)]:
-        raise InputError(
-            f"{config.dataset} has no test image of the class {absent[0]!r}; add some, or "
-            "leave the class out"
-        )
-    rest, held_out = data.hold_out(loaded.train, config.held_out, config.split_seed)
-    transform = data.fit(config.preprocess, rest.images, config.dataset)
-    return Prepared(
+    return data.prepare(
         loaded,
-        rest,
-        transform,
-        data.on_device(rest, transform, k),
-        data.on_device(held_out, transform, k),
+        config.preprocess,
+        held_out=config.held_out,
+        split_seed=config.split_seed,
+        name=config.dataset,
     )
 
 

@@ -131,14 +131,16 @@ def _line_checksum(line: Mapping[str, Any]) -> str:
 
 
 class Lines:
-    """A file of small records, a line each, by identity."""
+    """A file of small records, a line each, by identity.
+
+    A second, hidden file holds their number, by which records that are gone are known.
+    """
 
     def __init__(self, path: pathlib.Path, wanted: Iterable[str]):
         """Reads the file; it is left with the records of these identities alone."""
         self._path = path
+        self._counted = path.with_name(f".{path.name}.count")
         self._kept: dict[str, dict[str, Any]] = {}
-        if not path.exists():
-            return
         identities, damaged = set(wanted), 0
         for line in read_lines(path):
             if line is None or line.get(CHECKSUM) != _line_checksum(line):
@@ -146,10 +148,24 @@ class Lines:
             elif line.get(IDENTITY) in identities:
                 self._kept[str(line[IDENTITY])] = line
         if damaged:
-            what = "a damaged record" if damaged == 1 else f"{damaged} damaged records"
-            _say(path, f"has {what}")
-        with replacing(path) as temporary:
-            records.append(temporary, self._kept.values())
+            _say(path, f"has {_records(damaged, 'damaged record')}")
+        if (gone := self._count() - len(self._kept) - damaged) > 0:
+            _say(path, f"lacks {_records(gone, 'record')} of this run")
+        if path.exists():
+            with replacing(path) as temporary:
+                records.append(temporary, self._kept.values())
+            self._write_count()
+
+    def _count(self) -> int:
+        """Returns the number of records that were kept; 0 where it is not known."""
+        try:
+            return int(self._counted.read_text("ascii"))
+        except (OSError, ValueError):
+            return 0
+
+    def _write_count(self) -> None:
+        with replacing(self._counted) as temporary:
+            temporary.write_text(f"{len(self._kept)}\n", "ascii")
 
     def __contains__(self, identity: str) -> bool:
         """Whether a record of that identity is kept."""
@@ -167,6 +183,11 @@ class Lines:
         line[CHECKSUM] = _line_checksum(line)
         records.append(self._path, [line])
         self._kept[identity] = line
+        self._write_count()
+
+
+def _records(num: int, noun: str) -> str:
+    return f"a {noun}" if num == 1 else f"{num} {noun}s"
 
 
 def read_lines(path: pathlib.Path) -> Iterable[dict[str, Any] | None]:

@@ -12,6 +12,7 @@ from distilljax.core import parameters
 from distilljax.models import MODELS, alexnet, convnet, mlp, resnet, vgg
 from distilljax.types import InputError, Model
 from experiments.lab.options import OWN, parse_choices
+from experiments.lab.sets import Named
 
 ARCHITECTURES: dict[str, tuple[str, Config]] = {  # name -> (key of MODELS, its Config)
     "convnet": ("convnet", convnet.Config()),
@@ -74,6 +75,34 @@ def own_network(label: str, artefact: io.Artefact, field: str = "models") -> Net
         reason = f"{label} names a network that cannot be had ({error}); choose another"
         raise FieldError(field, OWN, reason) from None
     return Network(OWN, key, config)
+
+
+def shared_network(
+    artefacts: Mapping[str, Named], chosen: Callable[[str, io.Artefact, str], Network]
+) -> Network:
+    """Returns the network of all artefacts.
+
+    Args:
+      artefacts: by label.
+      chosen: label, artefact and option -> its network, such as `own_network`.
+
+    Raises:
+      FieldError: of the option `artefacts`: two of them differ, so that no network stands
+        for both.
+    """
+    found = {
+        label: chosen(label, made, "artefacts") for label, (_, made) in artefacts.items()
+    }
+    (first, network), *others = found.items()
+    for label, other in others:
+        if other.described() != network.described():
+            reason = (
+                f"{first} and {label} were made with different networks, and one network "
+                "stands for all; give them to commands of their own"
+            )
+            paths = ",".join(named.path for named in artefacts.values())
+            raise FieldError("artefacts", paths, reason)
+    return network
 
 
 def sized_model(

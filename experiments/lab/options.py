@@ -81,6 +81,15 @@ class TogetherOption(Config):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class DevicesOption(Config):
+    """Devices that share the work."""
+
+    devices: int | None = option(
+        None, "Devices that share the work; none: all that there are.", low=1
+    )
+
+
 def parse_names(text: str, field: str) -> list[str]:
     """Returns the names in a list with commas; may be none.
 

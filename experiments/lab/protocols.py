@@ -1,17 +1,13 @@
 """Evaluation protocols as experiments use them: with labels, network, held-out images."""
 
-import numpy as np
-
-from distilljax import data, io
+from distilljax import io
 from distilljax.config import FieldError
 from distilljax.models import convnet
 from distilljax.training import evaluation
 from distilljax.training.evaluation import NETWORKS, PROTOCOLS, EvaluationProtocol
-from distilljax.types import Array, Batch, RealSet, Transform
+from distilljax.types import Batch
 from experiments.lab.networks import Network, own_network
 from experiments.lab.options import OWN, Labels
-
-VALIDATION = 500  # images of each class, at most a tenth of them
 
 
 def chosen_protocol(name: str, artefact: io.Artefact) -> EvaluationProtocol:
@@ -71,22 +67,3 @@ def batch_of(
     return evaluation.as_batch(
         artefact.distilled, protocol, targets=artefact.targets, labels=labels
     )
-
-
-def real_labels(labels: Array, protocol: EvaluationProtocol) -> Array:
-    """Returns distributions f32[..., k] as the loss of the protocol reads them."""
-    return labels if protocol.loss == "cross_entropy" else labels - 1 / labels.shape[-1]
-
-
-def validation_images(
-    protocol: EvaluationProtocol, train: data.Split, transform: Transform, num_classes: int
-) -> RealSet | None:
-    """Returns the held-out images that a protocol looks at; None where it looks at none.
-
-    They are a tenth of the training images, at most 500 of each class, drawn once.
-    """
-    if protocol.check_every is None:
-        return None
-    smallest = int(np.bincount(train.labels, minlength=num_classes).min())
-    each = max(1, min(VALIDATION, smallest // 10))
-    return data.on_device(data.subset(train, each, 0), transform, num_classes)

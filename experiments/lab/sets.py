@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import experiments
-from distilljax import data, io, memory
+from distilljax import data, io
 from distilljax.config import FieldError
-from distilljax.types import Array, Batch, InputError, Transform
+from distilljax.types import Array, InputError, Transform
 from experiments.lab.kept import digest
-from experiments.lab.keys import subset_seed
 from experiments.lab.options import parse_paths
 
 GALLERY = pathlib.Path(experiments.__file__).parent / "artefacts"
@@ -28,7 +25,7 @@ class Named(NamedTuple):
     artefact: io.Artefact
 
 
-def _file_of(path: str) -> str:
+def file_of(path: str) -> str:
     """Returns the file of a set: a path, or the name of one in `experiments/artefacts`."""
     named = GALLERY / path / "distilled.npz"
     if "/" in path or pathlib.Path(path).exists() or not named.is_file():
@@ -52,7 +49,7 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     if not paths:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
-    paths = [_file_of(path) for path in paths]
+    paths = [file_of(path) for path in paths]
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
         raise FieldError(field, text, f"{twice[0]} is named twice")
     loaded = {path: io.load(path) for path in paths}
@@ -120,33 +117,3 @@ def shared_transform(artefacts: Mapping[str, Named], field: str = "artefacts") -
             )
             raise FieldError(field, ",".join(n.path for n in artefacts.values()), reason)
     return made.transform
-
-
-def _require_memory(seeds: int, num_values: int) -> None:
-    memory.require(
-        4 * seeds * num_values,
-        f"{seeds:,} networks, each with images of its own,",
-        "train fewer",
-    )
-
-
-def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
-    """Draws `seeds` independent sets of `ipc` real images a class, stacked.
-
-    Returns:
-      images f32[s, n, h, w, c], labels f32[s, n, k].
-    """
-    num_images = ipc * len(np.unique(split.labels))
-    _require_memory(seeds, num_images * split.images[0].size)
-    drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
-    k = int(split.labels.max()) + 1
-    return Batch(
-        jnp.stack([transform(jnp.asarray(one.images)) for one in drawn]),
-        jnp.stack([jax.nn.one_hot(one.labels, k) for one in drawn]),
-    )
-
-
-def repeated(batch: Batch, seeds: int) -> Batch:
-    """Repeats a set for each of `seeds` networks, in the shape of `random_subsets`."""
-    _require_memory(seeds, batch.images.size)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)

@@ -4,12 +4,12 @@ import hashlib
 import json
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from experiments.lab.workdir import PLACES
 
-ScaleName = Literal["laptop", "night", "paper"]
+ScaleName = Literal["laptop", "night", "published", "paper"]
 Flags = Mapping[str, Any]
 # Flags that name files; their contents are `Step.inputs`.
 INPUTS = ("artefacts", "artefact", "influence", "train_on", "records", "out")
@@ -50,6 +50,14 @@ def _spelt(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+class Part(NamedTuple):
+    """Sets that one network can be shown: those of one preprocessing."""
+
+    suffix: str  # of the names of steps; empty for the first
+    labels: Sequence[str]
+    width: int | None = None  # of the widest network that made one; None: the study's
+
+
 class Study(NamedTuple):
     """A study that is planned: its scale, its folder and its distilled sets."""
 
@@ -63,6 +71,7 @@ class Study(NamedTuple):
     sets: Mapping[str, pathlib.Path] = {}  # label -> the set looked at
     single: Mapping[str, pathlib.Path] = {}  # label -> the set that loses single images
     makers: Mapping[str, str] = {}  # path of a set -> the step that makes it
+    partition: Sequence[Part] = ()  # of the sets looked at; empty: all are one part
 
     def step(
         self,
@@ -103,6 +112,12 @@ class Study(NamedTuple):
             workdir / "summary.json",
             minutes.get(self.scale, 1.0),
         )
+
+    def parts(self) -> Iterator[tuple[str, "Study"]]:
+        """Yields a suffix for names of steps, and the study of the sets of each part."""
+        for part in self.partition or [Part("", [*self.sets])]:
+            sets = {label: self.sets[label] for label in part.labels}
+            yield part.suffix, self._replace(sets=sets, width=part.width or self.width)
 
     def listed(self) -> Flags:
         """Returns the flag that names all sets looked at."""

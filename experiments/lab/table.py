@@ -22,6 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax import data, io
+from distilljax.comparison.real import (
+    random_subsets,
+    real_labels,
+    repeated,
+    validation_images,
+)
 from distilljax.core import distilled as distilled_set
 from distilljax.core import sampling
 from distilljax.training import evaluation
@@ -29,21 +35,9 @@ from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.lab.kept import Lines, digest
 from experiments.lab.options import Labels
 from experiments.lab.progress import Cell, CellProgress
-from experiments.lab.protocols import (
-    batch_of,
-    chosen_network,
-    chosen_protocol,
-    real_labels,
-    validation_images,
-)
+from experiments.lab.protocols import batch_of, chosen_network, chosen_protocol
 from experiments.lab.records import RowRecord
-from experiments.lab.sets import (
-    Named,
-    random_subsets,
-    repeated,
-    stored_ipc,
-    transform_digest,
-)
+from experiments.lab.sets import Named, stored_ipc, transform_digest
 
 AnyCell = TypeVar("AnyCell", bound=Cell)
 

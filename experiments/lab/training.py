@@ -6,7 +6,8 @@ network in training every `SECONDS_BETWEEN_SAVES` seconds and resumes after that
 
 Both keep networks as pieces (`kept.Arrays`), tell progress by `CellProgress`, and raise
 `InputError` where training diverges. All that is random in network number n follows from
-`fold_in(fresh_key(seed), n)`, so it is the same in any company and after any resumption.
+`fold_in(root, n)`, with the root `fresh_key(seed)` or one that is given, so
+it is the same in any company and after any resumption.
 """
 
 import itertools
@@ -87,15 +88,17 @@ _UNTRAINED = Trained(0, np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
 class EpochTrainer:
     """Trains networks for whole epochs and keeps them."""
 
-    def __init__(self, pieces: Arrays, recipe: Recipe, seed: int):
+    def __init__(self, pieces: Arrays, recipe: Recipe, seed: int, key: Key | None = None):
         """Ready to train.
 
         Args:
           pieces: where the networks are kept.
           recipe: how they are trained.
           seed: random seed.
+          key: root of all that is random, made from the seed; `fresh_key(seed)` if absent.
         """
-        self._pieces, self._recipe, self._key = pieces, recipe, fresh_key(seed)
+        self._pieces, self._recipe = pieces, recipe
+        self._key = fresh_key(seed) if key is None else key
 
     def trained(self, net: Net) -> Trained:
         """Returns a network that `train` left.

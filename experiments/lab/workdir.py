@@ -8,19 +8,21 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distilljax import data, launch
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, write_json
+from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 
 ROOT = pathlib.Path("runs")
-CONFIG, LOCK = "config.json", ".lock"
+CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
 
-# Options that name a folder of this machine.
-PLACES = ("workdir", "data_dir", "experts_dir")
+# Options that name a folder of this machine, or say what of it is used.
+PLACES = ("workdir", "data_dir", "experts_dir", "devices")
 
 
 def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
@@ -34,12 +36,12 @@ def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
 
 
 def identity_of(config: Config) -> dict[str, Any]:
-    """Returns the settings that identify a run: all but the places of files."""
+    """Returns the settings that identify a run: all but those of this machine."""
     return {n: value for n, value in config.to_dict().items() if n not in PLACES}
 
 
 def command_of(module: str, config: Config) -> str:
-    """Returns the command that repeats the run, without the places of files."""
+    """Returns the command that repeats the run, without those."""
     return launch.command_line(
         module, config.replace({n: None for n in PLACES if hasattr(config, n)})
     )
@@ -144,7 +146,8 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
                 f"workdir {path} holds files of something else; choose an empty --workdir"
             )
         about = {"experiment": module, "config": identity_of(config)}
-        write_json(described, {**about, "command": command_of(module, config)})
+        about |= {"command": command_of(module, config), "computed": [arithmetic()]}
+        write_json(described, about)
         return True
     held = _read_config(path)
     theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
@@ -158,7 +161,25 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
             f"workdir {path} holds a different run ({shown}); choose another --workdir, "
             "or give the same settings to resume that one"
         )
+    if not (path / SUMMARY).exists():
+        _note_arithmetic(path, held)
     return False
+
+
+def _note_arithmetic(path: pathlib.Path, held: dict[str, Any]) -> None:
+    """Says where the rest of a run may differ in the last digits, and writes it down."""
+    now, before = arithmetic(), held.get("computed")
+    known = isinstance(before, list) and bool(before) and isinstance(before[-1], str)
+    if known and before[-1] == now:
+        return
+    if known:
+        print(
+            f"this run was begun by {before[-1]} and goes on by {now}: its result is that "
+            "of an undisturbed run but for rounding, not bit for bit",
+            file=sys.stderr,
+            flush=True,
+        )
+    write_json(path / CONFIG, held | {"computed": [*(before if known else []), now]})
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from experiments.lab.steps import Flags, Step, Study
 FLAGS: dict[str, Flags] = {
     "laptop": {"real_per_class": "0,5", "seeds": 3},
     "night": {"real_per_class": "0,2,10"},
+    "published": {"real_per_class": "0,2,10", "seeds": 3},
     "paper": {"chunk": "none"},
 }
-MINUTES = {"laptop": 5.7, "night": 24}
+MINUTES = {"laptop": 5.7, "night": 24, "published": 60}
 
 
 def steps(study: Study) -> Iterator[Step]:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from distilljax import data, io, launch
 from distilljax.analysis.statistics import Spread, spread
+from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError, option
 from distilljax.disk.files import replacing
 from distilljax.io import foreign
@@ -42,7 +43,7 @@ from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
 from experiments.lab.options import SeedOption, WorkdirOption, parse_choices
 from experiments.lab.progress import CellProgress, duration
-from experiments.lab.protocols import batch_of, validation_images
+from experiments.lab.protocols import batch_of
 from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.table import training_cost
 from experiments.lab.terminal import new_table, show_table

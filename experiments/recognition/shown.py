@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax import data
+from distilljax.comparison.real import random_subsets
 from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
 from distilljax.probes import Point, accuracy
 from distilljax.types import Array, Batch, Model, Params, RealSet
 from experiments.lab.kept import digest
 from experiments.lab.networks import map_chunks
-from experiments.lab.sets import Named, random_subsets, stored_ipc, transform_digest
+from experiments.lab.sets import Named, stored_ipc, transform_digest
 from experiments.recognition.record import TEST, Shown
 
 

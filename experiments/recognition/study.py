@@ -17,13 +17,16 @@ FLAGS: dict[str, Flags] = {
         "epochs": "4",
         "seeds": 5,
     },
+    "published": {"models": "convnet", "epochs": "4", "seeds": 3},
     "paper": {},
 }
-MINUTES = {"laptop": 1, "night": 11}
+MINUTES = {"laptop": 1, "night": 11, "published": 25}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields one step, for all sets."""
-    flags = {**study.listed(), **FLAGS[study.scale]}
-    sets = [*study.sets.values()]
-    yield study.step("recognition", "recognition", flags, MINUTES, sets=sets)
+    """Yields a step for the sets of each preprocessing."""
+    for suffix, part in study.parts():
+        flags = {**part.listed(), **FLAGS[study.scale]}
+        sets = [*part.sets.values()]
+        name = f"recognition{suffix}"
+        yield study.step(name, "recognition", flags, MINUTES, sets=sets)

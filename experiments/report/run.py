@@ -86,6 +86,7 @@ def plain(verdicts: Sequence[claims.Verdict], base: pathlib.Path) -> dict[str, A
                 "statement": v.claim.statement,
                 "rule": v.claim.rule,
                 "paper": v.claim.paper,
+                "source": v.claim.source or None,
                 "verdict": v.outcome,
                 "deciding": None
                 if v.deciding is None
@@ -131,7 +132,7 @@ def show(verdicts: Sequence[claims.Verdict]) -> None:
             verdict.claim.section.key,
             verdict.claim.id,
             ours,
-            theirs or verdict.claim.paper,
+            theirs or verdict.claim.stated(),
         )
     show_table(table, 150)
 

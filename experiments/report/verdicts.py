@@ -8,6 +8,7 @@ from distilljax.analysis.statistics import ALPHA
 from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, el
+from experiments.lab.later import LATER
 from experiments.lab.paper import OURS, SETTING, Section
 
 
@@ -266,6 +267,7 @@ def readings_table(verdict: claims.Verdict) -> Markup | None:
 def card(verdict: claims.Verdict) -> Markup:
     """Returns a claim with the numbers that its verdict rests on."""
     claim = verdict.claim
+    source = f"Expected by {claim.source}" if claim.source else "Paper"
     absent = sorted(set(verdict.absent()))
     missing = None
     if verdict.outcome == claims.NO_RECORD:
@@ -282,7 +284,7 @@ def card(verdict: claims.Verdict) -> Markup:
         el("p", claim.rule, class_="rule"),
         table,
         [el("p", text, class_="rule") for text in (note, missing) if text],
-        el("p", el("strong", "Paper: "), claim.paper, ".", class_="rule"),
+        el("p", el("strong", f"{source}: "), claim.paper, ".", class_="rule"),
         class_=f"claim {verdict.outcome.replace(' ', '-')}",
         id=f"claim-{claim.id}",
     )
@@ -294,7 +296,7 @@ def overview(verdicts: Sequence[claims.Verdict]) -> Markup:
     for verdict in verdicts:
         claim = verdict.claim
         ours: Content = "–"
-        theirs = claim.paper
+        theirs = claim.stated()
         if verdict.deciding is not None:
             reading, alpha = verdict.deciding
             where = f"{reading_name(reading)}; {reading.n}"
@@ -360,7 +362,7 @@ def tally(verdicts: Sequence[claims.Verdict]) -> Markup:
 
 def lead(verdicts: Sequence[claims.Verdict]) -> str:
     """Returns the result in a sentence."""
-    of_paper = [v for v in verdicts if v.claim.section.place != OURS]
+    of_paper = [v for v in verdicts if v.claim.section.place not in (OURS, LATER)]
     counts = count_outcomes(of_paper)
     known = len(of_paper) - counts[claims.NO_RECORD]
     said = (
@@ -373,4 +375,13 @@ def lead(verdicts: Sequence[claims.Verdict]) -> str:
         said += f"; {counts[claims.NO_RECORD]} {verb} not looked at"
     ours = [v for v in verdicts if v.claim.section.place == OURS]
     supported = count_outcomes(ours)[claims.SUPPORTED]
-    return f"{said}. Of {len(ours)} claims of our own they support {supported}."
+    said += f". Of {len(ours)} claims of our own they support {supported}"
+    later = [v for v in verdicts if v.claim.section.place == LATER]
+    counts = count_outcomes(later)
+    known = len(later) - counts[claims.NO_RECORD]
+    if not known:
+        return f"{said}."
+    return (
+        f"{said}; of {known} expectations that later papers raise, "
+        f"{counts[claims.SUPPORTED]} hold and {counts[claims.NOT_SUPPORTED]} do not."
+    )

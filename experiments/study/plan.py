@@ -1,21 +1,20 @@
 """The plan of a study: which sets, and the commands of every experiment, in order."""
 
-import contextlib
 import dataclasses
 import importlib
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import experiments
-from distilljax import launch
+from distilljax import io, launch
 from distilljax.config import FieldError, option
 from experiments.lab.claims import set_name
 from experiments.lab.experiment import Experiment, load_all
 from experiments.lab.options import WorkdirOption, parse_choices, parse_paths
-from experiments.lab.steps import MadeSets, ScaleName, Step, Study
+from experiments.lab.sets import file_of, transform_digest
+from experiments.lab.steps import MadeSets, Part, ScaleName, Step, Study
 from experiments.lab.workdir import ROOT
-from experiments.study.scales import METHODS, SCALES
+from experiments.study.scales import SCALES
 
 REPORT = "report"
 
@@ -99,6 +98,7 @@ def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
         sets=made.sets,
         single=made.single,
         makers={str(s.output.with_name("distilled.npz")): s.name for s in made.steps},
+        partition=() if made.steps else _partition(made.sets),
     )
     for experiment in table.values():
         yield from experiment.steps(study)
@@ -112,35 +112,63 @@ def _sets(config: Config, study: Study, table: Mapping[str, Experiment]) -> Made
     if config.artefacts:
         own = _own_sets(config)
         return MadeSets((), own, own)
-    ready = SCALES[config.scale].ready if config.sets is None else config.sets == "ready"
-    if ready and not SCALES[config.scale].ready:
+    scale = SCALES[config.scale]
+    ready = bool(scale.sets) if config.sets is None else config.sets == "ready"
+    if ready and not scale.sets:
         reason = (
             f"the scale {config.scale} has no ready sets; distil them, or name your own, "
             "--artefacts"
         )
         raise FieldError("sets", config.sets, reason)
     if ready:
-        return MadeSets((), _ready(study, study.ipc), _ready(study, study.single_ipc))
+        return MadeSets((), _ready(scale.sets), _ready(scale.single))
+    if not scale.makes:
+        reason = (
+            f"the scale {config.scale} looks at sets that experiments.reproduce made; "
+            "leave this out, or name your own, --artefacts"
+        )
+        raise FieldError("sets", config.sets, reason)
     (make,) = (one.make_sets for one in table.values() if one.make_sets)
     return make(study)
 
 
 def _own_sets(config: Config) -> dict[str, pathlib.Path]:
-    paths = [pathlib.Path(path) for path in parse_paths(config.artefacts, "artefacts")]
+    named = parse_paths(config.artefacts, "artefacts")
+    paths = [pathlib.Path(file_of(path)) for path in named]
     if absent := [path for path in paths if not path.is_file()]:
         raise FieldError("artefacts", config.artefacts, f"there is no file {absent[0]}")
-    named = {set_name(path.resolve().as_posix()): path for path in paths}
-    if len(named) < len(paths):
+    by_name = {set_name(path.resolve().as_posix()): path for path in paths}
+    if len(by_name) < len(paths):
         raise FieldError("artefacts", config.artefacts, "two sets have the same name")
-    return named
+    return by_name
 
 
-def _ready(study: Study, ipc: int) -> dict[str, pathlib.Path]:
-    """Returns the sets of `experiments/artefacts`, relative to the current directory."""
-    folder = pathlib.Path(experiments.__file__).parent / "artefacts"
-    with contextlib.suppress(ValueError):
-        folder = folder.resolve().relative_to(pathlib.Path.cwd())
-    return {
-        method: folder / f"{study.dataset}_{method}_ipc{ipc}" / "distilled.npz"
-        for method in METHODS
-    }
+def _ready(sets: Mapping[str, str]) -> dict[str, pathlib.Path]:
+    """Returns sets of `experiments/artefacts`, relative to the current directory."""
+    return {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
+
+
+def _partition(sets: Mapping[str, pathlib.Path]) -> list[Part]:
+    """Returns the sets of each preprocessing; one network can be shown those of a part.
+
+    Raises:
+      InputError: a file that is no artefact.
+    """
+    loaded = {label: io.load(path) for label, path in sets.items()}
+    groups: dict[str, list[str]] = {}
+    for label, artefact in loaded.items():
+        groups.setdefault(transform_digest(artefact.transform), []).append(label)
+    parts = []
+    for number, labels in enumerate(groups.values()):
+        widths = [_width(loaded[label]) for label in labels]
+        known = [width for width in widths if width is not None]
+        suffix = f"_{number + 1}" if number else ""
+        parts.append(Part(suffix, labels, max(known, default=None)))
+    return parts
+
+
+def _width(artefact: io.Artefact) -> int | None:
+    """Returns the width of the ConvNet that a set was made with; None for others."""
+    described = artefact.config.get("convnet")
+    width = described.get("width") if isinstance(described, Mapping) else None
+    return width if isinstance(width, int) and width > 0 else None

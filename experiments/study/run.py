@@ -10,20 +10,25 @@ Yang et al. 2024: do networks trained on real images recognise distilled ones, a
 images help beside them (`recognition`, `mixing`, sec. 3); do they behave like a network
 that was stopped early (`agreement`, 4.1), when are they recognised along training, how
 sharp is the loss on them (`dynamics`, 4.2 and 4.3), and on what do single images act
-(`influence`, `attributes`, 5). The last step is `report`, a page with a verdict on each
-claim of the paper.
+(`influence`, `attributes`, 5). `labels`, `subsets`, `connectivity` and `spectrum` ask what
+later papers lead one to expect. The last step is `report`, a page with a verdict on each
+claim.
 
 | --scale | data | networks | time on two CPU cores |
 |---|---|---|---|
-| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | 13 minutes |
+| laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | about 20 minutes |
 | night | CIFAR-10 | the same | an hour |
+| published | CIFAR-10 | the paper's, width 128 | about four hours, an estimate |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
 
-`paper` has not been run. What the others found is in `experiments/results/study_embedded`
-and `study_cifar10`.
+`published` and `paper` have not been run. What the others found is in
+`experiments/results/study_embedded` and `study_cifar10`.
 
-`laptop` and `night` look at the sets in `experiments/artefacts`, `paper` distils its own
-first, by `--preset=cifar10_ipc10`.
+`laptop` and `night` look at the sets in `experiments/artefacts` of width 32, `published` at
+the strongest there of each method, and `paper` distils its own first, by
+`--preset=cifar10_ipc10`. Sets of different preprocessing, these or those of `--artefacts`,
+are shown to networks of their own: `recognition`, `agreement` and `dynamics` then have a
+step for each preprocessing. The network of `dynamics` is as wide as those that made sets.
 
 The first two are narrower and shorter than the paper, and every page made from them says
 so. They look at the influence of single images on sets of one image a class; the paper

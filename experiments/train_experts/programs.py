@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from distilljax import devices
 from distilljax.core import losses, parameters
 from distilljax.core.inner import InnerState
 from distilljax.training import evaluation, expert
@@ -34,6 +36,7 @@ class Programs:
         held_out: RealSet,
         *,
         at_once: bool,
+        mesh: Mesh | None = None,
     ):
         """Compiles nothing yet.
 
@@ -45,10 +48,12 @@ class Programs:
           held_out: what it is tested on.
           at_once: whether the experts of a program take each step at once (vmap), or are
             trained one after another (map).
+          mesh: devices that share the experts of a program; None for one.
         """
         self._key, self._model, self._recipe = key, model, recipe
-        self._real, self._held_out, self._at_once = real, held_out, at_once
-        self._begin = jax.jit(self._begin_all)
+        self._real, self._held_out = devices.everywhere((real, held_out), mesh)
+        self._at_once, self._mesh = at_once, mesh
+        self._begin = devices.jit(self._begin_all, mesh)
         self._advance: dict[int, Any] = {}  # number of experts -> program
 
     def begin(self, experts: range) -> tuple[InnerState, Trained]:
@@ -66,7 +71,8 @@ class Programs:
             self._begin_all, self._key, jnp.asarray(experts), self._held_out
         )
         given = self._given(experts, 1, state)
-        self._advance[num_experts] = jax.jit(self._advance_all).lower(*given).compile()
+        program = devices.jit(self._advance_all, self._mesh)
+        self._advance[num_experts] = program.lower(*given).compile()
 
     def advance(
         self, experts: range, epoch: int, state: InnerState
@@ -75,8 +81,9 @@ class Programs:
         return self._advance[len(experts)](*self._given(experts, epoch, state))
 
     def _given(self, experts: range, epoch: int, state: Any) -> tuple[Any, ...]:
-        numbers, number = jnp.asarray(experts), jnp.asarray(epoch)
-        return self._key, numbers, number, state, self._real, self._held_out
+        given = self._key, jnp.asarray(experts), jnp.asarray(epoch)
+        ours = devices.everywhere((given, state), self._mesh)
+        return *ours[0], ours[1], self._real, self._held_out
 
     def _begin_all(
         self, key: Key, numbers: Array, held_out: RealSet
@@ -111,4 +118,7 @@ class Programs:
         return Trained(parameters.flatten(state.params), loss, accuracy)
 
     def _each(self, one: Callable[[Any], Any], given: Any) -> Any:
-        return jax.vmap(one)(given) if self._at_once else jax.lax.map(one, given)
+        num = jax.tree.leaves(given)[0].shape[0]
+        share = -(-num // devices.size(self._mesh))
+        together = share if self._at_once else 1
+        return devices.spread(one, given, self._mesh, together=together)

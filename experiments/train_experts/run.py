@@ -30,7 +30,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from distilljax import io, launch
+from distilljax import devices, io, launch
 from distilljax.analysis.statistics import spread
 from distilljax.config import chooses, option
 from distilljax.core import parameters
@@ -49,7 +49,7 @@ from experiments.lab.data import (
 )
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
-from experiments.lab.options import SeedOption, WorkdirOption
+from experiments.lab.options import DevicesOption, SeedOption, WorkdirOption
 from experiments.lab.pictures import kept_apart
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
@@ -64,7 +64,7 @@ METRICS = "metrics.jsonl"
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions):
+class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions):
     """Options of the experiment."""
 
     experts: int = option(10, "Number of experts.", low=1)
@@ -194,6 +194,7 @@ def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
         prepared.real,
         prepared.held_out,
         at_once=at_once,
+        mesh=devices.mesh(config.devices),
     )
 
 

@@ -219,3 +219,20 @@ def test_numbers_of_images_are_whole(real):
     np.testing.assert_array_equal(coresets.select(herding, real, np.int64(2)), expected)
     with pytest.raises(InputError, match=r"num_per_class=2\.0: give a whole number"):
         coresets.select(herding, real, 2.0)
+
+
+def test_a_random_part_is_nested_and_of_each_class():
+    key = jax.random.key(3)
+    whole = coresets.random_part(key, 4, 5, 5)
+    assert sorted(whole.tolist()) == list(range(20))
+    part = coresets.random_part(key, 4, 5, 2)
+    assert (part // 5).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    np.testing.assert_array_equal(part, whole.reshape(4, 5)[:, :2].reshape(-1))
+    # Each class has an order of its own, and every image its turn.
+    keys = jax.random.split(jax.random.key(0), 200)
+    firsts = np.asarray(jax.vmap(lambda k: coresets.random_part(k, 4, 5, 1))(keys)) % 5
+    counts = np.stack([np.bincount(firsts[:, j], minlength=5) for j in range(4)])
+    assert counts.min() > 20  # 40 expected, standard deviation 5.7
+    assert len({tuple(first) for first in firsts.tolist()}) > 100
+    with pytest.raises(InputError, match="6 were to be chosen of 5 images"):
+        coresets.random_part(key, 4, 5, 6)

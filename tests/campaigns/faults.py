@@ -4,11 +4,12 @@ import builtins
 import errno
 import io
 import os
+import resource
 import signal
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["kill", "term", "int", "full", "count"]
+Kind = Literal["kill", "term", "int", "full", "count", "limit"]
 _SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -17,13 +18,17 @@ class Fault(NamedTuple):
     """What happens at one file operation of many."""
 
     kind: Kind  # a signal before the operation; `full`: no space from there on
-    at: int  # number of the operation, from 0
+    at: int  # number of the operation, from 0; of `limit`, bytes of the largest file
     folder: str  # operations on files under it count
     report: str = ""  # file for the number of operations, of `count`
 
 
 def install(fault: Fault) -> None:
     """Puts the fault into this process: replace, fsync, mkdir, unlink, open to write."""
+    if fault.kind == "limit":
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.at, hard))
+        return
     done = 0
 
     def before(path: object, *, needs_space: bool = True) -> None:

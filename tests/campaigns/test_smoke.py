@@ -19,6 +19,7 @@ SHORT = {
     "experts": (0,),
     "records": (0,),
     "flags": (0, 1, 2),
+    "limit": (0,),
 }
 
 

@@ -195,16 +195,17 @@ def test_a_full_disk_is_refused_before_a_thread_begins(tmp_path, monkeypatch):
     assert checkpoints.latest_step() == 1
 
 
-def test_a_disk_that_fills_meanwhile_is_an_error_of_the_disk(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_that_fills_meanwhile_is_an_error_of_the_disk(tmp_path, monkeypatch, number):
     checkpoints = Checkpoints(tmp_path)
 
     def save(*_, **__):
-        raise ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device")
+        raise ValueError(f"RESOURCE_EXHAUSTED: write failed: {os.strerror(number)}")
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints._manager, "save", save)
-        with pytest.raises(OSError, match="No space left") as caught:
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
             checkpoints.save(1, state())
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.errno == number
     assert caught.value.filename == str(tmp_path)
     checkpoints.close()

@@ -1,5 +1,6 @@
 """The store of trajectories: what goes in comes out, and what is there is the truth."""
 
+import errno
 import json
 import os
 import pathlib
@@ -213,14 +214,24 @@ def test_parameters_beyond_float16_are_refused(tmp_path):
     assert "7e+04, beyond what float16 holds; keep experts as float32 or bfloat16" in said
 
 
-def test_a_full_disk_is_one_sentence(store, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EFBIG, "raise the limit"),
+    ],
+)
+def test_a_full_disk_is_one_sentence(store, tmp_path, monkeypatch, number, advice):
     def full(_):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
     said = message(store.write, 0, 3, FULL[:1, 3])
-    assert "cannot be written (No space left on device); make room" in said
+    assert f"cannot be written ({os.strerror(number)}); {advice}" in said
     assert store.rows_done[0] == 3
+    said = message(trajectories.create, tmp_path / "new", DESCRIPTION)
+    assert f"cannot be kept there ({os.strerror(number)}); {advice}" in said
 
 
 def test_what_fits_passes_the_check(store):

@@ -22,4 +22,5 @@ KINDS: dict[str, Kind] = {
     "experts": records.experts,
     "records": records.report,
     "flags": flags.trial,
+    "limit": interruptions.limit,
 }

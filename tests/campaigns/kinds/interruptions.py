@@ -4,13 +4,21 @@ import pathlib
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests.campaigns.faults import Fault, Kind
-from tests.campaigns.trials import Process, Trial, judge, numbers, place, same_numbers
+from tests.campaigns.trials import (
+    Ended,
+    Process,
+    Trial,
+    judge,
+    numbers,
+    place,
+    same_numbers,
+)
 from tests.campaigns.world import COMMANDS, World
 
 TRIED = ("distill", "train_experts", "mixing", "coresets")
@@ -123,21 +131,49 @@ def disk(world: World, rng: np.random.Generator, number: int):
             else:
                 what = f"{which}: no space from file operation {at} of {whole.operations}"
                 ended = _start(world, which, workdir, Fault("full", at, str(workdir))).end()
-            trial = judge(ended, same_numbers(workdir, whole.numbers))
+            trial = _too_little(ended, workdir, whole, ("space", "make room"))
             if trial.verdict == "wrong":
                 return what, trial
-            if trial.verdict == "refused" and not any(
-                words in trial.why for words in ("space", "make room")
-            ):
-                return what, Trial("wrong", f"another reason is given: {trial.why}")
             if small:
                 _mount(workdir.parent, ROOM, again=True)
-            again = judge(
-                _start(world, which, workdir).end(), same_numbers(workdir, whole.numbers)
-            )
-            if again.verdict != "right":
-                return what, Trial("wrong", f"with room again: {again.why}")
-            return what, trial
+            return what, _with_room(world, which, workdir, whole, trial)
         finally:
             if small:
                 subprocess.run(["umount", str(workdir.parent)], check=False)
+
+
+def limit(world: World, rng: np.random.Generator, number: int):
+    """Runs a command that may write no large file, then without that limit again."""
+    which = TRIED[int(rng.integers(len(TRIED)))]
+    whole = _undisturbed(world, which)
+    size = int(2 ** rng.uniform(8, 18))
+    what = f"{which}: no file above {size} bytes"
+    with place(world.root / "trials", number) as folder:
+        workdir = folder / "run"
+        fault = Fault("limit", size, str(workdir))
+        ended = _start(world, which, workdir, fault).end()
+        trial = _too_little(ended, workdir, whole, ("ulimit -f",))
+        if trial.verdict == "wrong":
+            return what, trial
+        return what, _with_room(world, which, workdir, whole, trial)
+
+
+def _too_little(
+    ended: Ended, workdir: pathlib.Path, whole: _Undisturbed, words: Sequence[str]
+) -> Trial:
+    """Judges a run without room: right, or refused in one of these words."""
+    trial = judge(ended, same_numbers(workdir, whole.numbers))
+    if trial.verdict == "refused" and not any(word in trial.why for word in words):
+        return Trial("wrong", f"another reason is given: {trial.why}")
+    return trial
+
+
+def _with_room(
+    world: World, which: str, workdir: pathlib.Path, whole: _Undisturbed, before: Trial
+) -> Trial:
+    """Runs a command again; returns the first judgement where it now ends right."""
+    ended = _start(world, which, workdir).end()
+    again = judge(ended, same_numbers(workdir, whole.numbers))
+    if again.verdict != "right":
+        return Trial("wrong", f"with room again: {again.why}")
+    return before

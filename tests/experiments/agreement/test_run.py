@@ -13,6 +13,7 @@ import pytest
 from distilljax import data, io, launch
 from distilljax.analysis import pools
 from distilljax.analysis.statistics import satterthwaite
+from distilljax.comparison.real import random_subsets
 from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.types import Batch, InputError
@@ -22,7 +23,6 @@ from experiments.agreement import options as agreement_options
 from experiments.agreement import run as agreement_run
 from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
-from experiments.lab.sets import random_subsets
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
 from tests.experiments.helpers import (
     assert_computed_again,

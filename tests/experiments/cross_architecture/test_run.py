@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from distilljax import data, io, launch
+from distilljax.comparison.accuracy import compare_accuracies
+from distilljax.comparison.real import random_subsets
 from distilljax.io import records
 from distilljax.models import mlp
 from distilljax.types import InputError
 from experiments.cross_architecture import run as cross_architecture_run
-from experiments.lab.accuracy import compare_accuracies
 from experiments.lab.keys import fresh_key
-from experiments.lab.sets import load_artefacts, random_subsets
+from experiments.lab.sets import load_artefacts
 from experiments.lab.table import CellTrainer
 from tests.experiments.helpers import DAMAGE, damage, write
 

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+import distilljax
 from distilljax import data, io, launch
 from distilljax.config import FieldError
 from distilljax.io import records
-from distilljax.methods import METHODS
+from distilljax.methods import METHODS, bptt
 from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
@@ -124,6 +125,23 @@ def test_a_run_that_fails_stops_no_other(dataset, tmp_path, capsys):
         distill_run.run_several(configs)
     assert "== 1 of 2 runs are finished" in capsys.readouterr().out
     assert (tmp_path / "many" / "ipc1" / "distilled.npz").exists()
+
+
+def test_the_library_gives_the_same_set_and_numbers(finished, dataset):
+    """`distilljax.distil` and its comparison, with the settings of the command."""
+    made = distilljax.distil(
+        str(dataset),
+        bptt.Config(unroll=4, real_batch=20),
+        mlp.Config(width=16, depth=1),
+        steps=12,
+        score_every=5,
+        held_out=5,
+    )
+    np.testing.assert_array_equal(made.distilled.images, images_of(finished[0]))
+    assert made.history == records.read(finished[0] / "metrics.jsonl")
+    found = made.compare(networks=3, whole_epochs=2, whole_networks=2)
+    assert found.accuracy == finished[1]["accuracy"]
+    assert found.scores == finished[1]["scores"]
 
 
 def test_scores_of_dd_ranking_are_in_the_summary(finished):
@@ -461,7 +479,7 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     ("more", "message"),
     [
         (["--ipc=36"], "ipc=36: 36 images of each class are wanted, the smallest has 35"),
-        (["--held_out=40"], "held_out=40: the smallest class has 40"),
+        (["--held_out=40"], "held_out=40: the smallest class, .*, has 40"),
         (["--init_from=absent.npz"], "absent.npz: no such file"),
         (["--bptt.real_batch=106"], "bptt.real_batch=106: there are 105 training images"),
         (["--dataset=absent.npz"], "absent.npz"),

@@ -1,22 +1,28 @@
 """Leave-one-out on a tiny set, in pieces, beside its approximations."""
 
 import io as text_io
+import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from distilljax import data, io, launch
-from distilljax.analysis import leave_one_out
+from distilljax.analysis import datamodels, leave_one_out
 from distilljax.analysis.leave_one_out import Retrained
 from distilljax.core import distilled as distilled_set
 from distilljax.models import mlp
+from distilljax.training import evaluation
 from distilljax.training.evaluation import PROTOCOLS
-from distilljax.types import InputError
+from distilljax.types import Batch, InputError
 from experiments.influence import run as influence_run
+from experiments.lab import keys
 from experiments.lab.kept import digest, read_arrays
 from experiments.lab.sets import transform_digest
+from experiments.lab.workdir import identity_of
 from tests.experiments.helpers import assert_computed_again, replace_contents
 
 SEEDS, N, T = 2, 3, 12
@@ -88,6 +94,7 @@ def test_what_it_finds(finished, artefact, dataset):
         "test_positions",
         "estimated_ntk",
         "estimated_gauss_newton",
+        "estimated_trak",
     }
     assert found.shape == estimated.shape == (SEEDS, N, T)
     mean = found.mean(0)
@@ -110,9 +117,60 @@ def test_what_it_finds(finished, artefact, dataset):
 def test_the_estimates_agree_with_training_again(finished):
     """On a set this small they rank test images much as training again does."""
     _, summary = finished
-    for name in ("gauss_newton", "ntk"):
+    for name in ("gauss_newton", "ntk", "trak"):
         row = summary["estimates"][name]["with_the_same_initialisation"]
         assert row["mean"] > 0.5, name
+
+
+def test_halves_of_the_set_score_the_influences(finished, artefact, tmp_path, capsys):
+    """Each score by SciPy, from the kept networks; those of leave-one-out are read."""
+    whole, _ = finished
+    shutil.copytree(whole / "pieces", tmp_path / "run" / "pieces")
+    chosen = options(artefact, tmp_path / "run", "--subsets=4", "--estimates=trak")
+    about = {"experiment": influence_run.NAME, "config": identity_of(chosen)}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(about))
+    summary = influence_run.run(chosen)
+    told = capsys.readouterr()
+    assert "8 of 8 networks were trained before" in told.out
+    subsets = summary["subsets"]
+    assert (subsets["number"], subsets["size"], subsets["networks"]) == (4, 1, 8)
+    parts = [
+        read_arrays(tmp_path / "run" / "pieces" / f"subsets{n}.npz")[1] for n in range(3)
+    ]
+    losses = np.concatenate([part["losses"] for part in parts]).reshape(SEEDS, 4, T)
+    members = np.asarray(datamodels.random_members(keys.parts_key(0), 4, N, 1))
+    held = read_arrays(tmp_path / "run" / "influence.npz")[1]
+
+    def score(influences, losses):
+        predicted = members @ influences
+        return np.nanmean(
+            [
+                scipy.stats.spearmanr(predicted[:, t], -losses[:, t]).statistic
+                for t in range(T)
+            ]
+        )
+
+    kinds = {"influences": subsets["leave_one_out"]}
+    kinds["estimated_trak"] = subsets["estimates"]["trak"]
+    for name, found in kinds.items():
+        each = [score(*pair) for pair in zip(held[name], losses, strict=True)]
+        np.testing.assert_allclose(found["values"], each, atol=1e-4)
+        means = score(held[name].mean(axis=0), losses.mean(axis=0))
+        assert found["of_means"] == pytest.approx(means, abs=1e-4)
+    assert subsets["leave_one_out"]["mean"] > 0.5
+    # A network on a half is one trained on these images alone.
+    made = io.load(artefact)
+    loaded = data.load(made.dataset["name"])
+    model = mlp.make(mlp.Config(width=8, depth=1), (8, 8, 1), 3)
+    batch = distilled_set.as_batch(made.distilled)
+    inside = np.flatnonzero(members[1])
+    own = Batch(batch.images[inside], batch.labels[inside])
+    key = jax.random.split(keys.fresh_key(0), SEEDS)[1]
+    params = evaluation.train(key, model, own, PROTOCOLS["study"])
+    where = held["test_positions"]
+    logits = model.apply(params, made.transform(loaded.test.images[where]))
+    expected = -jax.nn.log_softmax(logits)[np.arange(T), loaded.test.labels[where]]
+    np.testing.assert_allclose(losses[1, 1], expected, rtol=1e-3, atol=1e-4)
 
 
 SAME = (
@@ -196,11 +254,11 @@ def test_approximations_may_be_left_out(artefact, tmp_path):
 
 
 def test_training_that_diverges_is_named(artefact, tmp_path, monkeypatch):
-    def diverged(keys, left_out, model, batch, test, protocol, *, together):
-        losses = jnp.full((len(left_out), T), jnp.nan)
-        return Retrained(losses, jnp.zeros(losses.shape, int), jnp.zeros(len(left_out)))
+    def diverged(keys, members, model, batch, test, protocol, *, together):
+        losses = jnp.full((len(members), T), jnp.nan)
+        return Retrained(losses, jnp.zeros(losses.shape, int), jnp.zeros(len(members)))
 
-    monkeypatch.setattr(leave_one_out, "retrain", diverged)
+    monkeypatch.setattr(leave_one_out, "retrain_on", diverged)
     with pytest.raises(InputError, match=r"loss is not finite: .* protocol `study`"):
         influence_run.run(options(artefact, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -211,6 +269,7 @@ def test_training_that_diverges_is_named(artefact, tmp_path, monkeypatch):
     [
         (["--artefact="], "name a distilled set"),
         (["--artefact=absent.npz"], r"absent\.npz"),
+        (["--subsets=2"], "subsets=2: a rank correlation needs at least 3, or give 0"),
         (["--estimates=guess"], "unknown estimate 'guess'; choose among gauss_newton, ntk"),
     ],
 )

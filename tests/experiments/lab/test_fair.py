@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from distilljax import data
+from distilljax.comparison import fair
+from distilljax.comparison.accuracy import TRAINED_ON
+from distilljax.comparison.real import random_subsets
 from distilljax.core import distilled as distilled_set
 from distilljax.models import mlp
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch
-from experiments.lab import fair
-from experiments.lab.accuracy import TRAINED_ON
-from experiments.lab.sets import random_subsets
 
 SEEDS = 2
 PLAIN = EvaluationProtocol(steps=3)

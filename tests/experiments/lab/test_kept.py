@@ -142,6 +142,52 @@ def test_a_damaged_line_is_named_and_dropped(tmp_path, capsys, damage):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        (lambda path: path.unlink(), "3 records"),
+        (lambda path: path.write_text(""), "3 records"),
+        (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "2 records"),
+        (
+            lambda path: path.write_bytes((path.parent / "other.jsonl").read_bytes()),
+            "3 records",
+        ),
+    ],
+    ids=["deleted", "emptied", "cut between lines", "another run's"],
+)
+def test_records_that_are_gone_are_said(tmp_path, capsys, change, gone):
+    path = tmp_path / "cells.jsonl"
+    assert "a" not in Lines(path, "abc")
+    Lines(tmp_path / "other.jsonl", "xyzu").write("x", {"mean": 1.0})
+    lines = Lines(path, "abc")
+    for name in "abc":
+        lines.write(name, {"mean": 0.5})
+    assert all(name in Lines(path, "abc") for name in "abc")
+    assert capsys.readouterr().err == ""
+    change(path)
+    again = Lines(path, "abc")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{path} lacks {gone} of this run; computed again"
+    for name in "abc":
+        again.write(name, {"mean": 0.5})
+    Lines(path, "abc")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("count", ["", "x", "\udcff", "1"])
+def test_a_damaged_count_loses_nothing(tmp_path, capsys, count):
+    path = tmp_path / "cells.jsonl"
+    lines = Lines(path, "ab")
+    lines.write("a", {"mean": 0.5})
+    lines.write("b", {"mean": 0.6})
+    (hidden,) = (p for p in tmp_path.iterdir() if p != path)
+    hidden.write_bytes(count.encode("utf-8", "surrogateescape"))
+    again = Lines(path, "ab")
+    assert [again[name]["mean"] for name in "ab"] == [0.5, 0.6]
+    assert hidden.read_text() == "2\n"
+    assert capsys.readouterr().err == ""
+
+
 def test_a_killed_write_leaves_the_old_piece(tmp_path, monkeypatch):
     store = Arrays(tmp_path)
     store.write("a", "one", x=FLOATS)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import experiments
+from distilljax.keys import subset_seed
 from distilljax.training import expert
 from experiments.lab import keys
 from experiments.lab.keys import fresh_key
@@ -55,7 +56,7 @@ def test_every_purpose_has_numbers_of_its_own():
     for i, family in enumerate(families):
         for other in families[:i]:
             assert not family & other
-    assert keys.subset_seed(0) != keys.subset_seed(1)
+    assert subset_seed(0) != subset_seed(1)
 
 
 def test_only_the_policy_and_the_outer_loop_take_keys_from_the_seed_itself():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distilljax import data, io
+from distilljax.comparison import real
 from distilljax.config import FieldError
 from distilljax.training.evaluation import NETWORKS, PROTOCOLS
 from experiments.lab import options, protocols
@@ -42,8 +43,8 @@ def test_labels_as_the_loss_reads_them(learned):
 
 def test_labels_of_real_images():
     one_hot = jnp.eye(4)[None]
-    np.testing.assert_array_equal(protocols.real_labels(one_hot, PROTOCOLS["dc"]), one_hot)
-    less = protocols.real_labels(one_hot, PROTOCOLS["rfad"])
+    np.testing.assert_array_equal(real.real_labels(one_hot, PROTOCOLS["dc"]), one_hot)
+    less = real.real_labels(one_hot, PROTOCOLS["rfad"])
     np.testing.assert_allclose(less, one_hot - 0.25)
 
 
@@ -60,10 +61,10 @@ def test_the_network_that_a_protocol_brings(learned, name):
 def test_images_that_a_protocol_looks_at(dataset, learned):
     loaded = data.load(str(dataset))
     given = loaded.train, learned.transform, 3
-    assert protocols.validation_images(PROTOCOLS["rcig"], *given) is None
-    found = protocols.validation_images(PROTOCOLS["rfad"], *given)
+    assert real.validation_images(PROTOCOLS["rcig"], *given) is None
+    found = real.validation_images(PROTOCOLS["rfad"], *given)
     np.testing.assert_array_equal(np.bincount(found.labels), [4, 4, 4])  # a tenth of 40
     rows = {row.tobytes() for row in loaded.train.images}
     assert all(np.asarray(image).tobytes() in rows for image in found.images)
-    again = protocols.validation_images(PROTOCOLS["rfad"], *given)
+    again = real.validation_images(PROTOCOLS["rfad"], *given)
     assert jax.tree.all(jax.tree.map(np.array_equal, found.images, again.images))

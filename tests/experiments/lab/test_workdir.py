@@ -11,6 +11,7 @@ import pytest
 
 from distilljax import data
 from distilljax.config import option
+from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 from experiments.lab import workdir
 from experiments.lab.options import SeedOption, WorkdirOption
@@ -41,10 +42,47 @@ def test_a_new_run_describes_itself_and_is_found_again(tmp_path):
         "experiment": NAME,
         "config": {"steps": 3, "seed": 0},
         "command": "python -m experiments.test",
+        "computed": [arithmetic()],
     }
     with claim(path, data_dir="elsewhere"):
         pass
     assert (path / "result.txt").read_text() == "x"
+
+
+def test_another_number_of_threads_is_said_and_written_down(tmp_path, monkeypatch, capsys):
+    def computed():
+        return json.loads((tmp_path / "config.json").read_text())["computed"]
+
+    for threads in "2255":
+        monkeypatch.setenv("NPROC", threads)
+        with claim(tmp_path):
+            (tmp_path / "part.txt").write_text("x")
+    two, five = computed()
+    assert two.endswith("on 2 CPU threads")
+    assert five == two.replace("2 CPU", "5 CPU")
+    assert capsys.readouterr().err == (
+        f"this run was begun by {two} and goes on by {five}: its result is that of an "
+        "undisturbed run but for rounding, not bit for bit\n"
+    )
+    # Nothing is computed any more.
+    (tmp_path / "summary.json").write_text("{}")
+    monkeypatch.setenv("NPROC", "3")
+    with claim(tmp_path):
+        pass
+    assert len(computed()) == 2
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [None, [], [3], "x"])
+def test_a_run_that_says_nothing_of_its_threads_goes_on(tmp_path, capsys, damage):
+    with claim(tmp_path):
+        (tmp_path / "part.txt").write_text("x")
+    held = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(held | {"computed": damage}))
+    with claim(tmp_path):
+        pass
+    assert json.loads((tmp_path / "config.json").read_text()) == held
+    assert not capsys.readouterr().err
 
 
 def test_places_are_named_by_settings(tmp_path):

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from distilljax import data, io, launch
+from distilljax.comparison.accuracy import compare_accuracies
+from distilljax.comparison.real import random_subsets
 from distilljax.core import losses
 from distilljax.io import records
 from distilljax.models import mlp
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import Batch, InputError
-from experiments.lab.accuracy import compare_accuracies
 from experiments.lab.data import load_data_of
 from experiments.lab.keys import fresh_key
-from experiments.lab.sets import load_artefacts, random_subsets
+from experiments.lab.sets import load_artefacts
 from experiments.lab.table import CellTrainer, make_rows
 from experiments.mixing import run as mixing_run
 from tests.experiments.helpers import write, write_learned

@@ -181,6 +181,15 @@ def test_a_missing_field_is_named_with_its_file(name, keys):
         judge(name, found)
 
 
+def test_records_of_different_preprocessing_are_one_claim():
+    """A study has a record for the sets of each preprocessing."""
+    tm, bptt = recognition(0.1, methods=["tm"]), recognition(0.1, methods=["bptt"])
+    assert judge("recognised_as_well", tm).outcome == UNDECIDED
+    assert judge("recognised_as_well", tm, bptt).outcome == SUPPORTED
+    less = recognition(-0.1, methods=["bptt"])
+    assert judge("recognised_as_well", tm, less).outcome == NOT_SUPPORTED
+
+
 def test_networks_that_cannot_be_paired_are_refused():
     unpaired = recognition(0.1)
     accuracy = unpaired.summary["recognition"]["tm_ipc10"]["convnet"]["accuracy"]

@@ -1,12 +1,14 @@
 """The plan of the study: its commands at every scale, and what is refused."""
 
 import re
+import shutil
 
 import pytest
 
-from distilljax import launch
+from distilljax import io, launch
 from distilljax.types import InputError
 from experiments import EXPERIMENTS
+from experiments.lab.sets import GALLERY, transform_digest
 from experiments.study import plan as study_plan
 from experiments.study import run as study_run
 from experiments.study import scales as study_scales
@@ -23,6 +25,7 @@ def config(root, *more):
         ("laptop", "distil"),
         ("night", "ready"),
         ("night", "distil"),
+        ("published", "ready"),
         ("paper", "distil"),
     ],
 )
@@ -60,7 +63,7 @@ def test_plan_runs_nothing(tmp_path, capsys):
 
 def test_only_some_steps_and_own_sets(tmp_path):
     made = tmp_path / "mine.npz"
-    made.touch()
+    shutil.copy(GALLERY / "embedded_gm_ipc1" / "distilled.npz", made)
     chosen = config(tmp_path, "--steps=influence,mixing", f"--artefacts={made}")
     steps = study_plan.plan(chosen)
     assert [step.name for step in steps] == ["mixing", "influence_mine"]
@@ -76,6 +79,11 @@ def test_only_some_steps_and_own_sets(tmp_path):
             ["--scale=paper", "--sets=ready"],
             "sets='ready': the scale paper has no ready sets",
         ),
+        (
+            ["--scale=published", "--sets=distil"],
+            "sets='distil': the scale published looks at sets that experiments.reproduce",
+        ),
+        ([f"--artefacts={__file__}"], "test_plan.py: not a readable distilled set"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, more, message):
@@ -83,6 +91,27 @@ def test_wrong_options_are_refused(tmp_path, more, message):
         study_run.run(config(tmp_path / "run", *more))
     assert re.search(message, str(caught.value)), caught.value
     assert not (tmp_path / "run").exists()
+
+
+def test_sets_of_each_preprocessing_have_steps_of_their_own(tmp_path):
+    """And a network as wide as the widest that made one of them."""
+    names = ("cifar10_tm_ipc1", "cifar10_dc_ipc1_width128", "cifar10_gm_ipc1")
+    files = [GALLERY / name / "distilled.npz" for name in names]
+    kinds = [transform_digest(io.load(path).transform) for path in files]
+    assert kinds[0] == kinds[2] != kinds[1]
+    steps = study_plan.plan(config(tmp_path, f"--artefacts={','.join(names)}"))
+    by_name = {step.name: [p.resolve() for p in step.inputs] for step in steps}
+    narrow, wide = [files[0], files[2]], [files[1]]
+    for group in ("recognition", "agreement", "dynamics"):
+        assert by_name[group] == narrow
+        assert by_name[f"{group}_2"] == wide
+        assert f"{group}_3" not in by_name
+    assert by_name["mixing"] == files
+    flags = {step.name: step.flags for step in steps}
+    assert "convnet.width" not in flags["dynamics"]  # 32, the default
+    assert flags["dynamics_2"]["convnet.width"] == 128
+    assert by_name["dynamics_reverse"] == [files[0]]
+    assert "convnet.width" not in flags["dynamics_reverse"]
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path):

@@ -25,16 +25,15 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import Spread
+from distilljax.comparison.accuracy import compare_accuracies, measure_accuracies
+from distilljax.comparison.real import RANDOM, real_labels
 from distilljax.core import losses
 from distilljax.training import evaluation
-from distilljax.training.evaluation import EvaluationProtocol
+from distilljax.training.evaluation import EvaluationProtocol, Labels
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
-from experiments.lab.accuracy import compare_accuracies, measure_accuracies
-from experiments.lab.baselines import RANDOM
-from experiments.lab.options import Labels
-from experiments.lab.protocols import real_labels
 
 # Training on the whole set.
 WHOLE = EvaluationProtocol(steps=None, epochs=1, batch=64, lr=0.02, decay_at=0.7)
@@ -63,16 +62,39 @@ class Scores(TypedDict):
 
 
 class Wanted(NamedTuple):
-    """Networks to train besides those on the set and on the baselines."""
+    """Networks to train besides those on the set and on the baselines.
 
-    scores: bool  # those that the scores need
-    whole_epochs: int  # on the whole training set; 0: none
+    Attributes:
+      scores: those that the scores need.
+      whole_epochs: on the whole training set; 0: none.
+      whole_seeds: number of networks trained on the whole set.
+      expert_epochs: epochs of the network that labels random images beside soft labels.
+    """
+
+    scores: bool
+    whole_epochs: int
     whole_seeds: int
     expert_epochs: int
 
 
 class Problem(NamedTuple):
-    """A distilled set, real data, and how networks are trained on them."""
+    """A distilled set, real data, and how networks are trained on them.
+
+    Attributes:
+      key: root of the networks.
+      expert_key: of the network that labels random images.
+      seeds: number of networks on the set and on each baseline.
+      model: the network.
+      protocol: how networks are trained.
+      distilled: the set, decoded.
+      targets: f32[n, k], learned real-valued labels of the set; None where it has none.
+      labels: the set's own labels, or hard ones.
+      baselines: labels are distributions.
+      train: the whole training set.
+      test: the test set.
+      validation: images that the protocol looks at; None where it looks at none.
+      mesh: devices that share the networks; None for one.
+    """
 
     key: Key
     expert_key: Key
@@ -82,10 +104,11 @@ class Problem(NamedTuple):
     distilled: DistilledSet
     targets: Array | None
     labels: Labels
-    baselines: Mapping[str, Batch]  # labels are distributions
+    baselines: Mapping[str, Batch]
     train: RealSet
     test: RealSet
     validation: RealSet | None
+    mesh: Mesh | None = None
 
 
 def is_soft(distilled: DistilledSet, targets: Array | None) -> bool:
@@ -124,6 +147,7 @@ def measure_fairly(problem: Problem, wanted: Wanted) -> tuple[dict[str, Spread],
             problem.train,
             problem.test,
             dataclasses.replace(WHOLE, epochs=wanted.whole_epochs),
+            mesh=problem.mesh,
         )
     scores = scores_of({name: row["mean"] for name, row in found.items()}, soft)
     if expert is not None:
@@ -143,6 +167,7 @@ def _compare(problem: Problem, baselines: Mapping[str, Batch]) -> dict[str, Spre
         targets=problem.targets,
         labels=problem.labels,
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 
@@ -157,6 +182,7 @@ def _on_real(problem: Problem, real: Batch) -> Spread:
         problem.protocol,
         learning_rate=jnp.exp(problem.distilled.log_lr),
         validation=problem.validation,
+        mesh=problem.mesh,
     )
 
 

@@ -1,0 +1,157 @@
+"""Work spread over devices: a mesh of one axis, and maps and sums over it.
+
+A function that does many independent things, such as training networks, takes a mesh and
+gives each device its share. The results do not depend on the mesh, beyond the order in
+which sums are rounded; None is the device that JAX chooses.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from distilljax.config import FieldError
+from distilljax.types import Array
+
+AXIS = "device"
+
+
+def mesh(num: int | None = None) -> Mesh | None:
+    """Returns a mesh of the first `num` devices of all processes; None for a single one.
+
+    Args:
+      num: number of devices; None for all that there are.
+
+    Raises:
+      FieldError: more devices than there are, or none.
+    """
+    found = jax.devices()
+    num = len(found) if num is None else num
+    if not 1 <= num <= len(found):
+        platform = found[0].platform
+        reason = f"there are {len(found)} ({platform}); give 1..{len(found)}"
+        raise FieldError("devices", num, reason)
+    if jax.process_count() > 1 and num < len(found):
+        reason = (
+            f"{jax.process_count()} processes share {len(found)} devices; leave it out, "
+            "and start fewer processes to use fewer"
+        )
+        raise FieldError("devices", num, reason)
+    return Mesh(np.array(found[:num]), (AXIS,)) if num > 1 else None
+
+
+def size(over: Mesh | None) -> int:
+    """Returns the number of devices of a mesh."""
+    return 1 if over is None else over.size
+
+
+def everywhere(tree: Any, over: Mesh | None) -> Any:
+    """Returns arrays with a copy on every device; None leaves them where they are."""
+    if over is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+
+
+def jit(function: Callable[..., Any], over: Mesh | None) -> Any:
+    """Returns the compiled function, with results on every device of a mesh."""
+    if over is None:
+        return jax.jit(function)
+    return jax.jit(function, out_shardings=NamedSharding(over, PartitionSpec()))
+
+
+def spread(
+    function: Callable[[Any], Any],
+    xs: Any,
+    over: Mesh | None,
+    *,
+    together: int = 1,
+    costs: Array | None = None,
+) -> Any:
+    """Returns `jax.lax.map(function, xs)`, each device computing its share.
+
+    A number that the devices do not divide is filled up with copies of the last x, so that
+    no device does more than it would by an even split.
+
+    Args:
+      function: x -> a pytree of arrays. It may close over arrays, which every device holds.
+      xs: a pytree of arrays with one leading axis n.
+      over: mesh of one axis; None for no spreading.
+      together: how many a device computes at a time, vmapped.
+      costs: f[n] or i[n], by which the xs are dealt out, so that every device has dear and
+        cheap ones; None if they cost the same.
+
+    Returns:
+      A pytree of arrays with leading axis n.
+    """
+    batch_size = together if together > 1 else None
+
+    def share(xs: Any) -> Any:
+        return jax.lax.map(function, xs, batch_size=batch_size)
+
+    if over is None:
+        return share(xs)
+    num = jax.tree.leaves(xs)[0].shape[0]
+    places = jnp.minimum(jnp.arange(num + -num % over.size), num - 1)
+    if costs is not None:
+        dealt = jnp.argsort(-costs)[places]
+        places = dealt.reshape(-1, over.size).T.reshape(-1)
+    found = _sharded(share, over)(jax.tree.map(lambda x: x[places], xs))
+    if costs is None:
+        return jax.tree.map(lambda x: x[:num], found)
+    first = jnp.argsort(places, stable=True)[
+        jnp.searchsorted(jnp.sort(places), jnp.arange(num))
+    ]
+    return jax.tree.map(lambda x: x[first], found)
+
+
+def split(tree: Any, over: Mesh | None) -> Any:
+    """Asks for leading axes to lie in shares on the devices; values are unchanged.
+
+    Where the devices do not divide an axis, as many as do hold a share each, the others
+    copies. For use inside jit.
+    """
+    if over is None:
+        return tree
+
+    def one(x: Array) -> Array:
+        parts = math.gcd(x.shape[0], over.size)
+        grid = Mesh(over.devices.reshape(-1, parts), ("copy", AXIS))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(grid, PartitionSpec(AXIS)))
+
+    return jax.tree.map(one, tree)
+
+
+def added(
+    share: Callable[[Any, Any, Array], Array], shared: Any, xs: Any, over: Mesh
+) -> Array:
+    """Returns the sum over devices of what each makes of its share; differentiable.
+
+    Args:
+      share: (shared, xs, counts) -> f32[]; counts bool[m] tells the xs from those that
+        only fill up the share.
+      shared: a pytree that every device holds.
+      xs: a pytree of arrays with one leading axis.
+      over: mesh of one axis.
+    """
+    num = jax.tree.leaves(xs)[0].shape[0]
+    places = jnp.arange(num + -num % over.size)
+    given = jax.tree.map(lambda x: x[jnp.minimum(places, num - 1)], xs)
+    (axis,) = over.axis_names
+    along = PartitionSpec(axis)
+    return jax.shard_map(
+        lambda shared, xs, counts: share(shared, xs, counts)[None],
+        mesh=over,
+        in_specs=(PartitionSpec(), along, along),
+        out_specs=along,
+        check_vma=False,
+    )(shared, given, places < num).sum()
+
+
+def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
+    (axis,) = over.axis_names
+    along = PartitionSpec(axis)
+    return jax.shard_map(share, mesh=over, in_specs=along, out_specs=along, check_vma=False)

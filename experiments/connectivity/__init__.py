@@ -1,0 +1,1 @@
+"""Lines between networks: whether those trained on distilled sets are connected."""

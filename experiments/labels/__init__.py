@@ -1,0 +1,1 @@
+"""Labels of experts on distilled, random and herded images: which gain."""

@@ -1,0 +1,1 @@
+"""Energy of sets among the directions of feature space: which they carry."""

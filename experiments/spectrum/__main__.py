@@ -1,0 +1,5 @@
+"""The command `python -m experiments.spectrum`."""
+
+from experiments.lab import start
+
+start.command("spectrum")

@@ -1,0 +1,1 @@
+"""Parts of distilled sets: whether they are smaller distilled sets."""

@@ -1,0 +1,5 @@
+"""The command `python -m experiments.subsets`."""
+
+from experiments.lab import start
+
+start.command("subsets")

@@ -1,0 +1,1 @@
+"""Contract of the pure functions over devices; runs in processes with forced devices."""

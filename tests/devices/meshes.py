@@ -1,0 +1,164 @@
+"""Work shared by the devices of a mesh gives the numbers of one device.
+
+python -m tests.devices.meshes CASE... runs on 4 devices; prints a line a failure.
+"""
+
+import pathlib
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from distilljax import devices, io, loop
+from distilljax.analysis import leave_one_out, pools
+from distilljax.core import losses
+from distilljax.curvature import estimators, hessian, ntk
+from distilljax.methods import bptt, dm, gm, tm
+from distilljax.training import evaluation
+from tests.devices.cases import LOSS, MLP, PROTOCOL, batch_of, given
+from tests.devices.contract import apart, at, numbers
+
+CASES = {}
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+@case
+def networks(x, mesh):
+    keys = jax.random.split(x.key, 5)
+    on = evaluation.fresh_accuracy(keys, MLP, x.real, x.real, PROTOCOL, mesh=mesh)
+    sets = jax.tree.map(lambda a: jnp.stack([a] * 5), batch_of(x))
+    stacked = evaluation.fresh_accuracy(
+        keys, MLP, sets, x.real, PROTOCOL, stacked=True, together=2, mesh=mesh
+    )
+    return on, stacked
+
+
+@case
+def left_out(x, mesh):
+    keys = jax.random.split(x.key, 1)
+    args = keys, MLP, batch_of(x), x.real, PROTOCOL
+    return leave_one_out.leave_one_out(*args, mesh=mesh).without.losses
+
+
+@case
+def pools_of_networks(x, mesh):
+    rule = optax.sgd(0.1)
+    keys, where = jax.random.split(x.key, 5), jnp.arange(60).reshape(5, 12) % 24
+    few = pools.subset_trained(
+        keys, MLP, x.real, where, jnp.array([3, 12, 5, 9, 7]), x.real,
+        epochs=2, batch=5, optimizer=rule, mesh=mesh,
+    )  # fmt: skip
+    stopped = pools.early_stopped(
+        keys, MLP, x.real, x.real, iterations=2, every=1, batch=8, optimizer=rule, mesh=mesh
+    )
+    return few, stopped
+
+
+def step_of(method, x, source):
+    state = method.init(x.key, x.distilled)
+    return method.step(x.key, state, source)
+
+
+@case
+def bptt_step(x, mesh):
+    config = bptt.Config(unroll=2, real_batch=9)
+    return step_of(bptt.make(config, MLP, mesh=mesh), x, x.real)
+
+
+@case
+def gm_step(x, mesh):
+    config = gm.Config(real_batch=4, augment="flip_crop", outer_loop=2)
+    return step_of(gm.make(config, MLP, mesh=mesh), x, x.real)
+
+
+@case
+def dm_step(x, mesh):
+    return step_of(dm.make(dm.Config(real_batch=4), MLP, mesh=mesh), x, x.real)
+
+
+@case
+def tm_step(x, mesh):
+    config = tm.Config(
+        student_steps=2, expert_epochs=1, max_start=0, segments=4, augment=""
+    )
+    return step_of(tm.make(config, MLP, mesh=mesh), x, x.experts)
+
+
+@case
+def curvature(x, mesh):
+    params, batch = MLP.init(x.key), batch_of(x)
+    v = estimators.probe(x.key, params)
+    probes = {"num_probes": 4, "mesh": mesh}
+    return (
+        hessian.hvp(LOSS, params, batch, mesh=mesh)(v),
+        hessian.ggn(MLP.apply, params, batch, chunk=1, mesh=mesh)(v),
+        hessian.trace(LOSS, params, batch, x.key, chunk=2, **probes),
+        hessian.batch_trace(LOSS, params, batch, x.key, batch=4, **probes),
+    )
+
+
+@case
+def kernels(x, mesh):
+    params, images = MLP.init(x.key), x.distilled.images
+    return [
+        ntk.empirical_ntk(MLP.apply, params, images, other, form=form, mesh=mesh)
+        for form in ("full", "trace", "classes")
+        for other in (None, images[:3])
+    ]
+
+
+def resumed(x, meshes):
+    """Returns a run of six outer steps, two on each mesh, from checkpoint to checkpoint."""
+
+    def score(key, distilled, real):
+        return losses.accuracy(MLP.apply(MLP.init(key), distilled.images), jnp.arange(8))
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i, mesh in enumerate(meshes):
+            checkpoints = io.Checkpoints(pathlib.Path(folder))
+            method = gm.make(gm.Config(real_batch=4, outer_loop=4), MLP, mesh=mesh)
+            last = (i + 1) * 6 // len(meshes)
+            found = loop.run(
+                method, x.distilled, x.real, x.key, num_steps=last, score=score,
+                score_source=x.real, score_every=2, checkpoints=checkpoints, mesh=mesh,
+            )  # fmt: skip
+            checkpoints.close()
+    return found.last, jnp.float32(found.best_score)
+
+
+def gap(a, b):
+    return max(apart(*pair) for pair in zip(numbers(a), numbers(b), strict=True))
+
+
+def main():
+    x = at(given(1), 0)
+    failures = []
+    chosen = sys.argv[1:] or [*CASES, "resumed"]
+    for name in [name for name in chosen if name in CASES]:
+        began = time.process_time()
+        alone = jax.jit(lambda x, f=CASES[name]: f(x, None))(x)
+        for num in (3, 4):
+            mesh = devices.mesh(num)
+            shared = jax.jit(lambda x, f=CASES[name], m=mesh: f(x, m))(x)
+            if (far := gap(shared, alone)) > 1:
+                failures.append(f"{name} on {num} devices: {far:.3g} tolerances apart")
+        print(name, time.process_time() - began, file=sys.stderr, flush=True)
+    if "resumed" in chosen:
+        four = devices.mesh(4)
+        if (far := gap(resumed(x, [four, None, four]), resumed(x, [None]))) > 1:
+            failures.append(f"resumed on 4, 1 and 4 devices: {far:.3g} tolerances apart")
+    print("\n".join(failures) or "all agree")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 4, np.array(jax.devices())
+    main()

@@ -1,0 +1,119 @@
+"""The command: a seeded sample of mutants, each against the tests of its module."""
+
+import argparse
+import importlib.util
+import pathlib
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from tests.mutation import runs
+from tests.mutation.copies import ROOT, Copies, mutated
+from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.runs import Measured
+from tests.mutation.sample import Mutant, draw
+from tests.mutation.targets import modules, tests_of
+
+NOTICED = 0.9  # share of the mutants that the tests must notice
+
+
+class Judged(NamedTuple):
+    """A mutant and what became of it."""
+
+    mutant: Mutant
+    verdict: Literal["noticed", "unnoticed", "equivalent"]
+    why: str
+
+
+def judge(folder: pathlib.Path, mutant: Mutant, tests: Sequence[Measured]) -> Judged:
+    """Runs the tests of a mutant, unless it is known to be equivalent.
+
+    First those that run the changed lines, the quickest first, then all others: what runs
+    when a module is imported, in another process or in a cached program is seen there.
+    """
+    if reason := EQUIVALENT.get((mutant.module, mutant.before, mutant.after)):
+        return Judged(mutant, "equivalent", reason)
+    seconds = {name: time for held in tests for name, time in held.seconds.items()}
+    first, last = mutant.lines
+    near = {
+        name
+        for held in tests
+        for line, names in held.lines.get(mutant.module, {}).items()
+        if first <= line <= last
+        for name in names
+        if name in seconds
+    }
+    with mutated(folder, mutant):
+        for chosen in (near, seconds.keys() - near):
+            ordered = sorted(chosen, key=lambda name: seconds[name])
+            limit = 60 + 5 * sum(seconds[name] for name in ordered)
+            ended = runs.run_tests(folder, ordered, limit) if ordered else None
+            if ended and ended.how != "passed":
+                lines = ended.output.splitlines()
+                failed = [t for t in lines if t.startswith(("FAILED", "ERROR"))]
+                return Judged(mutant, "noticed", failed[0] if failed else ended.how)
+    return Judged(mutant, "unnoticed", f"{len(near)} tests of {len(seconds)} run it")
+
+
+def _show(judged: Judged) -> str:
+    mutant = judged.mutant
+    name = mutant.operator.removeprefix("core/")
+    return (
+        f"{mutant.module}:{mutant.lines[0]} {name}: {judged.verdict}"
+        f"\n  - {mutant.before}\n  + {mutant.after}\n  {judged.why}"
+    )
+
+
+def _measure(copies: Copies, tests: Sequence[str]) -> dict[str, Measured]:
+    found = {}
+    for path, held in zip(tests, copies.each(runs.measure_tests, tests), strict=True):
+        found[path] = held
+        print(f"{path}: {sum(held.seconds.values()):.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs mutants; returns 1 if more than one in ten is not noticed."""
+    parser = argparse.ArgumentParser("python -m tests.mutation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=150, help="number of mutants")
+    parser.add_argument("--modules", default="", help="files or folders, with commas")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at the same time")
+    parser.add_argument("--list", action="store_true", help="print the mutants alone")
+    parser.add_argument("--show", action="store_true", help="print those noticed too")
+    options = parser.parse_args(argv)
+    if not all(map(importlib.util.find_spec, ("cosmic_ray", "coverage"))):
+        parser.error("a package is not installed; run: pip install -e '.[mutation]'")
+    chosen = list(modules(ROOT, options.modules.split(",") if options.modules else []))
+    mutants = draw(ROOT, chosen, options.seed, options.count)
+    tests = {mutant.module: tests_of(ROOT, mutant.module) for mutant in mutants}
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.module}:{mutant.lines[0]}")
+            print(f"  - {mutant.before}\n  + {mutant.after}")
+        return 0
+    counts: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryDirectory(prefix="mutation-") as place,
+        Copies(pathlib.Path(place), options.jobs) as copies,
+    ):
+        measured = _measure(copies, sorted({t for own in tests.values() for t in own}))
+
+        def tried(folder: pathlib.Path, mutant: Mutant) -> Judged:
+            return judge(folder, mutant, [measured[t] for t in tests[mutant.module]])
+
+        for number, judged in enumerate(copies.each(tried, mutants), 1):
+            counts[judged.verdict] += 1
+            if options.show or judged.verdict == "unnoticed":
+                print(f"{number}/{len(mutants)} {_show(judged)}", flush=True)
+    seen, unseen = counts["noticed"], counts["unnoticed"]
+    share = seen / max(1, seen + unseen)
+    equivalent = counts["equivalent"]
+    print(f"{seen} noticed  {unseen} unnoticed  {equivalent} equivalent  ({share:.0%})")
+    return 1 if share < NOTICED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
