@@ -6,7 +6,9 @@ A group of options is written with dots: `--bptt.window=40`.
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import operator
+import re
 import shlex
 import textwrap
 import typing
@@ -83,6 +85,63 @@ def parse(
         raise InputError(message(error)) from None
 
 
+def parse_many(
+    config_class: type[AnyConfig],
+    argv: Sequence[str],
+    *,
+    presets: Presets | None = None,
+) -> dict[str, AnyConfig] | None:
+    """Parses a command line that gives several values of some flags.
+
+    `--seeds=0,1,2` gives several values of `--seed`, `--sweep.FLAG=a,b` of any other flag.
+    Every combination is a configuration of its own, the last flag varying first.
+
+    Args:
+      config_class: see `parse`.
+      argv: arguments after the program name.
+      presets: see `parse`.
+
+    Returns:
+      Name -> configuration, named such as `ipc10-seed1`; None where no flag has several
+      values.
+
+    Raises:
+      InputError: see `parse`; also for a flag that is given both ways, and for a value that
+        comes twice.
+    """
+    varied: dict[str, list[str]] = {}
+    others = list[str]()
+    for word in argv:
+        flag, equals, text = word.lstrip("-").partition("=")
+        several = flag == "seeds" or flag.startswith("sweep.")
+        if not (several and word.startswith("-")):
+            others.append(word)
+            continue
+        path = "seed" if flag == "seeds" else flag.removeprefix("sweep.")
+        values = [value.strip() for value in text.split(",")]
+        if not equals or not all(values):
+            raise InputError(f"--{flag}={text}: give values with commas, as --seeds=0,1,2")
+        if path in varied or len(set(values)) < len(values):
+            raise InputError(f"--{flag}={text}: a value, or the flag, is given twice")
+        varied[path] = values
+    if not varied:
+        return None
+    given = {word.lstrip("-").partition("=")[0] for word in others}
+    if both := sorted(given & varied.keys()):
+        raise InputError(f"--{both[0]} is given besides its list of values; drop one")
+    found: dict[str, AnyConfig] = {}
+    for values in itertools.product(*varied.values()):
+        words = [f"--{p}={v}" for p, v in zip(varied, values, strict=True)]
+        name = "-".join(
+            re.sub(r"[^\w.+]+", "_", path.rpartition(".")[2] + "_" * v[:1].isalpha() + v)
+            for path, v in zip(varied, values, strict=True)
+        )
+        if name in found:
+            raise InputError(f"--sweep: two runs would be called {name}; vary fewer flags")
+        found[name] = parse(config_class, [*others, *words], presets=presets)
+    return found
+
+
 def message(error: InputError) -> str:
     """Returns the text of an error; a refused field is named as its flag is typed."""
     if isinstance(error, FieldError):
@@ -122,6 +181,7 @@ def help_text(
     program: str,
     summary: str = "",
     presets: Presets | None = None,
+    several: bool = False,
     width: int = 100,
 ) -> str:
     """Returns the text of `--help`: a section for each group of options.
@@ -131,6 +191,7 @@ def help_text(
       program: command that starts the program, for the usage line.
       summary: one-sentence description.
       presets: the choices of `--preset`, if any.
+      several: whether flags may be given several values, see `parse_many`.
       width: terminal width; lines are shorter.
     """
     lines = [summary, ""] if summary else []
@@ -138,6 +199,11 @@ def help_text(
     sections = list(_sections(config_class()))
     rows = {section.title: [o.row() for o in section.options] for section in sections}
     rows[sections[0].title].append(("--help", "", "", "Print this text and exit."))
+    if several:
+        help = "A run for each seed, as --seeds=0,1,2, and one table at the end."
+        rows[sections[0].title].append(("--seeds", "integers", "none", help))
+        help = "A run for each value of any flag, as --sweep.ipc=1,10; lists combine."
+        rows[sections[0].title].append(("--sweep.FLAG", "values", "none", help))
     if presets:
         help = "Named settings; flags that are given as well win."
         rows[sections[0].title].insert(0, ("--preset", " | ".join(presets), "none", help))

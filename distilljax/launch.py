@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
 import jax
@@ -29,6 +29,7 @@ from distilljax.flags import (
     help_text,
     message,
     parse,
+    parse_many,
 )
 from distilljax.types import InputError
 
@@ -41,6 +42,7 @@ __all__ = [
     "main",
     "only_cpu",
     "parse",
+    "parse_many",
     "printable",
 ]
 
@@ -54,6 +56,7 @@ def main(
     module: str | None = None,
     summary: str | None = None,
     presets: Presets | None = None,
+    several: Callable[[Mapping[str, AnyConfig]], object] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parses the command line, then calls `run`.
@@ -70,6 +73,8 @@ def main(
       summary: text whose first line says what the program does; the program's docstring
         if absent.
       presets: named settings that `--preset` chooses from; see `parse`.
+      several: runs several configurations, by name, for `--seeds=0,1,2` and
+        `--sweep.FLAG=a,b`; see `parse_many`. Without it there are no such flags.
       argv: arguments after the program name; None for those of the process.
 
     Raises:
@@ -91,15 +96,22 @@ def main(
                     program=f"python -m {named}" if named else f"python {sys.argv[0]}",
                     summary=text.strip().partition("\n")[0],
                     presets=presets,
+                    several=several is not None,
                     width=width,
                 )
             )
             return
-        config = parse(config_class, argv, presets=presets)
+        many = None
+        if several is not None:
+            many = parse_many(config_class, argv, presets=presets)
+        config = None if many else parse(config_class, argv, presets=presets)
         compile_quickly()
         enable_compilation_cache()
         _start_jax()
-        run(config)
+        if several is not None and many:
+            several(many)
+        elif config is not None:
+            run(config)
     except InputError as error:
         _refuse(message(error))
     except MemoryError as error:

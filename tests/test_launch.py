@@ -639,3 +639,37 @@ def test_only_slow_compilations_are_kept() -> None:
         check=True,
     )
     assert float(told.stdout) == 1.0
+
+
+def test_several_values_are_several_configurations() -> None:
+    words = ["--ipc=3", "--seeds=0"]
+    with pytest.raises(InputError, match="unknown flag --seed"):
+        launch.parse_many(Settings, words)
+    found = launch.parse_many(
+        Settings, ["--soft", "--sweep.ipc=1,2", "--sweep.bptt.inner=sgd,momentum"]
+    )
+    assert found is not None
+    assert {name: (c.ipc, c.bptt.inner, c.soft) for name, c in found.items()} == {
+        "ipc1-inner_sgd": (1, "sgd", True),
+        "ipc1-inner_momentum": (1, "momentum", True),
+        "ipc2-inner_sgd": (2, "sgd", True),
+        "ipc2-inner_momentum": (2, "momentum", True),
+    }
+    assert launch.parse_many(Settings, ["--ipc=3"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sweep.ipc=1,1"], "--sweep.ipc=1,1: a value, or the flag, is given twice"),
+        (["--sweep.ipc=1,"], "give values with commas"),
+        (["--sweep.ipc"], "give values with commas"),
+        (["--sweep.ipc=1,x"], "ipc"),
+        (["--sweep.ipc=1,2", "--ipc=3"], "--ipc is given besides its list of values"),
+        (["--sweep.ipcs=1,2"], "unknown flag --ipcs; did you mean --ipc"),
+        (["--sweep.scale=0.5,5e-1", "--sweep.level=1,2", "--sweep.dm.lr=1,2"], "dm.lr"),
+    ],
+)
+def test_lists_of_values_that_cannot_be_met(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        launch.parse_many(Settings, words)

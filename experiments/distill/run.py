@@ -3,12 +3,16 @@
     python -m experiments.distill
     python -m experiments.distill --method=dm --ipc=10
     python -m experiments.distill --dataset=cifar10 --data_dir=DIR --convnet.width=32
+    python -m experiments.distill --seeds=0,1,2 --sweep.ipc=1,10
 
 Without flags: the embedded subset of Fashion-MNIST, one image a class, `bptt`. The
 working directory then holds the distilled set (`distilled.npz`; the best so far,
 `so_far.npz`, while it runs), its picture (`grid.png`), the loss curve (`loss.png`),
 `metrics.jsonl`, `config.json` and `summary.json`. The same command run again resumes a run
 that was cut, and shows the summary of one that was finished.
+
+Several values of a flag are several runs: a folder each, and at the end one table with the
+spread between distillations beside that over networks.
 
 The set is chosen by the accuracy of fresh networks on held-out training images; the
 test set is read once, at the end.
@@ -40,7 +44,7 @@ from experiments.distill.options import Config, learns_targets
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
-from experiments.lab import keys
+from experiments.lab import keys, sweep
 from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import check_same_data, describe_dataset, short_name
@@ -77,6 +81,13 @@ def run(config: Config) -> Summary:
             print(f"this run was finished before; its results are in {workdir}")
     _show(summary, workdir)
     return summary
+
+
+def run_several(configs: Mapping[str, Config]) -> None:
+    """Runs several configurations, by name, with one table at the end."""
+    first = next(iter(configs.values()))
+    method, _ = first.chosen("method")
+    sweep.run(configs, NAME, f"{short_name(first.dataset)}-{method}", run)
 
 
 def _run(config: Config, workdir: pathlib.Path) -> Summary:
@@ -326,4 +337,12 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    launch.main(Config, run, module=NAME, summary=__doc__, presets=PRESETS, argv=argv)
+    launch.main(
+        Config,
+        run,
+        module=NAME,
+        summary=__doc__,
+        presets=PRESETS,
+        several=run_several,
+        argv=argv,
+    )

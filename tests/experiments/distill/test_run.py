@@ -91,6 +91,42 @@ def test_leaves_everything_a_person_needs(finished):
     assert [r["step"] for r in history if "score" in r] == [5, 10, 12]
 
 
+@pytest.mark.slow
+def test_several_seeds_end_in_one_table(dataset, tmp_path, capsys):
+    short = ["--steps=2", "--eval_seeds=2", "--whole_epochs=0", "--noscores", *BPTT]
+    words = [*flags(dataset, tmp_path / "many", *short), "--seeds=0,1"]
+    configs = launch.parse_many(distill_run.Config, words)
+    distill_run.run_several(configs)
+    shown = capsys.readouterr().out
+    assert "== 2 of 2 runs are finished" in shown
+    values = [
+        json.loads((tmp_path / "many" / name / "summary.json").read_text())["accuracy"]
+        for name in ("seed0", "seed1")
+    ]
+    means = [np.mean(one["distilled"]["values"]) for one in values]
+    assert f"{np.mean(means):.2%}" in shown
+    assert f"{np.std(means, ddof=1):.2%} (2)" in shown
+    assert (tmp_path / "many" / "sweep.png").exists()
+    distill_run.run_several(configs)
+    assert capsys.readouterr().out.count("this run was finished before") == 2
+    alone = distill_run.run(config(dataset, tmp_path / "alone", *short, "--seed=1"))
+    assert alone["accuracy"] == values[1]
+    with pytest.raises(InputError, match="holds a single run; choose another --workdir"):
+        distill_run.run_several(
+            {n: c.replace({"workdir": str(tmp_path / "alone")}) for n, c in configs.items()}
+        )
+
+
+def test_a_run_that_fails_stops_no_other(dataset, tmp_path, capsys):
+    short = ["--steps=2", "--eval_seeds=2", "--whole_epochs=0", "--noscores", *BPTT]
+    words = [*flags(dataset, tmp_path / "many", *short), "--sweep.ipc=100,1"]
+    configs = launch.parse_many(distill_run.Config, words)
+    with pytest.raises(InputError, match="1 of 2 runs failed; ipc100: --ipc=100: 100 im"):
+        distill_run.run_several(configs)
+    assert "== 1 of 2 runs are finished" in capsys.readouterr().out
+    assert (tmp_path / "many" / "ipc1" / "distilled.npz").exists()
+
+
 def test_the_library_gives_the_same_set_and_numbers(finished, dataset):
     """`distilljax.distil` and its comparison, with the settings of the command."""
     made = distilljax.distil(
