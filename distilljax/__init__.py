@@ -65,7 +65,9 @@ __all__ = [
     "core",
     "curvature",
     "data",
+    "devices",
     "disk",
+    "exported",
     "flags",
     "io",
     "launch",
@@ -76,6 +78,7 @@ __all__ = [
     "probes",
     "training",
     "types",
+    "varying",
 ]
 
 __getattr__, __dir__ = lazy.submodules(

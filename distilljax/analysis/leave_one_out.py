@@ -14,12 +14,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices
+from distilljax import checks, devices, exported
 from distilljax.core import inner, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
 
+@exported.named
 class Retrained(NamedTuple):
     """Results of trained networks on the test set."""
 
@@ -28,6 +29,7 @@ class Retrained(NamedTuple):
     accuracy: Array  # f32[...], in [0, 1]
 
 
+@exported.named
 class LeaveOneOut(NamedTuple):
     """Results for s initialisations, trained on n images and on all but one of them."""
 
@@ -292,6 +294,7 @@ def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
     return (a * b).sum(axis=-1)
 
 
+@exported.named
 class Reliability(NamedTuple):
     """Rank correlations of influences between initialisations."""
 

@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import checks, varying
+from distilljax import checks, exported, varying
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, InputError, Key
 
+exported.optimizer_states()
 
+
+@exported.named
 class OuterState(NamedTuple):
     """State carried between outer steps."""
 
@@ -22,6 +25,7 @@ class OuterState(NamedTuple):
     step: Array  # i32[], number of outer steps taken
 
 
+@exported.named
 class StepInfo(NamedTuple):
     """Scalars logged for each outer step."""
 
@@ -58,6 +62,7 @@ def descent(
     return optax.sgd(learning_rate, momentum=momentum or None)
 
 
+@exported.named
 class RunningNorm(NamedTuple):
     """State of `clip_by_running_norm`."""
 
