@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         core,
         curvature,
         data,
+        devices,
         disk,
         distillation,
         flags,
@@ -103,8 +104,10 @@ _SUBMODULES = (
     "core",
     "curvature",
     "data",
+    "devices",
     "disk",
     "distillation",
+    "exported",
     "flags",
     "io",
     "keys",
@@ -116,6 +119,7 @@ _SUBMODULES = (
     "probes",
     "training",
     "types",
+    "varying",
 )
 
 __all__ = [
@@ -149,9 +153,11 @@ __all__ = [
     "curvature",
     "data",
     "dataset",
+    "devices",
     "disk",
     "distil",
     "distillation",
+    "exported",
     "flags",
     "io",
     "keys",
@@ -165,6 +171,7 @@ __all__ = [
     "save",
     "training",
     "types",
+    "varying",
 ]
 
 __getattr__, __dir__ = lazy.submodules(__name__, _SUBMODULES, _OBJECTS)

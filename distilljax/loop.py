@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from distilljax import devices
+from distilljax import devices, exported
 from distilljax.core.outer import Method, OuterState, Source, StepInfo
 from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
@@ -38,6 +38,7 @@ _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
 
 
+@exported.named
 class LoopState(NamedTuple):
     """State of a run, saved in checkpoints.
 

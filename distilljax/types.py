@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from distilljax import exported
+
 Array = jax.Array
 Key = jax.Array  # a typed PRNG key, from jax.random.key
 Params = Any  # a pytree of float arrays
@@ -30,6 +32,7 @@ class InputError(ValueError):
     """
 
 
+@exported.named
 class Batch(NamedTuple):
     """Images with label distributions.
 
@@ -50,6 +53,7 @@ class Batch(NamedTuple):
     labels: Array
 
 
+@exported.named
 class DistilledSet(NamedTuple):
     """The learned quantities: images, labels and inner learning rate.
 
@@ -90,6 +94,7 @@ class Transform(Protocol):
         """Maps network input f32[b, h, w, c] to pixels f32[b, h, w, c], [0, 1] in gamut."""
 
 
+@exported.named
 class RealSet(NamedTuple):
     """A real data set on the device, from which batches are sampled inside jit.
 
@@ -155,6 +160,7 @@ class Model(NamedTuple):
 LossFn = Callable[[Params, Batch], Array]
 
 
+@exported.data
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["value", "standard_error", "num_probes"],

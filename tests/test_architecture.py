@@ -8,10 +8,11 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
-BASE = {"types", "config", "checks", "varying", "devices"}
+BASE = {"types", "config", "checks", "varying", "devices", "exported"}
 ROOMS = {
     "lazy": set(),
-    "types": set(),
+    "exported": set(),
+    "types": {"exported"},
     "keys": {"types"},
     "varying": {"types"},
     "devices": {"types", "config"},

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import exported
 from distilljax.types import Array, Estimate, InputError
 
 # The tricube kernel is zero at this multiple of the half-width of the window, so that the
@@ -158,6 +159,7 @@ class Match(NamedTuple):
     estimate: Estimate
 
 
+@exported.named
 class Difference(NamedTuple):
     """Difference of two independent estimates, first minus second.
 

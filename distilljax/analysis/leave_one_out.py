@@ -14,12 +14,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices
+from distilljax import checks, devices, exported
 from distilljax.core import inner, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
 
+@exported.named
 class Retrained(NamedTuple):
     """Results of trained networks on the test set.
 
@@ -34,6 +35,7 @@ class Retrained(NamedTuple):
     accuracy: Array
 
 
+@exported.named
 class LeaveOneOut(NamedTuple):
     """Results for s initialisations, trained on n images and on all but one of them.
 
@@ -352,6 +354,7 @@ def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
     return (a * b).sum(axis=-1)
 
 
+@exported.named
 class Reliability(NamedTuple):
     """Rank correlations of influences between initialisations.
 

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from distilljax import devices, varying
+from distilljax import devices, exported, varying
 from distilljax.analysis import agreement
 from distilljax.analysis.agreement import Match
 from distilljax.core import inner, losses, sampling
@@ -39,6 +39,7 @@ class Subsets(NamedTuple):
     fractions: np.ndarray
 
 
+@exported.named
 class Predicted(NamedTuple):
     """Predictions of networks for the test images.
 

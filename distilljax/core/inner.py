@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
-from distilljax import checks, varying
+from distilljax import checks, exported, varying
 from distilljax.core.scan import GRADIENT, Remat, pieces, scan
 from distilljax.types import Array, InputError, Params
 
 SampleBatch = Callable[[Any], Any]  # inputs of a step -> its batch
 
 
+@exported.named
 class InnerState(NamedTuple):
     """Parameters and optimizer state of a network in training.
 

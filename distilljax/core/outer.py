@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import checks, varying
+from distilljax import checks, exported, varying
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.types import Array, DistilledSet, InputError, Key
 
+exported.optimizer_states()
 
+
+@exported.named
 class OuterState(NamedTuple):
     """State carried between outer steps.
 
@@ -29,6 +32,7 @@ class OuterState(NamedTuple):
     step: Array
 
 
+@exported.named
 class StepInfo(NamedTuple):
     """Scalars logged for each outer step.
 
@@ -131,6 +135,7 @@ class Descent(NamedTuple):
         return optax.sgd(rate, momentum=self.momentum or None)
 
 
+@exported.named
 class RunningNorm(NamedTuple):
     """State of `clip_by_running_norm`.
 

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import jax
 from jax.flatten_util import ravel_pytree
 
+from distilljax import exported
 from distilljax.types import Array, Model, Params
 
 
+@exported.named
 class Trajectories(NamedTuple):
     """The parameters of expert networks at successive epochs.
 

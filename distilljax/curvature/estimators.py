@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, varying
+from distilljax import checks, devices, exported, varying
 from distilljax.types import Array, Estimate, InputError, Key
 
 Vector = Any  # a pytree of float arrays
@@ -30,6 +30,7 @@ MatVec = Callable[[Vector], Vector]
 Kind = Literal["rademacher", "gaussian"]
 
 
+@exported.named
 class Eigenpairs(NamedTuple):
     """Eigenpairs of a symmetric matrix in descending order.
 
@@ -44,6 +45,7 @@ class Eigenpairs(NamedTuple):
     vectors: Vector
 
 
+@exported.named
 class SpectralDensity(NamedTuple):
     """The distribution of eigenvalues as a quadrature rule for each probe.
 
@@ -394,6 +396,7 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
     return Estimate(mean, error, jnp.asarray(num_probes, jnp.int32), "diagonal")
 
 
+@exported.named
 class Tridiagonal(NamedTuple):
     """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q.
 

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import checks, varying
+from distilljax import checks, exported, varying
 from distilljax.curvature.estimators import MatVec, Vector
 from distilljax.curvature.hessian import num_examples
 from distilljax.types import Array, InputError, Params
@@ -50,6 +50,7 @@ Losses = Callable[[Params, Any], Array]  # parameters, data of b examples -> f32
 _State = tuple[Vector, Vector, Vector, Array, Array, Array]
 
 
+@exported.named
 class Solve(NamedTuple):
     """Convergence of a linear solve.
 
@@ -64,6 +65,7 @@ class Solve(NamedTuple):
     converged: Array
 
 
+@exported.named
 class Influence(NamedTuple):
     """Estimated effects of leaving images out.
 

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distilljax import exported
 from distilljax.types import Array, InputError
 
 _PRECISE = jax.lax.Precision.HIGHEST
 
 
+@exported.named
 class Dynamics(NamedTuple):
     """Outputs along training, one entry per time.
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import exported
 from distilljax.data import registered
 from distilljax.data.matrices import channel_statistics, chunks, moments, whitening
 from distilljax.types import Array, InputError, Transform
@@ -29,6 +30,7 @@ def _matmul(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+@exported.data
 @flax.struct.dataclass
 class Identity:
     """x / 255."""
@@ -50,6 +52,7 @@ class Identity:
         return cls()
 
 
+@exported.data
 @flax.struct.dataclass
 class Normalise:
     """(x / 255 - mean) / std, per channel."""
@@ -85,6 +88,7 @@ class Normalise:
         return cls(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
+@exported.data
 @flax.struct.dataclass
 class ZCA:
     """(x / 255 - mean) W with W = U diag(1 / sqrt(S + 0.1)) U^T.
@@ -127,6 +131,7 @@ class ZCA:
         return cls(jnp.asarray(mean, jnp.float32), *map(jnp.asarray, whiten))
 
 
+@exported.data
 @flax.struct.dataclass
 class NormedZCA:
     """((x - m) / |x - m|) W with m an image's own mean; brightness and contrast go.
@@ -212,6 +217,7 @@ class NormedZCA:
         )
 
 
+@exported.data
 @flax.struct.dataclass
 class ScaledZCA:
     """((x / 255 - m) / s - mean) W with m and s of the channels, as in `Normalise`.
@@ -270,6 +276,7 @@ class ScaledZCA:
         )
 
 
+@exported.data
 @flax.struct.dataclass
 class UncentredZCA(ScaledZCA):
     """`ScaledZCA` with C the second moment and no mean removed: the form of RFAD.

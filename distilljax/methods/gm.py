@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, varying
+from distilljax import checks, devices, exported, varying
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -91,6 +91,7 @@ class Config(Base):
             raise FieldError("inner_loop", self.inner_loop, f"{reason}outer_loop")
 
 
+@exported.named
 class Network(NamedTuple):
     """The network on which gradients are matched.
 

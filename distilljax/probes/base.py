@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distilljax import exported
 from distilljax.types import Array, Batch, Estimate, Key, Params, RealSet
 
 Source = Batch | RealSet
 Quantities = dict[str, Estimate]
 
 
+@exported.named
 class Point(NamedTuple):
     """A point of a training run at which quantities are measured.
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from distilljax import exported
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.curvature import kernels
@@ -46,6 +47,7 @@ class Config(Base):
     )
 
 
+@exported.named
 class State(NamedTuple):
     """Kernels of the first and the previous point.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import devices, varying
+from distilljax import devices, exported, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
@@ -114,6 +114,7 @@ def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
     return squared_error
 
 
+@exported.named
 class Centred(NamedTuple):
     """The weights of a network of which the output at the start is subtracted.
 

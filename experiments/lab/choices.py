@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     class MethodChoice(Config):
         """The method and its settings."""
 
-        method: Literal["bptt", "gm", "dm", "tm"] = "bptt"
+        method: Literal["bptt", "gm", "dm", "tm", "kernel"] = "bptt"
         bptt: methods.bptt.Config = option(None, "")
         gm: methods.gm.Config = option(None, "")
         dm: methods.dm.Config = option(None, "")
         tm: methods.tm.Config = option(None, "")
+        kernel: methods.kernel.Config = option(None, "")
 
     @dataclasses.dataclass(frozen=True)
     class ModelChoice(Config):

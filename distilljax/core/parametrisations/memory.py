@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from distilljax import exported
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core.parametrisations.base import Parametrisation
@@ -36,6 +37,7 @@ class Config(Base):
     downsample: int = option(2, "Factor by which the sides of a basis are reduced.", low=1)
 
 
+@exported.named
 class Memory(NamedTuple):
     """The code of a distilled set.
 
