@@ -13,6 +13,8 @@ arXiv 2211.10586, has constant memory by another formula, which is not exact as 
 Variants: `segments` > 1 averages over several expert segments in each outer step. A
 widening window of start epochs, soft labels initialised to the experts' logits, and a loss
 above which a step is skipped make DATM (Guo et al. 2024, arXiv 2310.05773, section 3.3).
+`skip` leaves the smallest squared differences out of both norms (PAD, Li et al. 2024, arXiv
+2408.03360, as its authors' code has it; the paper speaks of shallow layers).
 Flat-minimum experts (FTD) are an option of expert training.
 
 Departures: eta is learned through its logarithm and kept within `lr_low`..`lr_high`, so
@@ -75,6 +77,13 @@ class Config(Base):
         None, "Batch size of a student step; none: the whole distilled set.", low=1
     )
     segments: int = option(1, "Expert segments averaged in an outer step.", low=1)
+    skip: float = option(
+        0.0,
+        "Share of the parameters, the least different ones, that the distance leaves out "
+        "(PAD).",
+        low=0,
+        high=0.99,
+    )
     augment: str = option(DSA, "Augmentation of student batches; empty for none.")
     inner_lr: float = option(0.02, "Initial student learning rate.", above=0)
     lr_lr: float = option(
@@ -197,7 +206,8 @@ def outer_loss(
             remat=config.remat,
             chunk=inner.cache_chunk(positions.shape[1]),
         )
-        return parameter_distance(parameters.flatten(state.params), start, target)
+        found = parameters.flatten(state.params)
+        return parameter_distance(found, start, target, config.skip)
 
     def compute(
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories

@@ -12,7 +12,7 @@ from distilljax.types import InputError
 from experiments.lab.records import Common, DatasetRecord
 from experiments.lab.sets import Named
 
-Preprocess = Literal["normalise", "published", "zca", "zca_normed", "none"]
+Preprocess = Literal["normalise", "published", "zca", "zca_normed", "zca_scaled", "none"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,3 +159,20 @@ def test_two_gradients_of_zero(kind, expected):
 def test_rows_need_a_weight():
     with pytest.raises(InputError, match="no gradient has rows"):
         gradient_distance({"b": OURS["b"]}, {"b": THEIRS["b"]}, "rows")
+
+
+def test_the_least_different_parameters_are_left_out(float64):
+    """The value against a sort in NumPy, the gradient zero where it is left out."""
+    rng = np.random.default_rng(3)
+    ours, start, target = rng.normal(size=(3, 10))
+    squares = (np.sort((x - target) ** 2)[4:].sum() for x in (ours, start))
+    found, grad = jax.value_and_grad(parameter_distance)(ours, start, target, 0.4)
+    top, bottom = squares
+    np.testing.assert_allclose(found, top / bottom, rtol=1e-12)
+    kept = np.argsort((ours - target) ** 2) >= 0
+    kept[np.argsort((ours - target) ** 2)[:4]] = False
+    expected = np.where(kept, 2 * (ours - target) / bottom, 0)
+    np.testing.assert_allclose(grad, expected, rtol=1e-12)
+    plain = parameter_distance(ours, start, target)
+    gaps = [((x - target) ** 2).sum() for x in (ours, start)]
+    np.testing.assert_allclose(plain, gaps[0] / gaps[1], rtol=1e-12)

@@ -302,3 +302,21 @@ def test_a_store_without_the_epochs_that_are_needed_is_refused(first_epoch):
     source = trajectories(num_epochs=5, first_epoch=first_epoch)
     with pytest.raises(InputError, match=f"hold epochs {first_epoch}.."):
         method.step(jax.random.key(1), state, source)
+
+
+def test_the_least_different_parameters_are_left_out_of_both_norms(float64):
+    """`skip` reaches the loss: the student that is at its start has distance one."""
+    source, key = trajectories(), jax.random.key(3)
+    found = {}
+    for skip in (0.0, 0.5):
+        config = tm.Config(
+            student_steps=2, expert_epochs=1, max_start=1, augment="", skip=skip,
+            lr_low=1e-9, inner_lr=1e-9,
+        )  # fmt: skip
+        method = tm.make(config, MODEL)
+        state = method.init(key, start(learning_rate=1e-9))
+        still = method.step(key, state, source)[1].loss
+        np.testing.assert_allclose(still, 1.0, atol=1e-6)
+        state = method.init(key, start(learning_rate=0.5))
+        found[skip] = float(method.step(key, state, source)[1].loss)
+    assert abs(found[0.5] - found[0.0]) > 1e-4
