@@ -303,7 +303,7 @@ def _accuracies(
         setting.protocol,
         best,
         targets,
-        labels_read(setting.protocol, targets is not None),
+        labels_read(setting.protocol, targets=targets is not None),
         baselines,
         train,
         test,
