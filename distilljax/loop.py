@@ -262,8 +262,8 @@ def run(
       on_resume: called with the step of the restored checkpoint.
       on_best: called with step, score and set whenever a score is the best so far.
 
-    Any of these may raise `Stop`: the run ends at the step that was reported, as if it had
-    been the last, and can be resumed from there. `on_progress=print` prints a line.
+    All but `on_resume` may raise `Stop`: the run ends at the step that was reported, as if
+    it had been the last, and can be resumed from there. `on_progress=print` prints a line.
 
     Raises:
       DivergedError: the outer loss became NaN or too large. It holds the last good set; no

@@ -234,7 +234,7 @@ def distil(
         "init": init if isinstance(init, str) else choices.OWN,
         "confidence": confidence,
         "learning_rate": rate,
-        "protocol": protocol_name,
+        "protocol": how.to_dict() if protocol_name == choices.OWN else protocol_name,
         "score_every": choices.positive(score_every, "score_every"),
         "score_networks": choices.positive(score_networks, "score_networks"),
     }

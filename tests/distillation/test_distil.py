@@ -229,6 +229,7 @@ def test_a_diverged_run_names_what_to_lower(stripes):
     assert e.value.last_good.images.shape == (3, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_experts_reach_trajectory_matching(stripes):
     model = mlp.make(SETTINGS["model"], (8, 8, 1), 3)
     rows = [
