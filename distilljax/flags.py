@@ -142,6 +142,26 @@ def parse_many(
     return found
 
 
+# Whether the experiments were started by `distilljax NAME`, see `distilljax.commands`.
+by_command = False
+
+
+def program(module: str) -> list[str]:
+    """Returns the words that start a module as a person types them."""
+    package, _, name = module.partition(".")
+    if by_command and package == "experiments":
+        return ["distilljax", name]
+    return ["python", "-m", module]
+
+
+def process(module: str) -> list[str]:
+    """Returns the arguments after the interpreter that start a module as a process."""
+    package, _, name = module.partition(".")
+    if by_command and package == "experiments":
+        return ["-P", "-m", "distilljax", name]  # -P: nothing of the working directory
+    return ["-m", module]
+
+
 def message(error: InputError) -> str:
     """Returns the text of an error; a refused field is named as its flag is typed."""
     if isinstance(error, FieldError):
@@ -164,7 +184,7 @@ def command_line(module: str, config: Config) -> str:
     """
     options = [o for section in _sections(type(config)()) for o in section.options]
     values = {o.path: operator.attrgetter(o.path)(config) for o in options}
-    words = ["python", "-m", module]
+    words = program(module)
     for option in options:
         value = values[option.path]
         if value == option.default or option.unmet_condition(values):
@@ -182,6 +202,7 @@ def help_text(
     summary: str = "",
     presets: Presets | None = None,
     several: bool = False,
+    argv: Sequence[str] | None = None,
     width: int = 100,
 ) -> str:
     """Returns the text of `--help`: a section for each group of options.
@@ -192,13 +213,24 @@ def help_text(
       summary: one-sentence description.
       presets: the choices of `--preset`, if any.
       several: whether flags may be given several values, see `parse_many`.
+      argv: arguments besides `--help`; the options of a method, network and so on are
+        left out unless these, or the defaults, choose it. None for all options.
       width: terminal width; lines are shorter.
     """
     lines = [summary, ""] if summary else []
     lines.append(f"usage: {program} [--option=value ...]")
     sections = list(_sections(config_class()))
     rows = {section.title: [o.row() for o in section.options] for section in sections}
-    rows[sections[0].title].append(("--help", "", "", "Print this text and exit."))
+    left_out: dict[str, list[str]] = {}
+    if argv is not None:
+        sections, left_out = _chosen_sections(sections, argv)
+    add = rows[sections[0].title].append
+    if argv is None:
+        add(("--help", "", "", "Print the options of what is chosen, and exit."))
+        add(("--helpfull", "", "", "Print this text and exit."))
+    else:
+        add(("--help", "", "", "Print this text and exit."))
+        add(("--helpfull", "", "", "Print every option and exit."))
     if several:
         help = "A run for each seed, as --seeds=0,1,2, and one table at the end."
         rows[sections[0].title].append(("--seeds", "integers", "none", help))
@@ -206,7 +238,10 @@ def help_text(
         rows[sections[0].title].append(("--sweep.FLAG", "values", "none", help))
     if presets:
         help = "Named settings; flags that are given as well win."
-        rows[sections[0].title].insert(0, ("--preset", " | ".join(presets), "none", help))
+        listed = " | ".join(presets)
+        if argv is not None:
+            listed, help = "name", f"{help} --helpfull lists their names."
+        rows[sections[0].title].insert(0, ("--preset", listed, "none", help))
     widths = _column_widths([row for table in rows.values() for row in table], width)
     for section in sections:
         if table := rows[section.title]:
@@ -214,6 +249,10 @@ def help_text(
             lines += ["", *textwrap.wrap(heading, width)]
             for row in table:
                 lines += _row_lines(row, widths)
+    if left_out:
+        choices = ", ".join(f"--{n}={'|'.join(values)}" for n, values in left_out.items())
+        text = f"Options of {choices}: add the choice to --help, or see --helpfull."
+        lines += ["", *textwrap.wrap(text, width, break_on_hyphens=False)]
     return "\n".join(lines)
 
 
@@ -302,6 +341,32 @@ def _sections(
     yield from groups
 
 
+def _chosen_sections(
+    sections: Sequence[_Section], argv: Sequence[str]
+) -> tuple[list[_Section], dict[str, list[str]]]:
+    """Returns the sections that apply with the given flags, and the choices of others.
+
+    Flags that cannot be read are passed over.
+    """
+    options = {o.path: o for section in sections for o in section.options}
+    values = {path: option.default for path, option in options.items()}
+    for word in argv:
+        path, _, text = word.lstrip("-").partition("=")
+        if path in options and word.startswith("-"):
+            with contextlib.suppress(ValueError):
+                values[path] = _Parser(options[path].annotation).parse(text)
+    chosen, left_out = [], dict[str, list[str]]()
+    for section in sections:
+        unmet = [o.unmet_condition(values) for o in section.options]
+        if not all(unmet) or not unmet:
+            chosen.append(section)
+            continue
+        selector, wanted = unmet[0] or ("", None)
+        held = left_out.setdefault(selector, [])
+        held += [_text(wanted)] * (_text(wanted) not in held)
+    return chosen, left_out
+
+
 _ABSL_PARSERS: Mapping[Any, type[flags.ArgumentParser]] = {
     int: flags.IntegerParser,
     float: flags.FloatParser,
@@ -366,7 +431,7 @@ def _read(values: flags.FlagValues, argv: Sequence[str]) -> None:
         name = error.flagname
         near = [path for path in values if path.endswith(f".{name}")]
         near = near or difflib.get_close_matches(name, values, n=1)
-        hint = f"did you mean --{' or --'.join(near)}?" if near else "--help lists all"
+        hint = f"did you mean --{' or --'.join(near)}?" if near else "--helpfull lists all"
         raise InputError(f"unknown flag --{name}; {hint}") from None
     except (flags.Error, ValueError) as error:
         message = str(error).replace("Missing value for flag", "missing value of")

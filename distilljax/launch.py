@@ -31,6 +31,7 @@ from distilljax.flags import (
     parse,
     parse_many,
 )
+from distilljax.flags import program as program_of
 from distilljax.types import InputError
 
 __all__ = [
@@ -85,7 +86,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
     try:
-        if {"--help", "-h"} & set(argv):
+        if {"--help", "-h", "--helpfull"} & set(argv):
             program = sys.modules["__main__"]
             named = module or (program.__spec__.name if program.__spec__ else None)
             text = summary or program.__doc__ or ""
@@ -93,10 +94,13 @@ def main(
             print(
                 help_text(
                     config_class,
-                    program=f"python -m {named}" if named else f"python {sys.argv[0]}",
+                    program=" ".join(
+                        program_of(named) if named else ["python", sys.argv[0]]
+                    ),
                     summary=text.strip().partition("\n")[0],
                     presets=presets,
                     several=several is not None,
+                    argv=None if "--helpfull" in argv else argv,
                     width=width,
                 )
             )

@@ -21,6 +21,8 @@ ROOMS = {
     "config": {"types"},
     "checks": {"types"},
     "flags": BASE,
+    "commands": {"flags"},
+    "__main__": {"commands"},
     "launch": BASE | {"flags"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,

@@ -164,8 +164,8 @@ def test_refused_arguments(argv: list[str], message: str) -> None:
         ("bptt.windwo", "did you mean --bptt.window?"),
         ("window", "did you mean --bptt.window?"),
         ("lr", "did you mean --dm.lr or --evaluate.lr?"),
-        ("bptt", "--help lists all"),
-        ("zzzzz", "--help lists all"),
+        ("bptt", "--helpfull lists all"),
+        ("zzzzz", "--helpfull lists all"),
     ],
 )
 def test_unknown_flag_suggests_the_nearest(flag: str, hint: str) -> None:
@@ -369,6 +369,20 @@ def test_help_has_a_section_for_each_group() -> None:
         "--method=dm options: Matching distributions.",
         "--evaluate.* options: Training on the set.",
     ]
+
+
+def test_help_leaves_out_what_is_not_chosen() -> None:
+    text = launch.help_text(Settings, program="x", argv=["--ipc=oops", "--help"])
+    assert "--bptt.unroll" in text
+    assert "--dm.lr" not in text
+    assert "--bptt.momentum.decay" not in text
+    (line,) = re.findall(r"^Options of .*(?:\n.*)*", text, re.M)
+    assert "--method=dm" in line
+    assert "--bptt.inner=momentum" in line
+    assert "see --helpfull" in " ".join(line.split())
+    text = launch.help_text(Settings, program="x", argv=["--method=dm"])
+    assert "--dm.lr" in text
+    assert "--bptt.unroll" not in text
 
 
 def test_help_columns() -> None:

@@ -11,6 +11,9 @@ working directory then holds the distilled set (`distilled.npz`; the best so far
 `metrics.jsonl`, `config.json` and `summary.json`. The same command run again resumes a run
 that was cut, and shows the summary of one that was finished.
 
+A finished run goes on with the same command and a larger `--steps` or `--eval_seeds`, given
+its `--workdir`: to the bits of a run that had it from the start.
+
 Several values of a flag are several runs: a folder each, and at the end one table with the
 spread between distillations beside that over networks.
 
@@ -56,6 +59,7 @@ from experiments.lab.workdir import claim_data, identity_of, open_workdir, workd
 
 NAME = "experiments.distill"
 RESULT = "distilled.npz"
+GROWS = ("steps", "eval_seeds", "whole_seeds")  # with which a finished run goes on
 SO_FAR = "so_far.npz"  # the best set, until the run is finished
 
 
@@ -72,7 +76,7 @@ def run(config: Config) -> Summary:
     method, _ = config.chosen("method")
     label = f"{short_name(config.dataset)}-{method}-ipc{config.ipc}"
     workdir = workdir_path(NAME, config, label)
-    with open_workdir(workdir, NAME, config):
+    with open_workdir(workdir, NAME, config, GROWS):
         summary = finished_summary(workdir, Summary, "distill")
         if summary is None or not _has_result(config, workdir, summary):
             summary = _run(config, workdir)
@@ -160,6 +164,19 @@ def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) ->
     write_json(path, described)
 
 
+def _tell_of_scores(config: Config, history: Sequence[Mapping[str, Any]]) -> None:
+    """Says where a run that goes on was scored besides, at the end it had before."""
+    scored = [record["step"] for record in history if record.get("score") is not None]
+    extra = [s for s in scored if s % config.score_every and s < config.steps]
+    if extra:
+        print(
+            f"the set was scored at step {extra[0]} too, where this run ended before; a "
+            f"run of {config.steps} steps would not, so that the set it chooses may differ",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _title(config: Config, setting: Setting) -> str:
     method, _ = config.chosen("method")
     return f"{method} on {setting.prepared.data.name}, {config.ipc} per class"
@@ -176,6 +193,7 @@ def _distil(
     metrics = workdir / "metrics.jsonl"
     checkpoints = io.Checkpoints(workdir / "checkpoints", identity=identity)
     done = checkpoints.latest_step() or 0
+    _tell_of_scores(config, records.read(metrics) if done else [])
     if missing := records.keep_until(metrics, done):
         text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
         print(text, file=sys.stderr, flush=True)

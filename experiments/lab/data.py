@@ -23,7 +23,7 @@ class DataOptions(Config):
         "embedded",
         "`embedded`, a TFDS name such as cifar10, or data of your own: a folder with a "
         "subfolder of images a class, a .csv, .parquet or .npz file. Options follow: "
-        "PATH,size=32,colour=grey,test_share=0.2 (experiments/README.md lists them).",
+        "PATH,size=32,test_share=0.2 (experiments/README.md has the list).",
     )
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     preprocess: Preprocess = option("normalise", "Preprocessing of the images.")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from distilljax import launch
+from distilljax import flags, launch
 from experiments.lab.steps import Step
 
 SECONDS_TO_END = 60.0  # for a step to save its work
@@ -36,7 +36,7 @@ class Jobs:
 
     def start(self, step: Step) -> None:
         """Starts a step, on cores that are free."""
-        command = [sys.executable, "-m", step.module, *step.argv()]
+        command = [sys.executable, *flags.process(step.module), *step.argv()]
         log = None
         if self.num > 1:
             # A file and not a pipe: a step outlives a study that is killed.

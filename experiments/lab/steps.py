@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from distilljax import flags
 from experiments.lab.workdir import PLACES
 
 ScaleName = Literal["laptop", "night", "published", "paper"]
@@ -35,7 +36,7 @@ class Step(NamedTuple):
 
     def command(self) -> str:
         """Returns the step as one would type it."""
-        return shlex.join(["python", "-m", self.module, *self.argv()])
+        return shlex.join([*flags.program(self.module), *self.argv()])
 
     def identity(self) -> str:
         """Returns the SHA-256 of the command and of its inputs, but for where they lie."""

@@ -14,12 +14,14 @@ from typing import Any
 
 from distilljax import data, launch
 from distilljax.config import Config
-from distilljax.disk.files import is_temporary, read_json, write_json
+from distilljax.disk.files import is_temporary, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 
 ROOT = pathlib.Path("runs")
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
+
+BEFORE = "before"  # what a run had given before it went on with larger numbers
 
 # Options that name a folder of this machine, or say what of it is used.
 PLACES = ("workdir", "data_dir", "experts_dir", "devices")
@@ -48,11 +50,20 @@ def command_of(module: str, config: Config) -> str:
 
 
 @contextlib.contextmanager
-def open_workdir(path: pathlib.Path, module: str, config: Config) -> Iterator[None]:
+def open_workdir(
+    path: pathlib.Path, module: str, config: Config, grows: Sequence[str] = ()
+) -> Iterator[None]:
     """Claims `path` for this run, writing `config.json` if it is new.
 
     A new run that fails before it has computed anything leaves the place as it was, so
     that the corrected command can use it. After an interruption the run goes on there.
+
+    Args:
+      path: the folder.
+      module: the experiment.
+      config: its options.
+      grows: options that may be larger than they were: then the run goes on from where it
+        is, and what it had given before is kept in the folder `before`.
 
     Raises:
       InputError: the place cannot be written, holds a different run, or is in use.
@@ -60,7 +71,7 @@ def open_workdir(path: pathlib.Path, module: str, config: Config) -> Iterator[No
     made = _make_folder(path)
     lock = _lock(path)
     try:
-        new = _check_identity(path, module, config)
+        new = _check_identity(path, module, config, grows)
         try:
             yield
         except Exception:
@@ -134,7 +145,9 @@ def _holds_results(path: pathlib.Path) -> bool:
     )
 
 
-def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
+def _check_identity(
+    path: pathlib.Path, module: str, config: Config, grows: Sequence[str]
+) -> bool:
     """Returns whether the run is new here."""
     for entry in path.iterdir():
         if is_temporary(entry.name):  # of a run that was killed
@@ -153,17 +166,45 @@ def _check_identity(path: pathlib.Path, module: str, config: Config) -> bool:
     theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     ours = dict(launch.flatten(identity_of(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
-    if differing:
+    if differing and all(n in grows and ours[n] > theirs[n] for n in differing):
+        _go_on(path, held, config, differing)
+        held = _read_config(path)
+    elif differing:
         shown = ", ".join(
             f"{n} is {theirs.get(n)!r} there, {ours.get(n)!r} here" for n in differing[:3]
         )
         raise InputError(
             f"workdir {path} holds a different run ({shown}); choose another --workdir, "
             "or give the same settings to resume that one"
+            + f"; {', '.join(grows)} may be larger"
+            * bool({*differing} & {*grows})
         )
     if not (path / SUMMARY).exists():
         _note_arithmetic(path, held)
     return False
+
+
+def _go_on(
+    path: pathlib.Path, held: dict[str, Any], config: Config, larger: Sequence[str]
+) -> None:
+    """Keeps what a run has given, and lets it go on with larger numbers."""
+    before, now = held["config"], identity_of(config)
+    name = "-".join(f"{n}{before[n]}" for n in larger)
+    if (path / SUMMARY).exists():
+        kept = path / BEFORE / name
+        kept.mkdir(parents=True, exist_ok=True)
+        for entry in path.iterdir():
+            if entry.is_file() and entry.name != LOCK:
+                with replacing(kept / entry.name) as temporary:
+                    shutil.copyfile(entry, temporary)
+        (path / SUMMARY).unlink()
+    told = held | {"config": now, "origin": held.get("origin", before)}
+    told["command"] = command_of(held["experiment"], config)
+    write_json(path / CONFIG, told)
+    steps = ", ".join(f"{n} from {before[n]} to {now[n]}" for n in larger)
+    print(
+        f"this run goes on: {steps}; what it was before is kept in {path / BEFORE / name}"
+    )
 
 
 def _note_arithmetic(path: pathlib.Path, held: dict[str, Any]) -> None:
@@ -198,7 +239,8 @@ def claim_data(path: pathlib.Path, loaded: data.Dataset) -> str:
     """Writes down which data a run is on; refuses to go on with others.
 
     Returns:
-      The SHA-256, hex, of settings and data, by which checkpoints know their run.
+      The SHA-256, hex, of settings and data, by which checkpoints know their run; of a
+      run that goes on with larger numbers, of the settings that it began with.
 
     Raises:
       InputError: the run was begun on other data, as where a file was rewritten.
@@ -211,5 +253,5 @@ def claim_data(path: pathlib.Path, loaded: data.Dataset) -> str:
             "(its SHA-256 differs); choose another --workdir"
         )
     write_json(path / CONFIG, held)
-    said = [held["experiment"], held["config"], held["data"]]
+    said = [held["experiment"], held.get("origin", held["config"]), held["data"]]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -91,6 +91,46 @@ def test_leaves_everything_a_person_needs(finished):
     assert [r["step"] for r in history if "score" in r] == [5, 10, 12]
 
 
+GROWN = ["--score_every=3", "--whole_epochs=0", "--noscores", "--baselines=", *BPTT]
+
+
+@pytest.mark.slow
+def test_more_steps_and_networks_on_a_finished_run(dataset, tmp_path, capsys):
+    def run(place, *more):
+        return distill_run.run(config(dataset, tmp_path / place, *GROWN, *more))
+
+    first = run("grown", "--steps=6", "--eval_seeds=2")
+    held = images_of(tmp_path / "grown")
+    capsys.readouterr()
+    grown = run("grown", "--steps=12", "--eval_seeds=3")
+    told = capsys.readouterr()
+    assert "this run goes on: eval_seeds from 2 to 3, steps from 6 to 12" in told.out
+    assert "resuming at step 6" in told.out
+    assert "was scored at step" not in told.err
+    kept = tmp_path / "grown" / "before" / "eval_seeds2-steps6"
+    assert json.loads((kept / "summary.json").read_text()) == first
+    np.testing.assert_array_equal(images_of(kept), held)
+    whole = run("whole", "--steps=12", "--eval_seeds=3")
+    np.testing.assert_array_equal(
+        images_of(tmp_path / "grown"), images_of(tmp_path / "whole")
+    )
+    assert grown["accuracy"] == whole["accuracy"]
+    histories = [records.read(tmp_path / p / "metrics.jsonl") for p in ("grown", "whole")]
+    assert histories[0] == histories[1]
+    again = run("grown", "--steps=12", "--eval_seeds=3")
+    assert again == grown
+    with pytest.raises(InputError, match=r"steps is 12 there, 6 here.*may be larger"):
+        run("grown", "--steps=6", "--eval_seeds=3")
+    with pytest.raises(InputError, match=r"holds a different run .seed is 0 there"):
+        run("grown", "--steps=15", "--eval_seeds=3", "--seed=1")
+
+
+def test_a_score_that_a_longer_run_would_not_have_is_told(dataset, tmp_path, capsys):
+    for steps in (4, 6):
+        distill_run.run(config(dataset, tmp_path / "r", *GROWN, f"--steps={steps}"))
+    assert "the set was scored at step 4 too, where this run" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_several_seeds_end_in_one_table(dataset, tmp_path, capsys):
     short = ["--steps=2", "--eval_seeds=2", "--whole_epochs=0", "--noscores", *BPTT]
