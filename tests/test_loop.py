@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -321,6 +322,12 @@ def test_a_gradient_that_is_not_finite_is_divergence(start):
     with pytest.raises(loop.DivergedError, match="not finite at outer step 5") as caught:
         run(start, Method(toy().init, step))
     assert np.isfinite(caught.value.last_good.images).all()
+
+
+def test_the_time_of_compiling_is_within_that_of_the_run(start):
+    began = time.perf_counter()
+    result, _ = run(start)
+    assert 0 < result.compile_seconds < time.perf_counter() - began
 
 
 def test_progress_counts_to_the_end(start):

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from distilljax.core.outer import clip_by_running_norm, from_outer_loss, per_field
-from distilljax.types import DistilledSet
+from distilljax.core.outer import clip_by_running_norm, descent, from_outer_loss, per_field
+from distilljax.core.parametrisations.base import DIRECT
+from distilljax.types import DistilledSet, InputError
 
 RATE = 0.1
 
@@ -39,6 +40,43 @@ def weak_start():
 
 SOURCE = jnp.ones((4, 2, 2, 1))
 EVERYTHING = per_field(optax.sgd(RATE), optax.sgd(2 * RATE), optax.sgd(3 * RATE))
+
+
+def test_rules_of_descent_by_hand():
+    assert descent("adam", 0.0) is None
+    assert descent("sgd", 0.0, 0.9) is None
+    grads = jnp.asarray([1.0, -2.0])
+    for rule, momentum, second in (
+        ("sgd", 0.0, 1.0),
+        ("sgd", 0.9, 1.9),
+        ("adam", 0.9, None),
+    ):
+        found = descent(rule, 0.1, momentum)
+        state = found.init(jnp.zeros(2))
+        first, state = found.update(grads, state)
+        # Adam's first step is the rate, whatever the gradient.
+        expected = -0.1 * (jnp.sign(grads) if rule == "adam" else grads)
+        np.testing.assert_allclose(first, expected, rtol=1e-5)
+        if second is not None:
+            after, _ = found.update(grads, state)
+            np.testing.assert_allclose(after, -0.1 * second * grads, rtol=1e-6)
+
+
+def test_a_set_of_another_size_than_the_parametrisation_takes_is_refused():
+    rule = optax.sgd(RATE)
+    two = DIRECT._replace(images_per_class=2)
+    method = from_outer_loss(
+        toy, per_field(rule, rule, rule), init_aux, parametrisation=two
+    )
+
+    def of(num):
+        logits = jnp.zeros((num, 3))
+        return DistilledSet(jnp.zeros((num, 2, 2, 1)), logits, jnp.asarray(0.0))
+
+    assert method.init(jax.random.key(0), of(6)).step == 0
+    for wrong in (3, 8, 9):
+        with pytest.raises(InputError, match=f"{wrong} images of 3 classes.* start with 6"):
+            method.init(jax.random.key(0), of(wrong))
 
 
 def test_one_step_by_hand():

@@ -292,6 +292,7 @@ ONES = np.ones
         (lambda: kernels.alignment(ONES((2, 2)), ONES((3, 3))), r"\[2, 2\] and \[3, 3\]"),
         (lambda: kernels.kernel_velocity(ONES((2, 2)), ONES((2, 2)), 0), "time=0"),
         (lambda: kernels.centre(ONES((2, 2, 3, 3))), "as_matrix"),
+        (lambda: kernels.centre(ONES(2)), r"kernel \[2\]: expected \[n1, n2\]"),
         (lambda: kernels.spectrum(ONES((2, 3))), r"\[2, 3\] is not square"),
         (lambda: kernels.as_matrix(ONES((2, 2))), r"kernel \[2, 2\]: expected"),
         (lambda: kernels.label_kernel(ONES((2, 3)), ONES((2, 4))), r"\[2, 4\]"),

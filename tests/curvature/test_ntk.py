@@ -325,6 +325,10 @@ X = jnp.ones((2, 4))
             lambda: ntk.sketched_ntk(jnp.ones((2, K, 4)), jnp.ones((2, K, 5))),
             r"\[2, 3, 5\]",
         ),
+        (
+            lambda: ntk.sketched_ntk(jnp.ones((2, K, 5)), jnp.ones((2, K, 4))),
+            r"\[2, 3, 4\]",
+        ),
         (lambda: ntk.sketched_ntk(jnp.ones((2, K, 4)), form="diagonal"), "form='diagonal'"),
         (lambda: ntk.linearised(linear, {"w": jnp.ones(4, jnp.int32)}), "int32"),
     ],
@@ -332,6 +336,17 @@ X = jnp.ones((2, 4))
 def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("form", "block"), [("trace", 10), ("full", 3), ("classes", 10)])
+def test_blocks_fit_the_budget(monkeypatch, form, block):
+    """Two blocks of gradients, 48 bytes an image each; `full` holds K times as many."""
+    seen = []
+    whole = ntk._kernel
+    monkeypatch.setattr(ntk, "_BUDGET", 2 * 48 * 10 + 5)
+    monkeypatch.setattr(ntk, "_kernel", lambda *a: seen.append(a[-1]) or whole(*a))
+    ntk.empirical_ntk(linear, {"w": jnp.ones((4, K))}, X, form=form)
+    assert set(seen) == {block}
 
 
 def test_numbers_lists_and_trees_are_taken():

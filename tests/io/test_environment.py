@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from distilljax.io.environment import arithmetic, cpu_threads
+from distilljax.io.environment import arithmetic, cpu_threads, peak_memory_bytes
 
 COUNT = """
 import pathlib
@@ -34,6 +34,14 @@ def test_threads_are_those_that_xla_starts(asked):
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     started, said = done.stdout.split()
     assert started == said == (asked if asked == "3" else str(len(cores)))
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs /proc")
+def test_peak_memory_is_that_of_the_kernel_in_bytes():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    (said,) = (line.split() for line in lines if line.startswith("VmHWM"))
+    assert said[2] == "kB"
+    assert peak_memory_bytes() == pytest.approx(1024 * int(said[1]), rel=0.05)
 
 
 def test_the_words_name_compiler_and_threads(monkeypatch):

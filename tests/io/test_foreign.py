@@ -21,6 +21,7 @@ from distilljax.config import FieldError
 from distilljax.core import distilled as sets
 from distilljax.disk import archives
 from distilljax.io import foreign
+from distilljax.io.foreign import layouts
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 
@@ -374,6 +375,17 @@ def test_files_that_do_not_fit_the_data(tmp_path, loaded, images, change, messag
     said = refused(path, loaded, labels="logits" if y.ndim == 2 else None)
     assert said.startswith(str(path))
     assert re.search(message, said)
+
+
+@pytest.mark.parametrize(
+    "held", [{"a": 1}, [0.1], "0.1", None, np.zeros(2), np.array(["1"])]
+)
+def test_a_rate_that_is_no_number(held):
+    with pytest.raises(InputError, match=r"lr\.pt holds no single number"):
+        layouts._rate(held, "lr.pt")
+    assert (
+        layouts._rate(np.asarray([0.25]), "lr.pt") == layouts._rate(0.25, "lr.pt") == 0.25
+    )
 
 
 def test_labels_of_the_wrong_kind(tmp_path, loaded, images):

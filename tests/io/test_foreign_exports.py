@@ -112,6 +112,15 @@ def test_pictures_are_rounded(tmp_path, loaded, hard):
         foreign.export(hard, tmp_path / "pictures", layout="png")
 
 
+@pytest.mark.parametrize("name", [".ant", "", "a/b", "bee"])
+def test_class_names_that_are_no_names_of_folders(tmp_path, hard, name):
+    pytest.importorskip("PIL.Image")
+    named = hard._replace(class_names=(name, "bee", "cat"))
+    with pytest.raises(InputError, match="names of folders"):
+        foreign.export(named, tmp_path / "pictures", layout="png")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("layout", "kind"),
     [("dc", "soft"), ("dc", "real"), ("rat", "soft"), ("png", "real"), ("mtt", "real")],

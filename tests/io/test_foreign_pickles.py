@@ -179,6 +179,26 @@ def test_a_damaged_pickle(path, stream):
     refused(path)
 
 
+@pytest.mark.parametrize(("size", "fits"), [(16 << 20, True), ((16 << 20) + 1, False)])
+def test_a_pickle_of_more_than_16_mib_is_not_read(path, size, fits):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(size))
+    assert (f"unfolds to {size} bytes" in refused(path)) != fits
+
+
+@pytest.mark.parametrize(
+    ("place", "fits"), [(8, True), (9, True), (10, False), (1 << 30, False)]
+)
+def test_a_memo_is_no_larger_than_its_pickle(place, fits):
+    stream = b"\x80\x02Nr" + place.to_bytes(4, "little") + b"."
+    assert len(stream) == 9
+    if fits:
+        assert pickles._checked(stream) == stream
+    else:
+        with pytest.raises(InputError, match="a memo larger than itself"):
+            pickles._checked(stream)
+
+
 def good(path):
     array = np.arange(600, dtype=np.float32)
     write_pt(path, tensor("FloatStorage", "0", 600, 0, (600,), (1,)), {"0": array})

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from distilljax.io import records
+from distilljax.types import InputError
 
 
 @pytest.fixture
@@ -30,6 +31,16 @@ def test_values_come_back_to_the_bit(path):
     records.append(path, [row])
     assert records.read(path) == [row]
     assert len(path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "NaN", '{"step": 1} 2', "\udcff"])
+def test_a_damaged_line_before_the_last_is_refused(path, line):
+    records.append(path, rows(1))
+    damaged = line.encode("utf-8", "surrogateescape") + b"\n"
+    path.write_bytes(path.read_bytes() + damaged)
+    records.append(path, rows(2))
+    with pytest.raises(InputError, match=r"has a damaged line .*; delete it, or choose"):
+        records.read(path)
 
 
 def test_no_file_is_no_records(path):

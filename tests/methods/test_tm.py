@@ -300,7 +300,9 @@ def test_a_store_without_the_epochs_that_are_needed_is_refused(first_epoch):
     method = tm.make(tm.Config(max_start=2), MODEL)
     state = method.init(jax.random.key(0), start())
     source = trajectories(num_epochs=5, first_epoch=first_epoch)
-    with pytest.raises(InputError, match=f"hold epochs {first_epoch}.."):
+    with pytest.raises(
+        InputError, match=f"hold epochs {first_epoch}..{first_epoch + 4}, and"
+    ):
         method.step(jax.random.key(1), state, source)
 
 

@@ -14,7 +14,7 @@ from tests.mutation.copies import ROOT, Copies, mutated
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.runs import Measured
 from tests.mutation.sample import Mutant, draw
-from tests.mutation.targets import modules, tests_of
+from tests.mutation.targets import modules, own_tests
 
 NOTICED = 0.9  # share of the mutants that the tests must notice
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("a package is not installed; run: pip install -e '.[mutation]'")
     chosen = list(modules(ROOT, options.modules.split(",") if options.modules else []))
     mutants = draw(ROOT, chosen, options.seed, options.count)
-    tests = {mutant.module: tests_of(ROOT, mutant.module) for mutant in mutants}
+    tests = {mutant.module: own_tests(ROOT, mutant.module) for mutant in mutants}
     if options.list:
         for mutant in mutants:
             print(f"{mutant.module}:{mutant.lines[0]}")

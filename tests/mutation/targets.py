@@ -43,7 +43,7 @@ def modules(root: pathlib.Path, among: list[str]) -> Iterator[str]:
         yield from (p.relative_to(root).as_posix() for p in found if p.stat().st_size)
 
 
-def tests_of(root: pathlib.Path, module: str) -> tuple[str, ...]:
+def own_tests(root: pathlib.Path, module: str) -> tuple[str, ...]:
     """Returns the tests of a module, relative to the root, those of its name first.
 
     Raises:

@@ -1,10 +1,12 @@
 """The algebra of verdicts: what an interval decides, and how readings are joined."""
 
 import math
+import types
 
 import pytest
 
 from distilljax.analysis.statistics import Interval
+from distilljax.types import InputError
 from experiments.lab.claims import (
     NO_RECORD,
     NOT_SUPPORTED,
@@ -15,6 +17,7 @@ from experiments.lab.claims import (
     Some,
     deciding_reading,
     judge_node,
+    recorded_interval,
     spelt,
     spelt_interval,
 )
@@ -115,7 +118,18 @@ def test_numbers_are_spelt_with_their_units():
     assert spelt(0.0004, "p") == "p < 0.001"
     assert spelt(0.43, "correlation") == "+0.43"
     assert spelt_interval(-0.2, 1.3, "percent") == "0.0 to 100.0"
+    assert spelt_interval(0.123, 0.4567, "percent") == "12.3 to 45.7"
+    assert spelt_interval(0.123, -0.4, "ratio") == "0.12 to −0.40"
     assert spelt_interval(-0.02, 0.013, "points") == "−2.0 to +1.3"
+
+
+def test_an_interval_of_a_record_is_two_rising_numbers():
+    record = types.SimpleNamespace(folder="here", experiment="x")
+    assert recorded_interval(record, "a", [0.25, 0.5], 4) == Interval(0.25, 0.5, 4)
+    assert recorded_interval(record, "a", [0.5, 0.5]) == Interval(0.5, 0.5, math.inf)
+    for wrong in ([0.5, 0.25], [0.5], [0.1, 0.2, 0.3], []):
+        with pytest.raises(InputError, match="two rising numbers"):
+            recorded_interval(record, "a", wrong)
 
 
 def test_the_papers_numbers_fit_each_other():
