@@ -46,7 +46,8 @@ def _difference(
 
 
 def _epochs(record: Record, name: str) -> str:
-    return f"{name} expert, {record.summary['experts'][name]['epochs']} epochs"
+    epochs = record.summary["experts"][name]["epochs"]
+    return f"{name} expert, {epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _gains(record: Record, label: str, method: str) -> claims.Node:
@@ -147,12 +148,12 @@ def _tables(records: Sequence[Record]) -> list[Markup]:
             for label, of_row in summary["accuracy"].items()
         ]
         experts = "; ".join(
-            f"{name}: {about['epochs']} epochs, {about['accuracy']:.1%} of test images"
+            f"{_epochs(record, name)}, {about['accuracy']:.1%} of test images"
             for name, about in summary["experts"].items()
         )
         caption = (
             "Test accuracy in percent, mean ± standard deviation, by the labels of the "
-            f"images. The expert {experts}. {title(record)}."
+            f"images. The {experts}. {title(record)}."
         )
         found.append(data_table(["images", *names], rows, caption))
         found += pictures_of(record, CAPTIONS, title(record))

@@ -115,5 +115,5 @@ def test_the_table_has_a_row_a_set():
     ((_, contents),) = EXPERIMENT.contents
     (table,) = contents([labels()])
     assert table.count("<tr>") == 1 + 6
-    assert "late: 9 epochs, 60.0% of test images" in table
+    assert "late expert, 9 epochs, 60.0% of test images" in table
     assert EXPERIMENT.title(labels()) == "ConvNet, width 32 (paper: 128); 5 networks"
