@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         training,
         types,
     )
-    from distilljax.core.outer import Method
+    from distilljax.core.outer import Method, Optimizers
     from distilljax.data import Dataset, dataset
     from distilljax.distillation.compare import Comparison, compare
     from distilljax.distillation.run import Distillation, distil
@@ -88,6 +88,7 @@ _OBJECTS = {
     "Distillation": "distillation.run",
     "EvaluationProtocol": "training.evaluation",
     "Method": "core.outer",
+    "Optimizers": "core.outer",
     "Stop": "loop",
     "compare": "distillation.compare",
     "dataset": "data",
@@ -135,6 +136,7 @@ __all__ = [
     "LossFn",
     "Method",
     "Model",
+    "Optimizers",
     "Params",
     "RealSet",
     "Stop",

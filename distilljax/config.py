@@ -111,11 +111,23 @@ def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
+def _changed(group: "Config", name: str, values: Mapping[str, Any]) -> "Config":
+    """Returns a group with new values; errors name its fields with the group."""
+    try:
+        return group.replace(values)
+    except FieldError as error:
+        path = f"{name}.{error.path}"
+        raise FieldError(path, error.value, error.reason) from None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Base class of configurations; validates its fields on construction.
 
-    Every field has a default, so that `Config()` is valid. Integers are those of int32,
+    Every field has a default, so that `Config()` is valid. A mapping given for a group
+    changes its defaults: `Config(bptt={"unroll": 40})`. Integers are those of int32,
     numbers those of float32.
 
     Raises:
@@ -126,6 +138,11 @@ class Config:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value, annotation = _plain(getattr(self, field.name)), hints[field.name]
+            if isinstance(value, Mapping):
+                group = field.default
+                if not isinstance(group, Config):
+                    group = self._group(field.name, annotation)
+                value = value if group is None else _changed(group, field.name, value)
             object.__setattr__(self, field.name, value)
             if not any(_matches(value, a) for a in alternatives(annotation)):
                 raise FieldError(field.name, value, f"expected {describe(annotation)}")
@@ -181,13 +198,7 @@ class Config:
             if group is None or not isinstance(value, Mapping):
                 changes[name] = value
                 continue
-            try:
-                changes[name] = group.replace(value)
-            except FieldError as error:
-                path = f"{name}.{error.path}"
-                raise FieldError(path, error.value, error.reason) from None
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from None
+            changes[name] = _changed(group, name, value)
         return dataclasses.replace(self, **changes)
 
     def chosen(self, name: str) -> tuple[str, "Config"]:

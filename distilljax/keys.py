@@ -17,6 +17,7 @@ import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distilljax.types import InputError, Key
@@ -37,7 +38,7 @@ def as_key(key: Any) -> Key:
         typed = key
     elif isinstance(key, jax.Array | np.ndarray) and key.ndim and key.dtype == np.uint32:
         try:
-            typed = jax.random.wrap_key_data(key)
+            typed = jax.random.wrap_key_data(jnp.asarray(key))
         except (TypeError, ValueError) as error:
             raise InputError(f"key: {error}; give a seed such as 0") from None
     else:

@@ -36,14 +36,23 @@ Score = Callable[[Key, DistilledSet, Any], Array]  # higher is better, f32[]
 
 
 class LoopState(NamedTuple):
-    """State of a run, saved in checkpoints."""
+    """State of a run, saved in checkpoints.
+
+    Attributes:
+      outer: state of the method.
+      best: the set with the highest score so far, encoded.
+      best_score: f32[], `NO_SCORE` before the first score.
+      best_step: i32[], number of outer steps of `best`.
+      first_loss: f32[], outer loss of the first step.
+      healthy: bool[], whether all losses so far were finite and below the limit.
+    """
 
     outer: OuterState
-    best: DistilledSet  # the set with the highest score so far, encoded
-    best_score: Array  # f32[], `NO_SCORE` before the first score
-    best_step: Array  # i32[], number of outer steps of `best`
-    first_loss: Array  # f32[], outer loss of the first step
-    healthy: Array  # bool[], whether all losses so far were finite and below the limit
+    best: DistilledSet
+    best_score: Array
+    best_step: Array
+    first_loss: Array
+    healthy: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +99,18 @@ class Progress:
 
 
 class Stop(Exception):
-    """Raised by a callback of `run` to end the run and keep its result."""
+    """Raised by a callback of `run` to end the run and keep its result.
+
+    Of the example of `distil`:
+
+        >>> def stop(progress):
+        ...     if progress.loss < 1e9:
+        ...         raise distilljax.Stop
+        >>> short = distilljax.distil(
+        ...     data, matching, mlp.Config(width=8), steps=4, on_progress=stop)
+        >>> short.result.num_steps
+        1
+    """
 
 
 class Result(NamedTuple):

@@ -139,6 +139,18 @@ def test_group_must_be_of_its_type() -> None:
         Outer(inner=3)  # type: ignore[arg-type]
 
 
+def test_a_mapping_changes_the_defaults_of_a_group() -> None:
+    made = Outer(inner={"lr": np.float32(0.25)}, spare={"window": 2})  # type: ignore[arg-type]
+    assert made.inner == Inner(window=7, lr=0.25)
+    assert made.spare == Inner(window=2)
+    with pytest.raises(FieldError, match=r"^inner\.window=0: must be at least 1"):
+        Outer(inner={"window": 0})  # type: ignore[arg-type]
+    with pytest.raises(FieldError, match=r"^inner\.rate=1: unknown field"):
+        Outer(inner={"rate": 1})  # type: ignore[arg-type]
+    with pytest.raises(FieldError, match=r"^ipc=.*expected an integer"):
+        Outer(ipc={"lr": 1})  # type: ignore[arg-type]
+
+
 def test_describe_names_every_alternative() -> None:
     assert describe(Literal["all", "half"] | int | None) == (
         "one of all, half or an integer or none"

@@ -127,31 +127,53 @@ def _same_images(p: Array, q: Array) -> None:
 
 
 class Window(NamedTuple):
-    """The members of a pool nearest to an accuracy, on the host."""
+    """The members of a pool nearest to an accuracy, on the host.
 
-    members: np.ndarray  # i64[m'], positions in the pool, ascending
-    half_width: float  # largest distance of a member's accuracy from the target
-    mean_gap: float  # mean accuracy of the members minus the target
+    Attributes:
+      members: i64[m'], positions in the pool, ascending.
+      half_width: largest distance of a member's accuracy from the target.
+      mean_gap: mean accuracy of the members minus the target.
+    """
+
+    members: np.ndarray
+    half_width: float
+    mean_gap: float
 
 
 class Match(NamedTuple):
-    """Agreement of a target with pool members of its accuracy, on the host."""
+    """Agreement of a target with pool members of its accuracy, on the host.
 
-    accuracy: float  # accuracy of the target
+    Attributes:
+      accuracy: accuracy of the target.
+      window: the window of networks compared.
+      accuracies: f64[m'], accuracies of the members of the window.
+      agreements: f64[m'], agreement of each with the target.
+      estimate: agreement at the accuracy of the target.
+    """
+
+    accuracy: float
     window: Window
-    accuracies: np.ndarray  # f64[m'], accuracies of the members of the window
-    agreements: np.ndarray  # f64[m'], agreement of each with the target
-    estimate: Estimate  # agreement at the accuracy of the target
+    accuracies: np.ndarray
+    agreements: np.ndarray
+    estimate: Estimate
 
 
 class Difference(NamedTuple):
-    """Difference of two independent estimates, first minus second."""
+    """Difference of two independent estimates, first minus second.
 
-    value: Array  # f32[...]
-    standard_error: Array  # f32[...]
-    low: Array  # f32[...], lower bound of the normal 95 % interval
-    high: Array  # f32[...], upper bound
-    cohen_d: Array  # f32[...], difference in pooled standard deviations; NaN without values
+    Attributes:
+      value: f32[...].
+      standard_error: f32[...].
+      low: f32[...], lower bound of the normal 95 % interval.
+      high: f32[...], upper bound.
+      cohen_d: f32[...], difference in pooled standard deviations; NaN without values.
+    """
+
+    value: Array
+    standard_error: Array
+    low: Array
+    high: Array
+    cohen_d: Array
 
 
 def nearest(

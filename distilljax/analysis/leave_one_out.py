@@ -20,18 +20,29 @@ from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Par
 
 
 class Retrained(NamedTuple):
-    """Results of trained networks on the test set."""
+    """Results of trained networks on the test set.
 
-    losses: Array  # f32[..., t], cross-entropy of each test image
-    predictions: Array  # i32[..., t], predicted class of each test image
-    accuracy: Array  # f32[...], in [0, 1]
+    Attributes:
+      losses: f32[..., t], cross-entropy of each test image.
+      predictions: i32[..., t], predicted class of each test image.
+      accuracy: f32[...], in [0, 1].
+    """
+
+    losses: Array
+    predictions: Array
+    accuracy: Array
 
 
 class LeaveOneOut(NamedTuple):
-    """Results for s initialisations, trained on n images and on all but one of them."""
+    """Results for s initialisations, trained on n images and on all but one of them.
 
-    without: Retrained  # [s, n, ...], [i, j]: seed i, image j left out
-    whole: Retrained  # [s, ...], trained on all images
+    Attributes:
+      without: [s, n, ...], [i, j]: seed i, image j left out.
+      whole: [s, ...], trained on all images.
+    """
+
+    without: Retrained
+    whole: Retrained
 
 
 def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
@@ -288,11 +299,17 @@ def rank_correlation(a: Array, b: Array, axis: int = -1) -> Array:
 
 
 class Reliability(NamedTuple):
-    """Rank correlations of influences between initialisations."""
+    """Rank correlations of influences between initialisations.
 
-    correlations: Array  # f32[p, n], for each of p = s (s - 1) / 2 pairs of seeds
-    per_image: Estimate  # f32[n], mean over pairs
-    overall: Estimate  # f32[], mean over pairs and images
+    Attributes:
+      correlations: f32[p, n], for each of p = s (s - 1) / 2 pairs of seeds.
+      per_image: f32[n], mean over pairs.
+      overall: f32[], mean over pairs and images.
+    """
+
+    correlations: Array
+    per_image: Estimate
+    overall: Estimate
 
 
 def reliability(influences: Array) -> Reliability:

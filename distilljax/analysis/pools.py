@@ -24,18 +24,29 @@ from distilljax.types import Array, InputError, Key, Model, Params, RealSet
 
 
 class Subsets(NamedTuple):
-    """Random subsets of a labelled set, padded to the largest, on the host."""
+    """Random subsets of a labelled set, padded to the largest, on the host.
 
-    positions: np.ndarray  # i32[s, m], each row the subset, padded with zeros
-    sizes: np.ndarray  # i32[s], sizes of the subsets; m is the largest
-    fractions: np.ndarray  # f64[s], fraction of each class
+    Attributes:
+      positions: i32[s, m], each row the subset, padded with zeros.
+      sizes: i32[s], sizes of the subsets; m is the largest.
+      fractions: f64[s], fraction of each class.
+    """
+
+    positions: np.ndarray
+    sizes: np.ndarray
+    fractions: np.ndarray
 
 
 class Predicted(NamedTuple):
-    """Predictions of networks for the test images."""
+    """Predictions of networks for the test images.
 
-    classes: Array  # u8[..., n], or i32 for more than 256 classes
-    finite: Array  # bool[...], whether all logits of a network are finite
+    Attributes:
+      classes: u8[..., n], or i32 for more than 256 classes.
+      finite: bool[...], whether all logits of a network are finite.
+    """
+
+    classes: Array
+    finite: Array
 
 
 def subsets(labels: np.ndarray, num: int, low: float, high: float, seed: int) -> Subsets:
@@ -303,10 +314,15 @@ def predicted(
 
 
 class MeanError(NamedTuple):
-    """Error of a mean over networks due to the choice of the pool, on the host."""
+    """Error of a mean over networks due to the choice of the pool, on the host.
 
-    error: float  # standard error; NaN if a window has one run only
-    num_runs: int  # runs of the pool in the windows
+    Attributes:
+      error: standard error; NaN if a window has one run only.
+      num_runs: runs of the pool in the windows.
+    """
+
+    error: float
+    num_runs: int
 
 
 def mean_error(matches: Sequence[Match], groups: np.ndarray) -> MeanError:

@@ -30,11 +30,17 @@ class SpreadInterval(Spread):
 
 
 class Interval(NamedTuple):
-    """A confidence interval of level 95 %, convertible to other levels."""
+    """A confidence interval of level 95 %, convertible to other levels.
+
+    Attributes:
+      low: lower limit.
+      high: upper limit.
+      freedom: degrees of freedom; infinite for the normal distribution.
+    """
 
     low: float
     high: float
-    freedom: float = math.inf  # degrees of freedom; infinite for the normal distribution
+    freedom: float = math.inf
 
     def at(self, centre: float, alpha: float) -> tuple[float, float]:
         """Returns the interval of level 1 - `alpha` about the same number."""
@@ -43,12 +49,19 @@ class Interval(NamedTuple):
 
 
 class Combined(NamedTuple):
-    """Standard error and interval of a value; None if one of its errors is unknown."""
+    """Standard error and interval of a value; None if one of its errors is unknown.
+
+    Attributes:
+      standard_error: standard error of the value.
+      low: lower limit of the interval.
+      high: upper limit.
+      freedom: degrees of freedom; also None if the error is zero.
+    """
 
     standard_error: float | None
     low: float | None
     high: float | None
-    freedom: float | None  # degrees of freedom; also None if the error is zero
+    freedom: float | None
 
 
 def quantile(alpha: float, freedom: float = math.inf) -> float:

@@ -1,6 +1,7 @@
 """Checks of networks against the contract of `distilljax.types.Model`."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -10,6 +11,14 @@ import numpy as np
 from distilljax.checks.arrays import concrete_tree
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, Params
 
+# Errors of flax and JAX that a network with state ends in.
+_STATE_ERRORS = {
+    "InvalidRngError",
+    "ModifyScopeVariableError",
+    "ScopeCollectionNotFound",
+    "TraceContextError",
+    "UnexpectedTracerError",
+}
 # Largest difference, as a share of the largest output, between an image's outputs alone and
 # in a batch. Rounding stays far below it, statistics of the batch far above.
 _BATCH_TOLERANCE = 0.05
@@ -34,8 +43,14 @@ def network(
 
     Raises:
       InputError: parameters that are not floating point, outputs that are not [b, k] for
-        labels [n, k], outputs for an image that depend on the other images.
+        labels [n, k], outputs for an image that depend on the other images, a network that
+        changes state or draws random numbers, `features` that are missing.
     """
+    with _stateless():
+        _check_network(model, key, distilled, function)
+
+
+def _check_network(model: Model, key: Key, distilled: DistilledSet, function: str) -> None:
     if jnp.ndim(distilled.images) != 4 or jnp.ndim(distilled.label_logits) != 2:
         shapes = [list(jnp.shape(x)) for x in distilled[:2]]
         raise InputError(
@@ -55,12 +70,34 @@ def network(
     if any(isinstance(x, jax.core.Tracer) for x in (key, distilled.images)):
         return
     apply = model.apply if function == "apply" else model.features
+    if not callable(apply):
+        raise InputError(
+            f"model.{function} is {apply!r:.40}, and this method matches features; give a "
+            "function (params, images) -> f32[b, d]"
+        )
 
     def gap(key: Key) -> Array:
         pair = jax.random.normal(jax.random.key(0), images.shape, images.dtype)
         return _gap(apply, model.init(key), pair)
 
     _compare(_quickly(gap, key))
+
+
+@contextlib.contextmanager
+def _stateless() -> Iterator[None]:
+    """Says in one line that a network changes state or draws random numbers."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in _STATE_ERRORS:
+            raise
+        first = str(error).strip().splitlines()[0].partition(" (https://")[0].rstrip(".")
+        raise InputError(
+            f"the network changes state, or draws random numbers, in apply ({first}); a "
+            "Model is a pure function of parameters and images: use instance, group or "
+            "layer normalisation and no dropout, or fix what was learned before "
+            "(use_running_average=True, deterministic=True)"
+        ) from error
 
 
 def floating(params: Params) -> None:

@@ -61,16 +61,38 @@ class Scores(TypedDict):
 
 
 class Wanted(NamedTuple):
-    """Networks to train besides those on the set and on the baselines."""
+    """Networks to train besides those on the set and on the baselines.
 
-    scores: bool  # those that the scores need
-    whole_epochs: int  # on the whole training set; 0: none
+    Attributes:
+      scores: those that the scores need.
+      whole_epochs: on the whole training set; 0: none.
+      whole_seeds: number of networks trained on the whole set.
+      expert_epochs: epochs of the network that labels random images beside soft labels.
+    """
+
+    scores: bool
+    whole_epochs: int
     whole_seeds: int
     expert_epochs: int
 
 
 class Problem(NamedTuple):
-    """A distilled set, real data, and how networks are trained on them."""
+    """A distilled set, real data, and how networks are trained on them.
+
+    Attributes:
+      key: root of the networks.
+      expert_key: of the network that labels random images.
+      seeds: number of networks on the set and on each baseline.
+      model: the network.
+      protocol: how networks are trained.
+      distilled: the set, decoded.
+      targets: f32[n, k], learned real-valued labels of the set; None where it has none.
+      labels: the set's own labels, or hard ones.
+      baselines: labels are distributions.
+      train: the whole training set.
+      test: the test set.
+      validation: images that the protocol looks at; None where it looks at none.
+    """
 
     key: Key
     expert_key: Key
@@ -80,7 +102,7 @@ class Problem(NamedTuple):
     distilled: DistilledSet
     targets: Array | None
     labels: Labels
-    baselines: Mapping[str, Batch]  # labels are distributions
+    baselines: Mapping[str, Batch]
     train: RealSet
     test: RealSet
     validation: RealSet | None

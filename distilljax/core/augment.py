@@ -252,6 +252,9 @@ def tilt(image: Array, u: Array) -> Array:
 
 Operation = Callable[..., Array]  # (f32[h, w, c], u f32[3]) -> f32[h, w, c]
 
+# (key, f32[b, h, w, c]) -> f32[b, h, w, c], an augmentation of the caller's own.
+Augmentation = Callable[[Key, Array], Array]
+
 OPERATIONS: dict[str, Operation] = {
     "color": color,
     "crop": crop,
@@ -270,6 +273,33 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+_REGISTERED: dict[str, Augmentation] = {}
+
+
+def register(name: str, augmentation: Augmentation) -> None:
+    """Makes an augmentation an operation of strategies: in options, protocols, artefacts.
+
+    It has to be registered again in each process that reads the name. A function of the
+    same name takes the place of an earlier one.
+
+    Args:
+      name: letters and digits; it may be joined with others, as in `flip_NAME`.
+      augmentation: (key, f32[b, h, w, c]) -> f32[b, h, w, c], differentiable. In the
+        siamese mode it is called for each image alone, with the same key.
+
+    Raises:
+      InputError: the name of a built-in operation, or one with other characters.
+    """
+    if not name.isalnum() or name in OPERATIONS:
+        raise InputError(
+            f"augmentation {name!r}: a name has letters and digits alone, and is none of "
+            f"{', '.join(OPERATIONS)}"
+        )
+    if not callable(augmentation):
+        raise InputError(f"augmentation {name!r}: give a function of (key, images)")
+    _REGISTERED[name] = augmentation
+
+
 def parse(strategy: str) -> tuple[str, ...]:
     """Returns the operations of a strategy such as `color_crop_flip`; none if empty.
 
@@ -277,19 +307,35 @@ def parse(strategy: str) -> tuple[str, ...]:
       InputError: an unknown operation.
     """
     names = tuple(strategy.split("_")) if strategy else ()
-    if unknown := [name for name in names if name not in OPERATIONS]:
+    known = (*OPERATIONS, *_REGISTERED)
+    if unknown := [name for name in names if name not in known]:
         raise InputError(
             f"augmentation {strategy!r} has no operation {unknown[0]!r}: "
-            f"join some of {', '.join(OPERATIONS)} with underscores"
+            f"join some of {', '.join(known)} with underscores"
         )
     return names
+
+
+def _apply_own(augmentation: Augmentation, key: Key, images: Array, siamese: bool) -> Array:
+    """Applies an augmentation of the caller's own; siamese: each image under one key."""
+
+    def call(images: Array) -> Array:
+        found = augmentation(key, images)
+        if jnp.shape(found) != images.shape:
+            raise InputError(
+                f"the augmentation returned {list(jnp.shape(found))} for images "
+                f"{list(images.shape)}; it must keep their shape"
+            )
+        return jnp.asarray(found, images.dtype)
+
+    return jax.vmap(lambda image: call(image[None])[0])(images) if siamese else call(images)
 
 
 def augment(
     key: Key,
     images: Array,
     *,
-    strategy: str = DSA,
+    strategy: str | Augmentation = DSA,
     siamese: bool = False,
     align_corners: bool = True,
     each: bool = False,
@@ -299,7 +345,9 @@ def augment(
     Args:
       key: PRNG key; in the siamese mode the whole augmentation depends on it alone.
       images: f32[b, h, w, c].
-      strategy: operations joined by underscores; empty for no augmentation.
+      strategy: operations joined by underscores, empty for no augmentation; or a function
+        of (key, images), which in the siamese mode is called for each image alone, with the
+        same key.
       siamese: sample one set of parameters for all images instead of one for each image.
       align_corners: convention of bilinear sampling, as in `torch` `grid_sample`.
       each: sample an operation for every image instead of one for the batch; not in the
@@ -309,10 +357,11 @@ def augment(
       f32[b, h, w, c].
 
     Raises:
-      InputError: a strategy with an unknown operation; `each` with `siamese`.
+      InputError: a strategy with an unknown operation; `each` with `siamese`; a function
+        that changes the shape of images.
     """
-    names = parse(strategy)
-    if not names:
+    names = () if callable(strategy) else parse(strategy)
+    if not names and not callable(strategy):
         return images
     if each:
         if siamese:
@@ -320,10 +369,14 @@ def augment(
         keys = jax.random.split(key, images.shape[0])
         one = functools.partial(augment, strategy=strategy, align_corners=align_corners)
         return jax.vmap(lambda key, image: one(key, image[None])[0])(keys, images)
+    if callable(strategy):
+        return _apply_own(strategy, key, images, siamese)
     choose, draw = jax.random.split(key)
     u = jax.random.uniform(draw, (3,) if siamese else (images.shape[0], 3), images.dtype)
 
     def apply_to_all(name: str, images: Array) -> Array:
+        if name in _REGISTERED:
+            return _apply_own(_REGISTERED[name], draw, images, siamese)
         operation = OPERATIONS[name]
         if name in ("scale", "rotate"):
             operation = functools.partial(operation, align_corners=align_corners)

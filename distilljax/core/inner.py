@@ -23,7 +23,12 @@ SampleBatch = Callable[[Any], Any]  # inputs of a step -> its batch
 
 
 class InnerState(NamedTuple):
-    """Parameters and optimizer state of a network in training."""
+    """Parameters and optimizer state of a network in training.
+
+    Attributes:
+      params: parameters of the network.
+      opt_state: state of the inner optimizer.
+    """
 
     params: Params
     opt_state: optax.OptState

@@ -14,20 +14,33 @@ from distilljax.types import Array, DistilledSet, InputError, Key
 
 
 class OuterState(NamedTuple):
-    """State carried between outer steps."""
+    """State carried between outer steps.
 
-    distilled: DistilledSet  # encoded, see `Method.decode`
+    Attributes:
+      distilled: encoded, see `Method.decode`.
+      opt_state: state of the outer optimizer.
+      aux: method state, such as the network of gradient matching.
+      step: i32[], number of outer steps taken.
+    """
+
+    distilled: DistilledSet
     opt_state: optax.OptState
-    aux: Any  # method state, such as the network of gradient matching
-    step: Array  # i32[], number of outer steps taken
+    aux: Any
+    step: Array
 
 
 class StepInfo(NamedTuple):
-    """Scalars logged for each outer step."""
+    """Scalars logged for each outer step.
 
-    loss: Array  # f32[], outer loss before the step
-    grad_norm: Array  # f32[], norm of the meta-gradient over all learned fields
-    learning_rate: Array  # f32[], inner learning rate before the step
+    Attributes:
+      loss: f32[], outer loss before the step.
+      grad_norm: f32[], norm of the meta-gradient over all learned fields.
+      learning_rate: f32[], inner learning rate before the step.
+    """
+
+    loss: Array
+    grad_norm: Array
+    learning_rate: Array
 
 
 Source = Any  # real data on the device, or expert trajectories
@@ -36,33 +49,96 @@ After = Callable[[DistilledSet, Key, Any, Source], Any]
 
 
 class Method(NamedTuple):
-    """A dataset-distillation method as pure functions; the caller applies `jit`."""
+    """A dataset-distillation method as pure functions; the caller applies `jit`.
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import optax
+        >>> from distilljax.core import distilled, outer
+        >>> def outer_loss(distilled, key, aux, source):
+        ...     return jnp.square(distilled.images - source).sum(), aux
+        >>> rules = outer.per_field(images=optax.sgd(0.5))
+        >>> method = outer.from_outer_loss(outer_loss, rules)
+        >>> start = distilled.create(
+        ...     jnp.zeros((2, 8, 8, 1)), jnp.arange(2), 2, learning_rate=0.1)
+        >>> state = method.init(jax.random.key(0), start)
+        >>> state, info = method.step(jax.random.key(1), state, jnp.ones((8, 8, 1)))
+        >>> float(info.loss), float(state.distilled.images.mean())
+        (128.0, 1.0)
+
+    Attributes:
+      init: (key, distilled set) -> state before the first outer step.
+      step: (key, state, source) -> state after one outer step, and its scalars.
+      decode: encoded set -> the set that networks are trained on; see `parametrisations`.
+    """
 
     init: Callable[[Key, DistilledSet], OuterState]
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
-    # Encoded set -> the set that networks are trained on; see `parametrisations`.
     decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
 
 
-def descent(
-    rule: Literal["sgd", "adam"], learning_rate: float, momentum: float = 0.0
-) -> optax.GradientTransformation | None:
-    """Returns the outer optimizer of a field for `per_field`; `momentum` applies to SGD.
+Schedule = Callable[[Array], Array]  # i32[] number of updates -> f32[] learning rate
 
-    None if the rate is 0: the field is not learned.
+
+class Optimizers(NamedTuple):
+    """Optimizers of the caller, in place of those that the `Config` of a method describes.
+
+    Each is an optax transformation, or a schedule that the optimizer of the `Config` takes
+    for its learning rate, or None for what the `Config` says. Limits of the `Config` on the
+    gradient (`clip`) and on the inner learning rate stay in force. They go into
+    `distil(..., optimizers=own)`, or into `make` of any method.
+
+        >>> import distilljax
+        >>> import optax
+        >>> own = distilljax.Optimizers(
+        ...     images=optax.cosine_decay_schedule(0.1, 100), log_lr=optax.adam(1e-3))
+        >>> print(own.label_logits)
+        None
+
+    Attributes:
+      images: for the images.
+      label_logits: for the label logits, which are then learned.
+      log_lr: for the log of the inner learning rate, which is then learned.
     """
-    if not learning_rate:
-        return None
-    if rule == "adam":
-        return optax.adam(learning_rate)
-    return optax.sgd(learning_rate, momentum=momentum or None)
+
+    images: optax.GradientTransformation | Schedule | None = None
+    label_logits: optax.GradientTransformation | Schedule | None = None
+    log_lr: optax.GradientTransformation | Schedule | None = None
+
+
+class Descent(NamedTuple):
+    """Optimizer of one field as a `Config` describes it.
+
+    Attributes:
+      rule: SGD or Adam.
+      learning_rate: constant, or a schedule; 0: the field is not learned.
+      momentum: of SGD.
+    """
+
+    rule: Literal["sgd", "adam"]
+    learning_rate: float | Schedule
+    momentum: float = 0.0
+
+    def optimizer(self) -> optax.GradientTransformation | None:
+        """Returns the optimizer for `per_field`; None if the field is not learned."""
+        if not self.learning_rate:
+            return None
+        rate: Any = self.learning_rate
+        if self.rule == "adam":
+            return optax.adam(rate)
+        return optax.sgd(rate, momentum=self.momentum or None)
 
 
 class RunningNorm(NamedTuple):
-    """State of `clip_by_running_norm`."""
+    """State of `clip_by_running_norm`.
 
-    mean: Array  # f32[], mean of the norms so far
-    num_steps: Array  # i32[]
+    Attributes:
+      mean: f32[], mean of the norms so far.
+      num_steps: i32[].
+    """
+
+    mean: Array
+    num_steps: Array
 
 
 def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
@@ -90,7 +166,13 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
 
 
 class FieldRules(NamedTuple):
-    """An optax transformation of `DistilledSet`s and the names of the learned fields."""
+    """An optax transformation of `DistilledSet`s and the names of the learned fields.
+
+    Attributes:
+      init: distilled set -> state of the optimizer.
+      update: (gradients, state, set) -> updates and state.
+      learned: names of the learned fields.
+    """
 
     init: Callable[[Any], optax.OptState]
     update: Callable[..., tuple[Any, optax.OptState]]
@@ -126,6 +208,53 @@ def per_field(
         limit = optax.clip_by_global_norm(clip) if isinstance(clip, int | float) else clip
         rules = optax.chain(limit, rules)
     return FieldRules(rules.init, rules.update, tuple(n for n in given if given[n]))
+
+
+def method_rules(
+    method: str,
+    optimizers: Optimizers | None,
+    *,
+    clip: float | optax.GradientTransformation | None = None,
+    **described: Descent,
+) -> FieldRules:
+    """Returns the rules of a method: those of the caller, else those that it describes.
+
+    Args:
+      method: name of the method, for messages.
+      optimizers: of the caller.
+      clip: as in `per_field`.
+      **described: field -> optimizer; a field that is absent has no part in the outer loss
+        of the method.
+
+    Raises:
+      InputError: an optimizer that is neither a transformation nor a schedule, or that is
+        of a field which the outer loss does not depend on.
+    """
+    given = Optimizers() if optimizers is None else optimizers
+    if not isinstance(given, Optimizers):
+        raise InputError(
+            f"optimizers is a {type(given).__name__}; give Optimizers(images=...)"
+        )
+    rules = {name: one.optimizer() for name, one in described.items()}
+    for name, own in given._asdict().items():
+        if own is None:
+            continue
+        if name not in described:
+            raise InputError(
+                f"optimizers.{name}: the outer loss of {method} does not depend on "
+                f"{name}; leave it out"
+            )
+        if isinstance(own, optax.GradientTransformation):
+            rules[name] = own
+        elif callable(own):
+            rules[name] = described[name]._replace(learning_rate=own).optimizer()
+        else:
+            raise InputError(
+                f"optimizers.{name}={own!r:.40}: give an optax transformation such as "
+                "optax.adam(0.1), or a schedule such as "
+                "optax.cosine_decay_schedule(0.1, 100)"
+            )
+    return per_field(**rules, clip=clip)
 
 
 def from_outer_loss(

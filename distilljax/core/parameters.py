@@ -14,10 +14,15 @@ from distilljax.types import Array, Model, Params
 
 
 class Trajectories(NamedTuple):
-    """The parameters of expert networks at successive epochs."""
+    """The parameters of expert networks at successive epochs.
 
-    params: Array  # f32, f16 or bf16 [e, t, p]; e experts, t epochs, p parameters
-    first_epoch: Array  # i32[], the epoch of params[:, 0]; epoch 0 is the initialisation
+    Attributes:
+      params: f32, f16 or bf16 [e, t, p]; e experts, t epochs, p parameters.
+      first_epoch: i32[], the epoch of params[:, 0]; epoch 0 is the initialisation.
+    """
+
+    params: Array
+    first_epoch: Array
 
 
 def flatten(params: Params) -> Array:

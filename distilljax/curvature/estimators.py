@@ -30,11 +30,17 @@ Kind = Literal["rademacher", "gaussian"]
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenpairs of a symmetric matrix in descending order."""
+    """Eigenpairs of a symmetric matrix in descending order.
 
-    values: Array  # f32[r]
-    residuals: Array  # f32[r], |A v - value v|, a bound on the distance to an eigenvalue
-    vectors: Vector  # leaves f32[r, ...], of unit norm
+    Attributes:
+      values: f32[r].
+      residuals: f32[r], |A v - value v|, a bound on the distance to an eigenvalue.
+      vectors: leaves f32[r, ...], of unit norm.
+    """
+
+    values: Array
+    residuals: Array
+    vectors: Vector
 
 
 class SpectralDensity(NamedTuple):
@@ -42,10 +48,14 @@ class SpectralDensity(NamedTuple):
 
     The mean of f(eigenvalue) is estimated by sum_j weights[i, j] f(nodes[i, j]), which
     equals Hutchinson's estimate for a polynomial f of degree up to 2m - 1.
+
+    Attributes:
+      nodes: f32[probes, m], eigenvalues of the Lanczos matrices.
+      weights: f32[probes, m]; rows sum to one.
     """
 
-    nodes: Array  # f32[probes, m], eigenvalues of the Lanczos matrices
-    weights: Array  # f32[probes, m]; rows sum to one
+    nodes: Array
+    weights: Array
 
 
 def check_probes(num_probes: int, kind: str = "rademacher") -> None:
@@ -381,11 +391,17 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
 
 
 class Tridiagonal(NamedTuple):
-    """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q."""
+    """The Lanczos decomposition Q A Q^T = T with orthonormal rows of Q.
 
-    diag: Array  # f32[m]
-    offdiag: Array  # f32[m]; the last entry couples to the next, unused vector
-    basis: Array  # f32[m, p], in the order of `jax.flatten_util.ravel_pytree`
+    Attributes:
+      diag: f32[m].
+      offdiag: f32[m]; the last entry couples to the next, unused vector.
+      basis: f32[m, p], in the order of `jax.flatten_util.ravel_pytree`.
+    """
+
+    diag: Array
+    offdiag: Array
+    basis: Array
 
 
 def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:

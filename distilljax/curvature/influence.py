@@ -51,18 +51,29 @@ _State = tuple[Vector, Vector, Vector, Array, Array, Array]
 
 
 class Solve(NamedTuple):
-    """Convergence of a linear solve."""
+    """Convergence of a linear solve.
 
-    residual: Array  # f32[...], || rhs - A x || / || rhs ||, recomputed at the end
-    num_iters: Array  # i32[...]
-    converged: Array  # bool[...], whether the residual is within the tolerance
+    Attributes:
+      residual: f32[...], || rhs - A x || / || rhs ||, recomputed at the end.
+      num_iters: i32[...].
+      converged: bool[...], whether the residual is within the tolerance.
+    """
+
+    residual: Array
+    num_iters: Array
+    converged: Array
 
 
 class Influence(NamedTuple):
-    """Estimated effects of leaving images out."""
+    """Estimated effects of leaving images out.
 
-    changes: Array  # f32[m, t], change of test losses; positive where the image helped
-    solve: Solve  # [m]
+    Attributes:
+      changes: f32[m, t], change of test losses; positive where the image helped.
+      solve: [m].
+    """
+
+    changes: Array
+    solve: Solve
 
 
 def conjugate_gradients(

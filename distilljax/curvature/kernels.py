@@ -16,10 +16,15 @@ _PRECISE = jax.lax.Precision.HIGHEST
 
 
 class Dynamics(NamedTuple):
-    """Outputs along training, one entry per time."""
+    """Outputs along training, one entry per time.
 
-    train: Array  # f32[s, n, k]
-    test: Array | None  # f32[s, t, k]
+    Attributes:
+      train: f32[s, n, k].
+      test: f32[s, t, k].
+    """
+
+    train: Array
+    test: Array | None
 
 
 def inner(k1: Array, k2: Array) -> Array:

@@ -21,6 +21,7 @@ from distilljax.data.preprocess import (
     UncentredZCA,
     fit,
 )
+from distilljax.data.registered import register
 from distilljax.data.sets import (
     Dataset,
     Split,
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "on_device",
     "prepare",
+    "register",
     "subset",
     "to_arrays",
 ]

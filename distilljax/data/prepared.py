@@ -38,7 +38,14 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Arrays(NamedTuple):
-    """Both splits as read, not validated."""
+    """Both splits as read, not validated.
+
+    Attributes:
+      train_images: u8[n, h, w, c].
+      train_labels: i[n].
+      test_images: u8[m, h, w, c].
+      test_labels: i[m].
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray

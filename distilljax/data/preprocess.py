@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax.data import registered
 from distilljax.data.matrices import channel_statistics, chunks, moments, whitening
 from distilljax.types import Array, InputError, Transform
 
@@ -307,7 +308,8 @@ def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
 
     Args:
       kind: one of `FITTERS`, which are fitted; or `published`, a `Normalise` with the
-        literature's constants, for which images are only checked.
+        literature's constants, for which images are only checked; or one that was
+        registered with `register`.
       images: u8[n, h, w, c].
       name: the data set, as `load` was given it; only `published` asks.
 
@@ -315,7 +317,13 @@ def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
       InputError: unknown kind, other images, images that cannot be fitted, or a data set
         without published constants.
     """
-    check_kind(kind, KINDS)
+    own = registered.registered()
+    check_kind(kind, (*KINDS, *own))
+    if kind in own:
+        check_images(images)
+        transform = own[kind].fit(images)
+        registered.check_transform(transform)
+        return transform
     return _published(name, images) if kind == "published" else FITTERS[kind](images)
 
 
@@ -340,7 +348,8 @@ def check_kind(kind: str, known: Collection[str]) -> None:
     """Refuses a kind that is none of the known ones."""
     if kind not in known:
         raise InputError(
-            f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}"
+            f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}, or "
+            "register your own with distilljax.data.register"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from distilljax import memory
 from distilljax.data import prepared
 from distilljax.data.matrices import channel_statistics
+from distilljax.data.registered import check_transform
 from distilljax.disk import archives
 from distilljax.types import InputError, RealSet, Transform
 
@@ -25,23 +26,44 @@ _CHANNEL_FIRST = "it looks like [n, c, h, w]: use images.transpose(0, 2, 3, 1)"
 
 
 class Split(NamedTuple):
-    """Images with their labels."""
+    """Images with their labels.
 
-    images: np.ndarray  # u8[n, h, w, c]
-    labels: np.ndarray  # i32[n], 0..k-1
+    Attributes:
+      images: u8[n, h, w, c].
+      labels: i32[n], 0..k-1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """A validated image classification set."""
+    """A validated image classification set.
+
+        >>> import distilljax
+        >>> data = distilljax.data.load("embedded")
+        >>> data.num_classes, data.image_shape, data.class_names[0]
+        (10, (28, 28, 1), 't-shirt/top')
+
+    Attributes:
+      name: how messages and records call the data.
+      train: training images.
+      test: test images.
+      class_names: k names; label j is class_names[j].
+      source: 'embedded', 'npz', 'arrays', or such as 'tfds cifar10/3.0.2'.
+      fingerprint: SHA-256 of the arrays, hex; see `fingerprint`.
+      mean: of each channel over the training images, in [0, 1].
+      std: likewise; population standard deviation.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    source: str  # 'embedded', 'npz', 'arrays', or such as 'tfds cifar10/3.0.2'
-    fingerprint: str  # SHA-256 of the arrays, hex; see `fingerprint`
-    mean: tuple[float, ...]  # of each channel over the training images, in [0, 1]
-    std: tuple[float, ...]  # likewise; population standard deviation
+    source: str
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @property
     def num_classes(self) -> int:
@@ -90,6 +112,12 @@ def dataset(
     name: str = "arrays",
 ) -> Dataset:
     """Validates arrays in memory as a data set, by the rules of an .npz file.
+
+        >>> import numpy as np
+        >>> import distilljax
+        >>> images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6) % 3
+        >>> distilljax.dataset(images, labels, images, labels).class_names
+        ('0', '1', '2')
 
     Args:
       train_images: u8[n, h, w, c] in 0..255 with c = 1 or 3, or u8[n, h, w]; a numpy or
@@ -385,8 +413,10 @@ def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
 
     Raises:
       InputError: images that are not u8[n, h, w, c], labels that are not i[n]; a class
-        without an image, or a label outside 0..num_classes-1.
+        without an image, or a label outside 0..num_classes-1; a transform that is no
+        pytree of arrays with an inverse.
     """
+    check_transform(transform)
     images = _array(split.images, "images")
     labels = _array(split.labels, "labels")
     _check_bytes(images, "images")

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax.data import registered
 from distilljax.data.matrices import (
     check_matrices,
     inverse,
@@ -43,18 +44,20 @@ def to_arrays(
     Of a ZCA the upper triangle of `whiten` is stored; `unwhiten` is computed from it.
 
     Args:
-      transform: of this module.
+      transform: of this package, or of a class that was registered with `register`.
       matrices: if false, `whiten` is left out, and an f32[d, 4] `sketch` of it takes its
         place, by which `from_arrays` knows the matrix when it fits it again.
 
     Raises:
-      InputError: a transform that is not of this module, or whose matrices are not
+      InputError: a transform of another class, or whose matrices are not
         symmetric and each other's inverse.
     """
+    if (own := registered.to_arrays(transform)) is not None:
+        return own
     if not isinstance(transform, tuple(CLASSES.values())):
         raise InputError(
             f"{type(transform).__name__} cannot be stored; kinds that can are "
-            f"{', '.join(FITTERS)}"
+            f"{', '.join(FITTERS)}, and classes registered with distilljax.data.register"
         )
     known: Any = transform
     fields = [field.name for field in dataclasses.fields(known)]
@@ -85,7 +88,9 @@ def from_arrays(
         that are not finite floats; a standard deviation that is not positive; images that
         are absent or not the ones fitted on.
     """
-    check_kind(kind, FITTERS)
+    check_kind(kind, (*FITTERS, *registered.registered()))
+    if kind in registered.registered():
+        return registered.from_arrays(kind, arrays)
     shapes = dict(_SHAPES[kind])
     if SKETCH in arrays and "whiten" in shapes:
         shapes[SKETCH] = "d4"
@@ -114,7 +119,9 @@ def array_names(kind: str) -> tuple[str, ...]:
     Raises:
       InputError: unknown kind.
     """
-    check_kind(kind, FITTERS)
+    check_kind(kind, (*FITTERS, *registered.registered()))
+    if kind in registered.registered():
+        return registered.field_names(kind)
     names = tuple(_SHAPES[kind])
     return (*names, "unwhiten", SKETCH) if "whiten" in names else names
 

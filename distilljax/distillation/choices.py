@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from distilljax import checks, data
 from distilljax.config import Config, FieldError
 from distilljax.core import parameters
-from distilljax.core.outer import Method
+from distilljax.core.augment import Augmentation
+from distilljax.core.outer import Method, Optimizers
 from distilljax.core.parametrisations import (
     DIRECT,
     PARAMETRISATIONS,
@@ -119,17 +120,34 @@ def parametrisation(given: ParametrisationChoice, loaded: data.Dataset, ipc: int
     return Chosen(name, config, made)
 
 
-def method(given: MethodChoice, network: Model, stored: Parametrisation = DIRECT) -> Chosen:
+def method(
+    given: MethodChoice,
+    network: Model,
+    stored: Parametrisation = DIRECT,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+) -> Chosen:
     """Returns a method for a network.
 
     Raises:
-      InputError: an unknown name, or functions with a parametrisation that they were not
-        made with.
+      InputError: an unknown name, or optimizers or an augmentation that do not fit it.
     """
+    if augmentation is not None and not callable(augmentation):
+        raise InputError(
+            f"augmentation={augmentation!r:.40}: give a function of (key, images); names "
+            "belong to the Config of the method, as augment='flip_crop'"
+        )
     if isinstance(given, Method):
+        if optimizers is not None or augmentation is not None:
+            raise InputError(
+                "optimizers and augmentation: your own Method has its own; leave them out"
+            )
         return Chosen(OWN, None, given)
     name, config = _named(given, METHODS, "method", "a Method of your own functions")
-    return Chosen(name, config, METHODS[name].make(config, network, stored))
+    made = METHODS[name].make(
+        config, network, stored, optimizers=optimizers, augmentation=augmentation
+    )
+    return Chosen(name, config, made)
 
 
 def protocol(given: ProtocolChoice) -> tuple[str, EvaluationProtocol]:

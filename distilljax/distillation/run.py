@@ -14,6 +14,8 @@ import numpy as np
 from distilljax import __version__, io, keys, loop
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
+from distilljax.core.augment import Augmentation
+from distilljax.core.outer import Optimizers
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import Parametrisation
 from distilljax.distillation import choices, compare
@@ -37,6 +39,11 @@ LEARNING_RATE = 0.01  # inner, at the start, where the method has none
 
 class Distillation(NamedTuple):
     """A finished distillation.
+
+    Of the example of `distil`:
+
+        >>> made.pixels.shape, made.artefact.method
+        ((3, 8, 8, 1), 'dm')
 
     Attributes:
       artefact: the best set with its preprocessing, settings and protocol.
@@ -131,6 +138,8 @@ def distil(
     confidence: float = 1.0,
     learning_rate: float | None = None,
     parametrisation: ParametrisationChoice = "direct",
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
     experts: Trajectories | None = None,
     protocol: ProtocolChoice = "study",
     score_every: int = 20,
@@ -144,6 +153,19 @@ def distil(
     The set is chosen by the accuracy of fresh networks on held-out training images; the
     test set is not looked at. With the same settings it is the set of
     `experiments.distill`.
+
+        >>> import numpy as np
+        >>> import distilljax
+        >>> from distilljax.methods import dm
+        >>> from distilljax.models import mlp
+        >>> labels = np.arange(60) % 3
+        >>> images = np.random.default_rng(0).integers(0, 99, (60, 8, 8, 1))
+        >>> images = (images + 50 * labels.reshape(-1, 1, 1, 1)).astype(np.uint8)
+        >>> data = distilljax.dataset(images, labels, images, labels)
+        >>> matching = dm.Config(real_batch=8, augment="")
+        >>> made = distilljax.distil(data, matching, mlp.Config(width=8), steps=4)
+        >>> made.distilled.images.shape, len(made.history)
+        ((3, 8, 8, 1), 4)
 
     Args:
       data: of `distilljax.dataset` or `distilljax.data.load`, or the name of a data set.
@@ -162,6 +184,10 @@ def distil(
         0.01.
       parametrisation: a key of `PARAMETRISATIONS`, the `Config` of one, or a
         `Parametrisation`.
+      optimizers: of images, labels and inner learning rate, in place of those of the
+        method's `Config`: optax transformations or schedules.
+      augmentation: a function of (key, images f32[b, h, w, c]), in place of the `augment`
+        of the method's `Config`.
       experts: expert trajectories, for `tm`.
       protocol: a key of `PROTOCOLS`, or an `EvaluationProtocol`: how the networks are
         trained that choose the set, and that test it.
@@ -189,7 +215,7 @@ def distil(
     prepared = datasets.prepare(loaded, preprocess, held_out=held_out, name=name)
     network = choices.model(model, loaded.image_shape, loaded.num_classes)
     stored = choices.parametrisation(parametrisation, loaded, ipc)
-    chosen = choices.method(method, network.made, stored.made)
+    chosen = choices.method(method, network.made, stored.made, optimizers, augmentation)
     source = _source(chosen, experts, prepared)
     rate = learning_rate
     if rate is None:

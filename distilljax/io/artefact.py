@@ -28,19 +28,37 @@ FORMAT = 2
 
 
 class Artefact(NamedTuple):
-    """A distilled set and where it comes from."""
+    """A distilled set and where it comes from.
+
+    Of the example of `distil`:
+
+        >>> made.artefact.class_names, made.artefact.config["ipc"]
+        (('0', '1', '2'), 1)
+
+    Attributes:
+      distilled: the set, decoded.
+      transform: what real images go through before they meet the set.
+      class_names: k names; label j is class_names[j].
+      dataset: name, source, fingerprint.
+      method: name of the method that made it.
+      config: of the run that made it.
+      protocol: the evaluation it was made for.
+      version: of distilljax.
+      notes: steps, scores; anything JSON can hold.
+      targets: f32[n, k], learned real-valued labels, which are no distributions. Where a
+        set has them its label_logits are hard, the largest target's class; see
+        `evaluation.as_batch`.
+    """
 
     distilled: DistilledSet
-    transform: Transform  # what real images go through before they meet the set
+    transform: Transform
     class_names: tuple[str, ...]
-    dataset: Mapping[str, Any]  # name, source, fingerprint
+    dataset: Mapping[str, Any]
     method: str
-    config: Mapping[str, Any]  # of the run that made it
-    protocol: EvaluationProtocol  # the evaluation it was made for
-    version: str  # of distilljax
-    notes: Mapping[str, Any]  # steps, scores; anything JSON can hold
-    # f32[n, k], learned real-valued labels, which are no distributions. Where a set has
-    # them its label_logits are hard, the largest target's class; see `evaluation.as_batch`.
+    config: Mapping[str, Any]
+    protocol: EvaluationProtocol
+    version: str
+    notes: Mapping[str, Any]
     targets: Array | None = None
 
 
@@ -52,6 +70,10 @@ _TARGETS = "targets"
 
 def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True) -> None:
     """Writes the artefact; an existing file is replaced only by a whole one.
+
+    Of the example of `distil`, as `made.save` does it:
+
+        >>> distilljax.save("distilled.npz", made.artefact)
 
     Args:
       path: of the file.
@@ -102,6 +124,12 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Artefact:
     """Reads an artefact.
+
+    Of the example of `save`:
+
+        >>> artefact = distilljax.load("distilled.npz")
+        >>> artefact.transform.inverse(artefact.distilled.images).shape
+        (3, 8, 8, 1)
 
     Args:
       path: of the file.

@@ -35,18 +35,31 @@ DTYPES: Mapping[str, Any] = {
 
 
 class Description(NamedTuple):
-    """Description of the experts of a store; all fields are JSON-serialisable."""
+    """Description of the experts of a store; all fields are JSON-serialisable.
+
+    Attributes:
+      num_experts: number of experts.
+      num_epochs: rows of an expert without the first, its initialisation.
+      num_params: parameters of an expert, p.
+      dataset: name, source, fingerprint.
+      preprocess: see `describe_transform`.
+      held_out: training images per class held out from the experts.
+      split_seed: seed of the held-out split.
+      model: name, config.
+      recipe: training recipe.
+      seed: seed of the PRNG key.
+    """
 
     num_experts: int
-    num_epochs: int  # rows of an expert without the first, its initialisation
+    num_epochs: int
     num_params: int
-    dataset: Mapping[str, Any]  # name, source, fingerprint
-    preprocess: Mapping[str, Any]  # see `describe_transform`
-    held_out: int  # training images per class held out from the experts
-    split_seed: int  # seed of the held-out split
-    model: Mapping[str, Any]  # name, config
-    recipe: Mapping[str, Any]  # training recipe
-    seed: int  # seed of the PRNG key
+    dataset: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    held_out: int
+    split_seed: int
+    model: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seed: int
 
 
 def describe_transform(

@@ -29,13 +29,15 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, sampling
-from distilljax.core.augment import augment, parse
+from distilljax.core.augment import Augmentation, augment, parse
 from distilljax.core.outer import (
+    Descent,
     Method,
+    Optimizers,
+    OuterLoss,
     clip_by_running_norm,
-    descent,
     from_outer_loss,
-    per_field,
+    method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat, pieces, summed
@@ -102,11 +104,20 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`."""
-    loss_fn = losses.cross_entropy(model.apply)
+def outer_loss(
+    config: Config, model: Model, augmentation: Augmentation | None = None
+) -> OuterLoss:
+    """Returns the loss on real images of a network trained on the set; aux is unchanged.
 
-    def outer_loss(
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: of the real batch, in place of `config.augment`.
+    """
+    loss_fn = losses.cross_entropy(model.apply)
+    strategy = config.augment if augmentation is None else augmentation
+
+    def compute(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
         checks.same_classes(distilled, real)
@@ -150,18 +161,40 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
                 chunk=chunk,
             )
         batch = sampling.batch(batch_key, real, config.real_batch)
-        images = augment(augment_key, batch.images, strategy=config.augment)
+        images = augment(augment_key, batch.images, strategy=strategy)
         parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
         return summed(loss_fn, state.params, parts) / len(parts.labels), aux
 
-    rules = per_field(
-        images=descent(config.outer, config.image_lr, config.momentum),
-        label_logits=descent(config.outer, config.label_lr, config.momentum),
-        log_lr=descent(config.outer, config.lr_lr, config.momentum),
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`.
+
+    Args:
+      config: settings.
+      model: the network.
+      parametrisation: how the set is stored.
+      optimizers: in place of those of `config`.
+      augmentation: of the real batch, in place of `config.augment`.
+    """
+    rules = method_rules(
+        "bptt",
+        optimizers,
+        images=Descent(config.outer, config.image_lr, config.momentum),
+        label_logits=Descent(config.outer, config.label_lr, config.momentum),
+        log_lr=Descent(config.outer, config.lr_lr, config.momentum),
         clip=clip_by_running_norm(config.clip) if config.clip_running else config.clip,
     )
     return from_outer_loss(
-        outer_loss,
+        outer_loss(config, model, augmentation),
         rules,
         parametrisation=parametrisation,
         check=lambda key, distilled: checks.network(model, key, distilled),

@@ -17,9 +17,16 @@ from distilljax import checks
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, sampling
-from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.augment import DSA, Augmentation, augment, parse
 from distilljax.core.distances import class_mean_gap
-from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    from_outer_loss,
+    method_rules,
+)
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import pieces, summed
 from distilljax.types import Array, DistilledSet, Key, Model, Params, RealSet
@@ -44,10 +51,19 @@ class Config(Base):
         parse(self.augment)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
+def outer_loss(
+    config: Config, model: Model, augmentation: Augmentation | None = None
+) -> OuterLoss:
+    """Returns the distance of class means of features; aux is unchanged.
 
-    def outer_loss(
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: siamese, in place of `config.augment`.
+    """
+    strategy = config.augment if augmentation is None else augmentation
+
+    def compute(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
         checks.same_classes(distilled, real)
@@ -56,7 +72,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         k = distilled.label_logits.shape[1]
 
         def features(params: Params, images: Array) -> Array:
-            images = augment(augment_key, images, strategy=config.augment, siamese=True)
+            images = augment(augment_key, images, strategy=strategy, siamese=True)
             return model.features(params, images)
 
         def gap(params: Params, classes: tuple[Array, Array]) -> Array:
@@ -73,14 +89,35 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         together = inner.cache_groups(k, ours.shape[1])
         return summed(gap, params, pieces((ours, theirs), together)), aux
 
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    Args:
+      config: settings.
+      model: the network.
+      parametrisation: how the set is stored.
+      optimizers: in place of those of `config`.
+      augmentation: siamese, in place of `config.augment`.
+    """
+
     def check(key: Key, distilled: DistilledSet) -> None:
         checks.network(model, key, distilled, "features")
         checks.certain_order(distilled, "dm")
 
-    rule = descent("sgd", config.image_lr, config.image_momentum)
+    rule = Descent("sgd", config.image_lr, config.image_momentum)
     return from_outer_loss(
-        outer_loss,
-        per_field(images=rule),
+        outer_loss(config, model, augmentation),
+        method_rules("dm", optimizers, images=rule),
         parametrisation=parametrisation,
         check=check,
     )

@@ -22,6 +22,7 @@ Departures: the last minibatch of an epoch of the network is as large as the oth
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -33,10 +34,18 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, sampling
-from distilljax.core.augment import augment, parse
+from distilljax.core.augment import Augmentation, augment, parse
 from distilljax.core.distances import GradientDistance, gradient_distance
 from distilljax.core.inner import InnerState
-from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.outer import (
+    After,
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    from_outer_loss,
+    method_rules,
+)
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import pieces, summed
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
@@ -82,27 +91,52 @@ class Config(Base):
 
 
 class Network(NamedTuple):
-    """The network on which gradients are matched."""
+    """The network on which gradients are matched.
+
+    Attributes:
+      state: parameters and optimizer of the network.
+      age: i32[], matches since its initialisation.
+    """
 
     state: InnerState
-    age: Array  # i32[], matches since its initialisation
+    age: Array
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered."""
-    loss_fn = losses.cross_entropy(model.apply)
-    rule = optax.sgd(config.network_lr, momentum=config.network_momentum or None)
+def _rule(config: Config) -> optax.GradientTransformation:
+    """Returns the optimizer of the network."""
+    return optax.sgd(config.network_lr, momentum=config.network_momentum or None)
+
+
+def new_network(config: Config, model: Model) -> Callable[[Key], Network]:
+    """Returns the function that initialises a network, the first `aux` of the method."""
 
     def fresh(key: Key) -> Network:
-        return Network(inner.init(model.init(key), rule), jnp.zeros((), jnp.int32))
+        state = inner.init(model.init(key), _rule(config))
+        return Network(state, jnp.zeros((), jnp.int32))
+
+    return fresh
+
+
+def outer_loss(
+    config: Config, model: Model, augmentation: Augmentation | None = None
+) -> OuterLoss:
+    """Returns the distance of gradients on a network, `aux`, which is unchanged.
+
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: siamese, in place of `config.augment`.
+    """
+    loss_fn = losses.cross_entropy(model.apply)
+    strategy = config.augment if augmentation is None else augmentation
 
     def gradient(params: Params, key: Key, batch: Batch) -> Params:
-        images = augment(key, batch.images, strategy=config.augment, siamese=True)
+        images = augment(key, batch.images, strategy=strategy, siamese=True)
         chunk = inner.cache_chunk(len(images))
         batch = batch._replace(images=images)
         return inner.value_and_grad(loss_fn, params, batch, chunk)[1]
 
-    def outer_loss(
+    def compute(
         distilled: DistilledSet, key: Key, network: Network, real: RealSet
     ) -> tuple[Array, Network]:
         checks.same_classes(distilled, real)
@@ -138,6 +172,21 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         groups = pieces((class_keys, by_class, theirs), together)
         return summed(gaps, params, groups), network
 
+    return compute
+
+
+def ageing(config: Config, model: Model, augmentation: Augmentation | None = None) -> After:
+    """Returns what follows a match: the network, `aux`, is trained or reinitialised.
+
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network.
+      augmentation: of training batches, in place of `config.augment`.
+    """
+    loss_fn, rule = losses.cross_entropy(model.apply), _rule(config)
+    strategy = config.augment if augmentation is None else augmentation
+    fresh = new_network(config, model)
+
     def train(key: Key, state: InnerState, distilled: DistilledSet) -> InnerState:
         """Trains for `inner_loop` epochs on the distilled set."""
         order_key, augment_key = jax.random.split(key)
@@ -151,7 +200,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         def sample_batch(given: tuple[Array, Key]) -> Batch:
             where, key = given
             batch = read(where)
-            images = augment(key, batch.images, strategy=config.augment)
+            images = augment(key, batch.images, strategy=strategy)
             return batch._replace(images=images)
 
         inputs = (positions, jax.random.split(augment_key, num_steps))
@@ -166,7 +215,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         )
         return state
 
-    def grow_older(
+    def compute(
         distilled: DistilledSet, key: Key, network: Network, real: RealSet
     ) -> Network:
         *_, train_key, renew_key = _keys(key)
@@ -180,21 +229,44 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             lambda: fresh(renew_key),
         )
 
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+) -> Method:
+    """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    Args:
+      config: settings.
+      model: the network.
+      parametrisation: how the set is stored.
+      optimizers: of the distilled set, in place of those of `config`.
+      augmentation: in place of `config.augment`.
+    """
+
     def check(key: Key, distilled: DistilledSet) -> None:
         checks.network(model, key, distilled)
         checks.certain_order(distilled, "gm")
         if config.distance == "rows":
             checks.output_axis(model, key, distilled)
 
-    rules = per_field(
-        images=descent("sgd", config.image_lr, config.image_momentum),
-        label_logits=descent("sgd", config.label_lr),
+    rules = method_rules(
+        "gm",
+        optimizers,
+        images=Descent("sgd", config.image_lr, config.image_momentum),
+        label_logits=Descent("sgd", config.label_lr),
     )
     return from_outer_loss(
-        outer_loss,
+        outer_loss(config, model, augmentation),
         rules,
-        fresh,
-        after=grow_older,
+        new_network(config, model),
+        after=ageing(config, model, augmentation),
         parametrisation=parametrisation,
         check=check,
     )

@@ -35,9 +35,16 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
 from distilljax.core import inner, losses, parameters, sampling
-from distilljax.core.augment import DSA, augment, parse
+from distilljax.core.augment import DSA, Augmentation, augment, parse
 from distilljax.core.distances import parameter_distance
-from distilljax.core.outer import Method, descent, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Method,
+    Optimizers,
+    OuterLoss,
+    from_outer_loss,
+    method_rules,
+)
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat
@@ -124,13 +131,26 @@ def latest_start(config: Config, step: Array) -> Array:
     return jnp.asarray(config.first_max_start + grown, jnp.int32)
 
 
-def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT) -> Method:
-    """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+def first_step(key: Key) -> Array:
+    """Returns the first `aux` of the method: the number of the outer step, i32[]."""
+    return jnp.zeros((), jnp.int32)
+
+
+def outer_loss(
+    config: Config, model: Model, augmentation: Augmentation | None = None
+) -> OuterLoss:
+    """Returns the distance of student and expert; aux, the outer step, grows by one.
+
+    Args:
+      config: settings; those of outer optimizers are not read.
+      model: the network of the experts.
+      augmentation: of student batches, in place of `config.augment`.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
     """
     loss_fn = losses.cross_entropy(model.apply)
+    strategy = config.augment if augmentation is None else augmentation
     unflatten = parameters.unflatten(model)
 
     def distance(
@@ -157,7 +177,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         def sample_batch(given: tuple[Array, Key]) -> Batch:
             where, key = given
             batch = read(where)
-            images = augment(key, batch.images, strategy=config.augment)
+            images = augment(key, batch.images, strategy=strategy)
             return batch._replace(images=images)
 
         rule = optax.sgd(jnp.exp(distilled.log_lr))
@@ -174,7 +194,7 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
         )
         return parameter_distance(parameters.flatten(state.params), start, target)
 
-    def outer_loss(
+    def compute(
         distilled: DistilledSet, key: Key, step: Array, source: Trajectories
     ) -> tuple[Array, Array]:
         _check(config, model, source)
@@ -185,16 +205,41 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             loss = jax.vmap(one)(jax.random.split(key, config.segments)).mean()
         return loss, step + 1
 
-    rules = per_field(
-        images=descent(config.outer, config.image_lr, config.momentum),
-        label_logits=descent("sgd", config.label_lr, config.label_momentum),
-        log_lr=descent("sgd", config.lr_lr, config.momentum),
+    return compute
+
+
+def make(
+    config: Config,
+    model: Model,
+    parametrisation: Parametrisation = DIRECT,
+    *,
+    optimizers: Optimizers | None = None,
+    augmentation: Augmentation | None = None,
+) -> Method:
+    """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+
+    Args:
+      config: settings.
+      model: the network of the experts.
+      parametrisation: how the set is stored.
+      optimizers: in place of those of `config`.
+      augmentation: of student batches, in place of `config.augment`.
+
+    Raises:
+      InputError: when traced, if the trajectories are of another model or too short.
+    """
+    rules = method_rules(
+        "tm",
+        optimizers,
+        images=Descent(config.outer, config.image_lr, config.momentum),
+        label_logits=Descent("sgd", config.label_lr, config.label_momentum),
+        log_lr=Descent("sgd", config.lr_lr, config.momentum),
         clip=config.clip,
     )
     return from_outer_loss(
-        outer_loss,
+        outer_loss(config, model, augmentation),
         rules,
-        lambda key: jnp.zeros((), jnp.int32),
+        first_step,
         skip_above=config.skip_above,
         lr_range=(config.lr_low, config.lr_high),
         parametrisation=parametrisation,

@@ -13,10 +13,15 @@ Quantities = dict[str, Estimate]
 
 
 class Point(NamedTuple):
-    """A point of a training run at which quantities are measured."""
+    """A point of a training run at which quantities are measured.
+
+    Attributes:
+      params: parameters of the network at this point.
+      elapsed: f32[], iterations since the last point; 0 at the first.
+    """
 
     params: Params
-    elapsed: Array  # f32[], iterations since the last point; 0 at the first
+    elapsed: Array
 
 
 class Probe(NamedTuple):
@@ -25,14 +30,16 @@ class Probe(NamedTuple):
     The state holds what later points are compared with; it depends on the first and the
     previous point alone, so that an interrupted run can resume from those two. The same key
     at every point gives common random numbers and hence smooth curves.
+
+    Attributes:
+      select: selects examples of a set and of real images to compare it with: (set,
+        reference) -> (source, reference). Outside jit, once for all points.
+      init: (key, point, source, reference) -> state at the first point.
+      measure: (key, state, point, source, reference) -> (state, quantities).
     """
 
-    # Selects examples of a set and of real images to compare it with:
-    # (set, reference) -> (source, reference). Outside jit, once for all points.
     select: Callable[[Source, Source], tuple[Source, Source]]
-    # (key, point, source, reference) -> state at the first point.
     init: Callable[[Key, Point, Source, Source], Any]
-    # (key, state, point, source, reference) -> (state, quantities).
     measure: Callable[[Key, Any, Point, Source, Source], tuple[Any, Quantities]]
 
 

@@ -47,10 +47,15 @@ class Config(Base):
 
 
 class State(NamedTuple):
-    """Kernels of the first and the previous point."""
+    """Kernels of the first and the previous point.
 
-    first: Array  # f32[n, n]
-    last: Array  # f32[n, n]
+    Attributes:
+      first: f32[n, n].
+      last: f32[n, n].
+    """
+
+    first: Array
+    last: Array
 
 
 def make(config: Config, model: Model) -> Probe:

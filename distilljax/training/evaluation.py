@@ -113,7 +113,12 @@ def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
 
 
 class Centred(NamedTuple):
-    """The weights of a network of which the output at the start is subtracted."""
+    """The weights of a network of which the output at the start is subtracted.
+
+    Attributes:
+      start: parameters at the start.
+      now: parameters after training.
+    """
 
     start: Params
     now: Params

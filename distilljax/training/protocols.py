@@ -17,7 +17,14 @@ Loss = Literal["cross_entropy", "squared_error", "mean_squared_error"]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationProtocol(Config):
-    """How a network is trained on a set before it is tested."""
+    """How a network is trained on a set before it is tested.
+
+    >>> import distilljax
+    >>> distilljax.PROTOCOLS["dsa"].num_steps(10)
+    1000
+    >>> distilljax.EvaluationProtocol(steps=None, epochs=3, batch=4).num_steps(10)
+    9
+    """
 
     steps: int | None = option(300, "Training steps; none: counted in epochs.", low=1)
     epochs: int | None = option(None, "Passes over the set, in place of steps.", low=1)

@@ -52,12 +52,13 @@ from distilljax.comparison.real import real_labels
 from distilljax.config import FieldError, option
 from distilljax.core.scan import scan
 from distilljax.io.environment import environment, peak_memory_bytes
+from distilljax.keys import subset_seed
 from distilljax.types import Array, Batch, Model, Params
 from experiments.lab import options
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest
-from experiments.lab.keys import fresh_key, subset_seed
+from experiments.lab.keys import fresh_key
 from experiments.lab.networks import (
     ARCHITECTURES,
     parse_architectures,

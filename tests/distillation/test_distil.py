@@ -185,7 +185,7 @@ WRONG = {
     "data": ({"data": (X, X)}, r"^data is a tuple; make a data set of arrays with dist"),
     "method": ({"method": "mtt"}, r"^there is no method 'mtt'; choose one of bptt, gm"),
     "model": ({"model": "resnet18"}, r"^there is no model 'resnet18'; choose one of"),
-    "function": ({"model": Model(None, None, None)}, r"^model.init is None, and must be"),
+    "function": ({"model": Model(*[None] * 3)}, r"^model.init is None, and must be"),
     "protocol": ({"protocol": "best"}, r"^there is no protocol 'best'; choose one of"),
     "ipc": ({"ipc": 17}, r"^ipc=17: 17 images of each class are wanted, the smallest has"),
     "steps": ({"steps": 0}, r"^steps=0: must be at least 1"),

@@ -17,11 +17,16 @@ class Parametrisation(NamedTuple):
 
     A stored set is a `DistilledSet` whose `images` are a code (a pytree of arrays); it may
     have fewer labels than the images it decodes to.
+
+    Attributes:
+      encode: images -> the nearest code.
+      decode: differentiable.
+      images_per_class: after decoding; None: as many as before encoding.
     """
 
-    encode: Callable[[DistilledSet], DistilledSet]  # images -> the nearest code
-    decode: Callable[[DistilledSet], DistilledSet]  # differentiable
-    images_per_class: int | None  # after decoding; None: as many as before encoding
+    encode: Callable[[DistilledSet], DistilledSet]
+    decode: Callable[[DistilledSet], DistilledSet]
+    images_per_class: int | None
 
 
 DIRECT = Parametrisation(_as_it_is, _as_it_is, None)

@@ -37,10 +37,15 @@ class Config(Base):
 
 
 class Memory(NamedTuple):
-    """The code of a distilled set."""
+    """The code of a distilled set.
 
-    bases: Array  # f32[m, h / downsample, w / downsample, c]
-    coefficients: Array  # f32[n, m]
+    Attributes:
+      bases: f32[m, h / downsample, w / downsample, c].
+      coefficients: f32[n, m].
+    """
+
+    bases: Array
+    coefficients: Array
 
 
 def make(

@@ -21,11 +21,17 @@ _CHEAP = ("none", "normalise", "published")  # to fit
 
 
 class Fit(NamedTuple):
-    """How a set compares with real images under a preprocessing."""
+    """How a set compares with real images under a preprocessing.
 
-    spread: float  # deviation of its pictures over that of the data
-    shift: float  # mean of its pictures less that of the data, which is in 0..1
-    roughness: float  # variance of differences of neighbours over variance, likewise
+    Attributes:
+      spread: deviation of its pictures over that of the data.
+      shift: mean of its pictures less that of the data, which is in 0..1.
+      roughness: variance of differences of neighbours over variance, likewise.
+    """
+
+    spread: float
+    shift: float
+    roughness: float
 
 
 def _roughness(images: np.ndarray) -> float:

@@ -18,10 +18,16 @@ from distilljax.types import InputError
 
 
 class TorchSet(NamedTuple):
-    """A distilled set as PyTorch's tensors."""
+    """A distilled set as PyTorch's tensors.
 
-    images: Any  # f32[n, c, h, w], what networks see
-    labels: Any  # f32[n, k], probabilities; the targets where the set has some
+    Attributes:
+      images: f32[n, c, h, w], what networks see.
+      labels: f32[n, k], probabilities; the targets where the set has some.
+      learning_rate: inner learning rate.
+    """
+
+    images: Any
+    labels: Any
     learning_rate: float
 
 

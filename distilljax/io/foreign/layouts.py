@@ -19,11 +19,19 @@ LabelKind = Literal["classes", "logits", "probabilities", "targets"]
 
 
 class Found(NamedTuple):
-    """What a file holds."""
+    """What a file holds.
 
-    images: np.ndarray  # f32[n, h, w, c], what networks see; or u8[n, h, w, c], pixels
-    labels: np.ndarray | None  # i64[n], f32[n, k]; None where only their order is implied
-    kind: LabelKind | None  # of labels; None where the layout does not say
+    Attributes:
+      images: f32[n, h, w, c], what networks see; or u8[n, h, w, c], pixels.
+      labels: i64[n], f32[n, k]; None where only their order is implied.
+      kind: of labels; None where the layout does not say.
+      learning_rate: inner learning rate; None where the file has none.
+      notes: what else the file tells.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    kind: LabelKind | None
     learning_rate: float | None
     notes: Mapping[str, Any]
 
