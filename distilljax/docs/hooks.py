@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 HERE = pathlib.Path(__file__).parent
 PACKAGE = HERE.parent
 TUTORIALS = HERE / "pages" / "tutorials"
-ORDER: tuple[str, ...] = ()
+ORDER = ("arrays", "method", "probe", "meta_gradients", "published_set", "devices")
 
 
 def modules() -> dict[str, pathlib.Path]:
