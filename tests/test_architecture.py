@@ -12,6 +12,7 @@ BASE = {"types", "config", "checks"}
 ROOMS = {
     "lazy": set(),
     "types": set(),
+    "platforms": set(),
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
@@ -20,11 +21,11 @@ ROOMS = {
     "launch": BASE | {"flags"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,
-    "core": BASE | {"lazy"},
-    "training": BASE | {"lazy", "core"},
+    "core": BASE | {"lazy", "platforms"},
+    "training": BASE | {"lazy", "platforms", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
     "curvature": BASE | {"lazy"},
-    "methods": BASE | {"core"},
+    "methods": BASE | {"platforms", "core"},
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {

@@ -38,7 +38,7 @@ from distilljax.core.outer import (
     per_field,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat, pieces, summed
+from distilljax.core.scan import Remat, summed
 from distilljax.types import Array, DistilledSet, Key, Model, RealSet
 
 SOURCE = "real"
@@ -151,8 +151,10 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
             )
         batch = sampling.batch(batch_key, real, config.real_batch)
         images = augment(augment_key, batch.images, strategy=config.augment)
-        parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
-        return summed(loss_fn, state.params, parts) / len(parts.labels), aux
+        num = len(images)
+        chunk = inner.cache_chunk(num) or num
+        term, parts = inner.terms(loss_fn, batch._replace(images=images), chunk)
+        return summed(term, state.params, parts), aux
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),

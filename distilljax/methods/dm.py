@@ -66,9 +66,10 @@ def make(config: Config, model: Model, parametrisation: Parametrisation = DIRECT
 
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         drawn = drawn.reshape(-1, *drawn.shape[2:])
-        parts = pieces(drawn, inner.cache_chunk(len(drawn)))
+        num = len(drawn)
+        parts = inner.filled(drawn, inner.cache_chunk(num) or num)
         theirs = jax.lax.map(lambda x: features(params, x), parts)
-        theirs = theirs.reshape(k, -1, theirs.shape[-1])
+        theirs = theirs.reshape(-1, theirs.shape[-1])[:num].reshape(k, -1, theirs.shape[-1])
         ours = pieces(distilled.images, len(distilled.images) // k)
         together = inner.cache_groups(k, ours.shape[1])
         return summed(gap, params, pieces((ours, theirs), together)), aux
