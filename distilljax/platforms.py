@@ -35,6 +35,6 @@ def on_cpu() -> bool:
     The platform is that of `target`, else of `jax.default_device`, else JAX's default.
     """
     if (platform := _TARGET.get()) is None:
-        device = jax.config.jax_default_device
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]
         platform = getattr(device, "platform", device) or jax.default_backend()
     return platform == "cpu"
