@@ -13,6 +13,7 @@ ROOMS = {
     "lazy": set(),
     "exported": set(),
     "types": {"exported"},
+    "platforms": set(),
     "keys": {"types"},
     "varying": {"types"},
     "devices": {"types", "config"},
@@ -26,12 +27,12 @@ ROOMS = {
     "launch": BASE | {"flags"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,
-    "core": BASE | {"lazy"},
-    "training": BASE | {"lazy", "core"},
+    "core": BASE | {"lazy", "platforms"},
+    "training": BASE | {"lazy", "platforms", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
     "comparison": BASE | {"lazy", "memory", "keys", "core", "data", "training", "analysis"},
     "curvature": BASE | {"lazy"},
-    "methods": BASE | {"core", "curvature"},
+    "methods": BASE | {"platforms", "core", "curvature"},
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {

@@ -61,13 +61,22 @@ def site(tmp_path_factory):
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("needs MkDocs: pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
-    command = "-m mkdocs build -q --strict -f distilljax/docs/mkdocs.yml -d".split()
+    command = [
+        "-m",
+        "mkdocs",
+        "build",
+        "-q",
+        "--strict",
+        "-f",
+        "distilljax/docs/mkdocs.yml",
+        "-d",
+    ]
     subprocess.run([sys.executable, *command, folder], check=True, cwd=ROOT)
     return folder
 
 
 def faults(browser, folder, pages):
-    """What is wrong with pages of a folder, by page, scheme and width; their backgrounds."""
+    """What is wrong with pages, by page, scheme and width; their backgrounds."""
     found, backgrounds = [], {}
     with served(folder) as address:
         for scheme in ("light", "dark"):

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
 
-from distilljax import checks, exported, varying
-from distilljax.core.scan import GRADIENT, Remat, pieces, scan
+from distilljax import checks, exported, platforms, varying
+from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, InputError, Params
 
 SampleBatch = Callable[[Any], Any]  # inputs of a step -> its batch
@@ -43,30 +43,80 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
 # The derivative of sqrt(v + eps_root) stays finite where v is zero.
 EPS_ROOT = 1e-16
 
-CACHED = 20  # examples per gradient that fit a CPU cache; see benchmarks.meta_gradient
+CACHED = 5  # examples per gradient that a CPU is fastest with; see benchmarks.meta_gradient
 
 
 def cache_chunk(num: int) -> int | None:
     """Returns the chunk size that is fastest here for a batch of `num` examples.
 
-    On a CPU the largest divisor of `num` up to 20, if it is at least 8; otherwise None, the
-    whole batch.
+    On a CPU the size of 4 to 8 that leaves the fewest places of the last chunk empty, of
+    several the nearest to 5; otherwise, or below two chunks of 5, the whole batch, None.
     """
-    if jax.default_backend() != "cpu" or num <= CACHED:
+    if not platforms.on_cpu() or num < 2 * CACHED:
         return None
-    largest = max(size for size in range(1, CACHED + 1) if num % size == 0)
-    return largest if largest >= CACHED // 2 - 2 else None
+    return min(range(4, 9), key=lambda size: (-num % size, abs(size - CACHED)))
 
 
 def cache_groups(num: int, size: int) -> int:
     """Returns how many of `num` groups of `size` examples to process at once.
 
-    On a CPU the largest divisor of `num` with at most 20 examples in all, otherwise `num`.
+    On a CPU the largest divisor of `num` with at most 5 examples in all, otherwise `num`.
     """
-    if jax.default_backend() != "cpu":
+    if not platforms.on_cpu():
         return num
     most = max(1, CACHED // size)
     return max(n for n in range(1, most + 1) if num % n == 0)
+
+
+def filled(tree: Any, chunk: int) -> Any:
+    """Returns leaves [b, ...] as pieces [m, chunk, ...], the last filled by repetition."""
+
+    def fill(x: Array) -> Array:
+        if empty := -len(x) % chunk:
+            x = jnp.concatenate([x, x[:empty]])
+        return x.reshape(-1, chunk, *x.shape[1:])
+
+    return jax.tree.map(fill, tree)
+
+
+def terms(
+    loss_fn: Callable[[Params, Any], Array], batch: Any, chunk: int
+) -> tuple[Callable[[Params, Any], Array], Any]:
+    """Writes a mean over a batch as a sum over pieces of `chunk` examples.
+
+    Where `chunk` does not divide the batch, the last piece is filled with repeated examples
+    of weight zero, and each example has its own loss.
+
+    Args:
+      loss_fn: (params, batch) -> f32[], the mean over the leading axis of the batch.
+      batch: a pytree; its leaves have a leading axis b.
+      chunk: examples of a piece.
+
+    Returns:
+      `term`, (params, piece) -> f32[], and the pieces, with a leading axis m: the sum of
+      `term` over them is the loss.
+
+    Raises:
+      InputError: `chunk` is not in 1..b.
+    """
+    num = jax.tree.leaves(batch)[0].shape[0]
+    if not 1 <= chunk <= num:
+        raise InputError(f"chunk={chunk}: must lie in 1..{num}, the size of the batch")
+    parts = filled(batch, chunk)
+    if num % chunk == 0:
+        return lambda params, piece: loss_fn(params, piece) * (chunk / num), parts
+    weights = (jnp.arange(num + -num % chunk) < num).reshape(-1, chunk) / num
+
+    def weighted(params: Params, piece: tuple[Any, Array]) -> Array:
+        examples, weight = piece
+
+        def one(example: Any) -> Array:
+            return loss_fn(params, jax.tree.map(lambda x: x[None], example))
+
+        each = jax.vmap(one)(examples)
+        return (each * weight.astype(each.dtype)).sum()
+
+    return weighted, (parts, weights)
 
 
 def value_and_grad(
@@ -85,27 +135,23 @@ def value_and_grad(
       loss_fn: (params, batch) -> f32[].
       params: point at which to evaluate.
       batch: a pytree; its leaves have a leading axis b if `chunk` is given.
-      chunk: examples at a time, a divisor of b; None for all at once.
+      chunk: examples at a time; None for all at once. See `terms`.
 
     Raises:
-      InputError: `chunk` does not divide b, or the loss is not one number.
+      InputError: `chunk` is not in 1..b, or the loss is not one number.
     """
     loss_fn = _one_number(loss_fn)
     if chunk is None:
         return varying.value_and_grad(loss_fn)(params, batch)
-    num = jax.tree.leaves(batch)[0].shape[0]
-    if chunk < 1 or num % chunk:
-        raise InputError(f"chunk={chunk}: does not divide a batch of {num}")
+    term, parts = terms(loss_fn, batch, chunk)
 
     def add(total: tuple[Array, Params], piece: Any) -> tuple[Any, None]:
-        found = varying.value_and_grad(loss_fn)(params, piece)
+        found = varying.value_and_grad(term)(params, piece)
         return jax.tree.map(jnp.add, total, found), None
 
-    parts = pieces(batch, chunk)
-    loss = jax.eval_shape(loss_fn, params, jax.tree.map(lambda x: x[0], parts))
+    loss = jax.eval_shape(term, params, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, params))
-    total, _ = scan(add, zeros, parts, remat="step")
-    return jax.tree.map(lambda x: x * (chunk / num), total)
+    return scan(add, zeros, parts, remat="step")[0]
 
 
 def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]:

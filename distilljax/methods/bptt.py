@@ -56,7 +56,7 @@ from distilljax.core.outer import (
     method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat, pieces, summed
+from distilljax.core.scan import Remat, summed
 from distilljax.types import Array, Batch, DistilledSet, Key, LossFn, Model, RealSet
 
 SOURCE = "real"
@@ -278,8 +278,10 @@ def outer_loss(
         )
         batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
-        parts = pieces(batch._replace(images=images), inner.cache_chunk(len(images)))
-        loss = summed(loss_fn, state.params, parts) / len(parts.labels)
+        num = len(images)
+        chunk = inner.cache_chunk(num) or num
+        term, parts = inner.terms(loss_fn, batch._replace(images=images), chunk)
+        loss = summed(term, state.params, parts)
         return loss, aux + 1 if config.adapt else aux
 
     return compute

@@ -115,9 +115,10 @@ def outer_loss(
             return WEIGHT * jnp.where(counts, each, 0).sum()
 
         def all_features(images: Array) -> Array:
-            parts = pieces(images, inner.cache_chunk(len(images)))
+            num = len(images)
+            parts = inner.filled(images, inner.cache_chunk(num) or num)
             found = jax.lax.map(lambda x: features(params, x), parts)
-            return found.reshape(len(images), -1)
+            return found.reshape(-1, found.shape[-1])[:num]
 
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         if mesh is None:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, exported, varying
+from distilljax import checks, devices, exported, platforms, varying
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -152,7 +152,7 @@ def outer_loss(
         class_keys = jax.random.split(augment_key, k)
 
         # On a CPU one class at a time takes half the time and a tenth of the memory.
-        most = 1 if jax.default_backend() == "cpu" else k
+        most = 1 if platforms.on_cpu() else k
         drawn = sampling.class_batch(batch_key, real, config.real_batch)
         labels = jnp.broadcast_to(
             jnp.eye(k, dtype=jnp.float32)[:, None], (*drawn.shape[:2], k)

@@ -51,7 +51,6 @@ from distilljax.core.outer import (
     method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import pieces
 from distilljax.curvature import kernels, ntk
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
@@ -115,9 +114,10 @@ def features_kernel(model: Model) -> Kernel:
     """Returns the products of last features; those of the real batch are constants."""
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
-        parts = pieces(theirs, inner.cache_chunk(len(theirs)))
+        num = len(theirs)
+        parts = inner.filled(theirs, inner.cache_chunk(num) or num)
         real = jax.lax.map(lambda x: model.features(params, x), parts)
-        real = jax.lax.stop_gradient(real.reshape(len(theirs), -1))
+        real = jax.lax.stop_gradient(real.reshape(-1, real.shape[-1])[:num])
         found = model.features(params, ours)
         return _products(found, found), _products(real, found)
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.conv import Formulation
+from distilljax.models.functional import relu
 from distilljax.models.layers import Classifier, Conv, Init, as_model, pool
 from distilljax.types import Array, Model
 
@@ -55,7 +56,7 @@ class AlexNet(nn.Module):
                 scheme=self.config.init,
                 formulation=self.config.conv,
             )(x)
-            x = pool(nn.relu(x), "max" if pooled else "none")
+            x = pool(relu(x), "max" if pooled else "none")
         return x.reshape(x.shape[0], -1)
 
 

@@ -4,21 +4,25 @@ XLA's CPU convolution computes its kernel gradient, and everything inside a `sca
 a slow path; one matrix product over shifted slices avoids it. Memory traffic is then the
 bottleneck, so slices are shifted along the rows alone where the product stays wide enough,
 and results are separated by `split`, whose transpose is one concatenation, not by
-indexing, whose transpose is a sum of padded arrays. On accelerators the library
-convolution is the fastest. `benchmarks.convolutions` compares the implementations.
+indexing, whose transpose is a sum of padded arrays. With many channels the products
+dominate, and Winograd's formulation has fewer. On accelerators the library convolution is
+the fastest. `benchmarks.convolutions` compares the implementations.
 """
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from distilljax.models import winograd
 from distilljax.types import Array
 
 Formulation = Literal["auto", "library", "im2col", "rows"]
 
 NARROW = 8  # number of channels below which the products of `rows` are too narrow
+WIDE = 64  # number of channels from which Winograd's fewer products outweigh its passes
 
 
 def conv2d(
@@ -38,51 +42,106 @@ def conv2d(
       padding: number of zeros added on every side.
       formulation: `library` is XLA's convolution; `im2col` one matrix product over all
         kh kw shifts of the image; `rows` one over its kw horizontal shifts, whose kh
-        results are shifted vertically and added. `auto` takes the library on accelerators;
-        on CPU im2col for few channels or a vertical stride, else rows.
+        results are shifted vertically and added. `auto` is decided for the platform for
+        which the program is lowered: the library on accelerators; on a CPU im2col for few
+        channels or a vertical stride, `winograd.conv3x3` for many channels where it is
+        possible, else rows.
 
     Returns:
       f32[b, (h + 2 padding - kh) // strides[0] + 1, likewise for the width, d].
     """
-    kh, kw, c, d = kernel.shape
-    if formulation == "auto":
-        if jax.default_backend() != "cpu":
-            formulation = "library"
-        else:
-            formulation = "im2col" if c < NARROW or strides[0] > 1 else "rows"
-    if formulation == "library":
-        dtype = jnp.promote_types(images.dtype, kernel.dtype)
-        images, kernel = images.astype(dtype), kernel.astype(dtype)
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            strides,
-            [(padding, padding)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-    b, h, w, _ = images.shape
-    out_h = (h + 2 * padding - kh) // strides[0] + 1
-    out_w = (w + 2 * padding - kw) // strides[1] + 1
-    stop_h, stop_w = (out_h - 1) * strides[0] + 1, (out_w - 1) * strides[1] + 1
-    border = padding if formulation == "im2col" else 0
-    images = jnp.pad(images, ((0, 0), (border, border), (padding, padding), (0, 0)))
-    columns = jnp.concatenate(
-        [images[:, :, j : j + stop_w : strides[1]] for j in range(kw)], axis=-1
+    return _FORMULATIONS[formulation](images, kernel, strides=strides, padding=padding)
+
+
+def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
+    c, d = kernel.shape[2:]
+    cpu: Callable[..., Array]
+    if c < NARROW or settings["strides"][0] > 1:
+        cpu = functools.partial(_im2col, **settings)
+    elif min(c, d) >= WIDE and _tiles(images, kernel, **settings):
+        cpu = winograd.conv3x3
+    else:
+        cpu = functools.partial(_rows, **settings)
+    return jax.lax.platform_dependent(
+        images, kernel, cpu=cpu, default=functools.partial(_library, **settings)
     )
-    if formulation == "im2col":
-        columns = jnp.concatenate(
-            [columns[:, i : i + stop_h : strides[0]] for i in range(kh)], axis=-1
-        )
-        flat = columns.reshape(-1, kh * kw * c) @ kernel.reshape(-1, d)
-        return flat.reshape(b, out_h, out_w, d)
+
+
+def _library(
+    images: Array, kernel: Array, *, strides: tuple[int, int], padding: int
+) -> Array:
+    dtype = jnp.promote_types(images.dtype, kernel.dtype)
+    return jax.lax.conv_general_dilated(
+        images.astype(dtype),
+        kernel.astype(dtype),
+        strides,
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _tiles(images: Array, kernel: Array, *, strides: tuple[int, int], padding: int) -> bool:
+    """Returns whether Winograd's tiles of 2x2 cover the output of a 3x3 convolution."""
+    _, h, w, _ = images.shape
+    same = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == 1
+    return same and h % 2 == 0 and w % 2 == 0
+
+
+def _columns(images: Array, kw: int, stride: int, out_w: int) -> Array:
+    """Returns the horizontal shifts of padded images, f32[b, h, out_w, kw c]."""
+    stop = (out_w - 1) * stride + 1
+    return jnp.concatenate(
+        [images[:, :, j : j + stop : stride] for j in range(kw)], axis=-1
+    )
+
+
+def _im2col(
+    images: Array, kernel: Array, *, strides: tuple[int, int], padding: int
+) -> Array:
+    kh, kw, c, d = kernel.shape
+    b, out_h, out_w = _output_shape(images, kernel, strides, padding)
+    images = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    columns = _columns(images, kw, strides[1], out_w)
+    stop = (out_h - 1) * strides[0] + 1
+    columns = jnp.concatenate(
+        [columns[:, i : i + stop : strides[0]] for i in range(kh)], axis=-1
+    )
+    flat = columns.reshape(-1, kh * kw * c) @ kernel.reshape(-1, d)
+    return flat.reshape(b, out_h, out_w, d)
+
+
+def _rows(images: Array, kernel: Array, *, strides: tuple[int, int], padding: int) -> Array:
+    kh, kw, c, d = kernel.shape
+    b, out_h, out_w = _output_shape(images, kernel, strides, padding)
+    h, stop = images.shape[1], (out_h - 1) * strides[0] + 1
+    images = jnp.pad(images, ((0, 0), (0, 0), (padding, padding), (0, 0)))
+    columns = _columns(images, kw, strides[1], out_w)
     taps = kernel.transpose(1, 2, 0, 3).reshape(kw * c, kh * d)
     each = (columns.reshape(-1, kw * c) @ taps).reshape(b, h, out_w, kh * d)
     zero = jnp.zeros((), each.dtype)
 
     def shifted(part: Array, i: int) -> Array:
         low = padding - i
-        sizes = [(0, 0, 0), (low, stop_h - h - low, 0), (0, 0, 0), (0, 0, 0)]
+        sizes = [(0, 0, 0), (low, stop - h - low, 0), (0, 0, 0), (0, 0, 0)]
         return jax.lax.pad(part, zero, sizes)[:, :: strides[0]]
 
     parts = jax.lax.split(each, [d] * kh, axis=3)
     return functools.reduce(jnp.add, map(shifted, parts, range(kh)))
+
+
+def _output_shape(
+    images: Array, kernel: Array, strides: tuple[int, int], padding: int
+) -> tuple[int, int, int]:
+    b, h, w, _ = images.shape
+    kh, kw, *_ = kernel.shape
+    out_h = (h + 2 * padding - kh) // strides[0] + 1
+    out_w = (w + 2 * padding - kw) // strides[1] + 1
+    return b, out_h, out_w
+
+
+_FORMULATIONS: dict[str, Callable[..., Array]] = {
+    "auto": _auto,
+    "library": _library,
+    "im2col": _im2col,
+    "rows": _rows,
+}

@@ -7,6 +7,7 @@ import flax.linen as nn
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.conv import Formulation
+from distilljax.models.functional import relu
 from distilljax.models.layers import (
     Classifier,
     Conv,
@@ -59,7 +60,7 @@ class ConvNet(nn.Module):
                 formulation=config.conv,
                 then=config.norm,
             )(x)
-            x = nn.relu(Normalisation(config.norm)(x))
+            x = relu(Normalisation(config.norm)(x))
             x = pool(x, config.pooling)
         return x.reshape(x.shape[0], -1)
 

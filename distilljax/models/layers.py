@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from distilljax.models import functional
 from distilljax.models.conv import Formulation, conv2d
 from distilljax.types import Array, InputError, Key, Model, Params
 
@@ -168,10 +169,10 @@ class Normalisation(nn.Module):
             x = x.reshape(*shape[:3], GROUPS, channels // GROUPS)
         scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
-        centred = x - x.mean(axes[self.kind], keepdims=True)
-        variance = jnp.square(centred).mean(axes[self.kind], keepdims=True)
-        factor = jax.lax.rsqrt(variance + 1e-5) * scale.reshape(x.shape[3:])
-        return (centred * factor).reshape(shape) + bias
+        by_channel = x.shape[3:]
+        return functional.normalise(
+            x, axes[self.kind], scale.reshape(by_channel), bias.reshape(by_channel)
+        ).reshape(shape)
 
 
 def pool(x: Array, kind: Pooling) -> Array:
@@ -189,8 +190,10 @@ def pool(x: Array, kind: Pooling) -> Array:
     b, h, w, c = x.shape
     if h < 2 or w < 2:
         raise InputError(f"cannot halve a {h}x{w} feature map; use a smaller depth")
-    blocks = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-    return blocks.mean((2, 4)) if kind == "avg" else blocks.max((2, 4))
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    if kind == "avg":
+        return functional.average_pool(x)
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
 class Classifier(nn.Module):

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from distilljax.config import Config as Base
 from distilljax.config import option
+from distilljax.models.functional import relu
 from distilljax.models.layers import Classifier, Dense, Init, as_model
 from distilljax.types import Array, Model
 
@@ -29,7 +30,7 @@ class MLP(nn.Module):
         """Maps f32[b, h, w, c] to f32[b, width]."""
         x = images.reshape(images.shape[0], -1)
         for _ in range(self.config.depth):
-            x = nn.relu(Dense(self.config.width, self.config.init)(x))
+            x = relu(Dense(self.config.width, self.config.init)(x))
         return x
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.conv import Formulation, conv2d
+from distilljax.models.functional import relu
 from distilljax.models.layers import (
     Classifier,
     Init,
@@ -82,11 +83,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [b, h, w, c] to [b, ceil(h / strides), ceil(w / strides), features], f32."""
-        inner = nn.relu(NormedConv(self.config, self.features, 3, self.strides)(x))
+        inner = relu(NormedConv(self.config, self.features, 3, self.strides)(x))
         inner = NormedConv(self.config, self.features)(inner)
         if inner.shape != x.shape:
             x = NormedConv(self.config, self.features, 1, self.strides)(x)
-        return nn.relu(x + inner)
+        return relu(x + inner)
 
 
 class ResNet(nn.Module):
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
     def __call__(self, images: Array) -> Array:
         """Maps f32[b, h, w, c] to f32[b, 8 width]."""
         config = self.config
-        x = nn.relu(NormedConv(config, config.width)(images))
+        x = relu(NormedConv(config, config.width)(images))
         for stage, num_blocks in enumerate(BLOCKS[config.depth]):
             for block in range(num_blocks):
                 strides = 2 if stage and not block else 1

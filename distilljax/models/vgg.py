@@ -7,6 +7,7 @@ import flax.linen as nn
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.conv import Formulation
+from distilljax.models.functional import relu
 from distilljax.models.layers import (
     Classifier,
     Conv,
@@ -65,7 +66,7 @@ class VGG(nn.Module):
                     formulation=config.conv,
                     then=config.norm,
                 )(x)
-                x = nn.relu(Normalisation(config.norm)(x))
+                x = relu(Normalisation(config.norm)(x))
                 padding = 1
             x = pool(x, "max")
         return x.reshape(x.shape[0], -1)

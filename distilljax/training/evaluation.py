@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import devices, exported, varying
+from distilljax import devices, exported, platforms, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
@@ -338,7 +338,7 @@ def predict(
     500 elsewhere.
     """
     num = real.labels.shape[0]
-    chunk = min(chunk or (32 if jax.default_backend() == "cpu" else 500), num)
+    chunk = min(chunk or (32 if platforms.on_cpu() else 500), num)
     num_chunks = -(-num // chunk)
     images = jnp.pad(
         real.images, ((0, num_chunks * chunk - num), *((0, 0),) * (real.images.ndim - 1))

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from distilljax import devices, io, launch
+from distilljax import devices, io, launch, platforms
 from distilljax.analysis.statistics import spread
 from distilljax.config import chooses, option
 from distilljax.core import parameters
@@ -186,7 +186,7 @@ def _describe(
 
 def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
     at_once = config.arrangement == "vmap" or (
-        config.arrangement == "auto" and jax.default_backend() != "cpu"
+        config.arrangement == "auto" and not platforms.on_cpu()
     )
     return Programs(
         jax.random.key(config.seed),
