@@ -41,7 +41,7 @@ from distilljax.core.distances import parameter_distance
 from distilljax.core.outer import Method, descent, from_outer_loss, per_field
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat, spread_sum
+from distilljax.core.scan import Remat
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
@@ -133,7 +133,7 @@ def make(
 ) -> Method:
     """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
 
-    The devices of a mesh share the segments of an outer step.
+    A mesh is taken as by the other methods, and not used: every device does all.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -193,14 +193,7 @@ def make(
         def each(distilled: DistilledSet, keys: Key) -> Array:
             return jax.vmap(functools.partial(distance, distilled, step, source))(keys)
 
-        def gaps(distilled: DistilledSet, keys: Key, counts: Array) -> Array:
-            return jnp.where(counts, each(distilled, keys), 0).sum()
-
-        if mesh is None:
-            return each(distilled, keys).mean(), step + 1
-        share = -(-config.segments // mesh.size)
-        total = spread_sum(gaps, distilled, keys, mesh, together=share)
-        return total / config.segments, step + 1
+        return each(distilled, keys).mean(), step + 1
 
     rules = per_field(
         images=descent(config.outer, config.image_lr, config.momentum),
