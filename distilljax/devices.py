@@ -21,7 +21,7 @@ AXIS = "device"
 
 
 def mesh(num: int | None = None) -> Mesh | None:
-    """Returns a mesh of the first `num` devices of all processes; None for a single one.
+    """Returns a mesh of the first `num` devices; None for a single one.
 
     Args:
       num: number of devices; None for all that there are.
@@ -35,12 +35,6 @@ def mesh(num: int | None = None) -> Mesh | None:
         platform = found[0].platform
         reason = f"there are {len(found)} ({platform}); give 1..{len(found)}"
         raise FieldError("devices", num, reason)
-    if jax.process_count() > 1 and num < len(found):
-        reason = (
-            f"{jax.process_count()} processes share {len(found)} devices; leave it out, "
-            "and start fewer processes to use fewer"
-        )
-        raise FieldError("devices", num, reason)
     return Mesh(np.array(found[:num]), (AXIS,)) if num > 1 else None
 
 
@@ -50,10 +44,20 @@ def size(over: Mesh | None) -> int:
 
 
 def everywhere(tree: Any, over: Mesh | None) -> Any:
-    """Returns arrays with a copy on every device; None leaves them where they are."""
+    """Returns arrays, or shapes of arrays, with a copy on every device.
+
+    None leaves them where they are.
+    """
     if over is None:
         return tree
-    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+    place = NamedSharding(over, PartitionSpec())
+
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        return jax.device_put(x, place)
+
+    return jax.tree.map(one, tree)
 
 
 def jit(function: Callable[..., Any], over: Mesh | None) -> Any:
@@ -77,7 +81,8 @@ def spread(
     no device does more than it would by an even split.
 
     Args:
-      function: x -> a pytree of arrays. It may close over arrays, which every device holds.
+      function: x -> a pytree of arrays. It may close over arrays, which every device holds;
+        those that it indexes must not lie on the mesh already.
       xs: a pytree of arrays with one leading axis n.
       over: mesh of one axis; None for no spreading.
       together: how many a device computes at a time, vmapped.

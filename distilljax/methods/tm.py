@@ -50,7 +50,7 @@ from distilljax.core.outer import (
 )
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.core.scan import Remat, spread_sum
+from distilljax.core.scan import Remat
 from distilljax.types import Array, Batch, DistilledSet, InputError, Key, Model
 
 SOURCE = "experts"
@@ -158,7 +158,7 @@ def outer_loss(
       config: settings; those of outer optimizers are not read.
       model: the network of the experts.
       augmentation: of student batches, in place of `config.augment`.
-      mesh: devices that share the segments of an outer step.
+      mesh: taken as by the other methods, and not used: every device does all.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -216,18 +216,8 @@ def outer_loss(
         if config.segments == 1:
             return distance(distilled, step, source, key), step + 1
         keys = jax.random.split(key, config.segments)
-
-        def each(distilled: DistilledSet, keys: Key) -> Array:
-            return jax.vmap(functools.partial(distance, distilled, step, source))(keys)
-
-        def gaps(distilled: DistilledSet, keys: Key, counts: Array) -> Array:
-            return jnp.where(counts, each(distilled, keys), 0).sum()
-
-        if mesh is None:
-            return each(distilled, keys).mean(), step + 1
-        share = -(-config.segments // mesh.size)
-        total = spread_sum(gaps, distilled, keys, mesh, together=share)
-        return total / config.segments, step + 1
+        each = jax.vmap(functools.partial(distance, distilled, step, source))(keys)
+        return each.mean(), step + 1
 
     return compute
 
@@ -249,7 +239,7 @@ def make(
       parametrisation: how the set is stored.
       optimizers: in place of those of `config`.
       augmentation: of student batches, in place of `config.augment`.
-      mesh: devices that share the segments of an outer step.
+      mesh: taken as by the other methods, and not used: every device does all.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.

@@ -51,7 +51,7 @@ class Programs:
           mesh: devices that share the experts of a program; None for one.
         """
         self._key, self._model, self._recipe = key, model, recipe
-        self._real, self._held_out = devices.everywhere((real, held_out), mesh)
+        self._real, self._held_out = real, held_out
         self._at_once, self._mesh = at_once, mesh
         self._begin = devices.jit(self._begin_all, mesh)
         self._advance: dict[int, Any] = {}  # number of experts -> program

@@ -56,8 +56,8 @@ def given(num: int) -> Given:
         split = data.Split(images, labels)
         transform = data.fit("normalise", split.images)
         start = distilled.create(
-            rng.normal(size=(8, *SHAPE)).astype(np.float32),
-            np.repeat(np.arange(CLASSES), 2),
+            jnp.asarray(rng.normal(size=(8, *SHAPE)), jnp.float32),
+            jnp.asarray(np.repeat(np.arange(CLASSES), 2)),
             CLASSES,
             learning_rate=0.05,
             confidence=0.9,

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from distilljax.training import evaluation
 from tests.devices.cases import LOSS, MLP, PROTOCOL, batch_of, given
 from tests.devices.contract import apart, at, numbers
 
-CASES = {}
+CASES: dict[str, Any] = {}
 
 
 def case(function):

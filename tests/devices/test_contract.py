@@ -12,7 +12,7 @@ import pytest
 from tests.devices.cases import CASES, HOST
 
 PACKAGES = ("core", "methods", "training", "analysis", "curvature")
-QUICK = ("meta_gradient", "trained", "products", "gm_steps")
+QUICK = ("meta_gradient", "trained")
 
 
 def public_functions():

@@ -99,7 +99,15 @@ def distinct():
     return {name: key for key, name in found.items()}
 
 
-@pytest.mark.parametrize("name", distinct())
+def presets():
+    """Every preset; all but the first of each method take longer in sum."""
+    seen = set()
+    for name, (method, _) in distinct().items():
+        yield pytest.param(name, marks=[pytest.mark.slow] if method in seen else [])
+        seen.add(method)
+
+
+@pytest.mark.parametrize("name", list(presets()))
 def test_presets(name, real, start):
     method, config = distinct()[name]
     model = model_of()
