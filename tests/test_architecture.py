@@ -24,7 +24,7 @@ ROOMS = {
     "flags": BASE,
     "commands": {"flags"},
     "__main__": {"commands"},
-    "launch": BASE | {"flags"},
+    "launch": BASE | {"flags", "disk"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,
     "core": BASE | {"lazy", "platforms"},
