@@ -17,7 +17,7 @@ ROOMS = {
     "config": {"types"},
     "checks": {"types"},
     "flags": BASE,
-    "launch": BASE | {"flags"},
+    "launch": BASE | {"flags", "disk"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,
     "core": BASE | {"lazy"},
