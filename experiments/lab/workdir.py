@@ -209,18 +209,20 @@ def _go_on(
 
 def _note_arithmetic(path: pathlib.Path, held: dict[str, Any]) -> None:
     """Says where the rest of a run may differ in the last digits, and writes it down."""
-    now, before = arithmetic(), held.get("computed")
-    known = isinstance(before, list) and bool(before) and isinstance(before[-1], str)
-    if known and before[-1] == now:
+    now, said = arithmetic(), held.get("computed")
+    before: list[str] = said if isinstance(said, list) else []
+    if not all(isinstance(one, str) for one in before):
+        before = []
+    if before and before[-1] == now:
         return
-    if known:
+    if before:
         print(
             f"this run was begun by {before[-1]} and goes on by {now}: its result is that "
             "of an undisturbed run but for rounding, not bit for bit",
             file=sys.stderr,
             flush=True,
         )
-    write_json(path / CONFIG, held | {"computed": [*(before if known else []), now]})
+    write_json(path / CONFIG, held | {"computed": [*before, now]})
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

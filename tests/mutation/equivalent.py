@@ -21,6 +21,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "found, pull = jax.vjp(lambda p: apply(p, alone)[ -1], params)",
     ): "the batch has one image",
     (
+        "distilljax/curvature/kernels.py",
+        "n, k = y.shape if y.ndim == 2 else (-1, -1)",
+        "n, k = y.shape if y.ndim == 2 else (- 0, -1)",
+    ): "a number of classes of -1 is refused already",
+    (
+        "distilljax/curvature/estimators.py",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s * jnp.nan",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes >= 1 else s * jnp.nan",
+    ): "of one probe the sum of squares is 0, and 0 / 0 is NaN too",
+    (
         "distilljax/core/augment.py",
         "matrix[1, 0] * x + matrix[1, 1] * y,",
         "matrix[ 2, 0] * x + matrix[1, 1] * y,",
