@@ -61,29 +61,24 @@ def site(tmp_path_factory):
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("needs MkDocs: pip install -e '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        "-m",
-        "mkdocs",
-        "build",
-        "-q",
-        "--strict",
-        "-f",
-        "distilljax/docs/mkdocs.yml",
-        "-d",
-    ]
-    subprocess.run([sys.executable, *command, folder], check=True, cwd=ROOT)
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
+    config = ["--config-file", "distilljax/docs/mkdocs.yml"]
+    subprocess.run([*command, *config, "--site-dir", folder], check=True, cwd=ROOT)
     return folder
 
 
 def faults(browser, folder, pages):
-    """What is wrong with pages, by page, scheme and width; their backgrounds."""
+    """What is wrong with pages, by page, scheme and width, and their backgrounds."""
     found, backgrounds = [], {}
     with served(folder) as address:
         for scheme in ("light", "dark"):
             page = browser.new_page(color_scheme=scheme)
             seen = []
             page.on("pageerror", lambda error, seen=seen: seen.append(f"script: {error}"))
-            page.on("requestfailed", lambda r, seen=seen: seen.append(f"failed: {r.url}"))
+            page.on(
+                "response",
+                lambda r, seen=seen: r.status < 400 or seen.append(f"absent: {r.url}"),
+            )
             page.on(
                 "request",
                 lambda r, seen=seen: (
