@@ -130,11 +130,11 @@ def parse_many(
     if both := sorted(given & varied.keys()):
         raise InputError(f"--{both[0]} is given besides its list of values; drop one")
     found: dict[str, AnyConfig] = {}
-    for values in itertools.product(*varied.values()):
-        words = [f"--{p}={v}" for p, v in zip(varied, values, strict=True)]
+    for chosen in itertools.product(*varied.values()):
+        words = [f"--{p}={v}" for p, v in zip(varied, chosen, strict=True)]
         name = "-".join(
             re.sub(r"[^\w.+]+", "_", path.rpartition(".")[2] + "_" * v[:1].isalpha() + v)
-            for path, v in zip(varied, values, strict=True)
+            for path, v in zip(varied, chosen, strict=True)
         )
         if name in found:
             raise InputError(f"--sweep: two runs would be called {name}; vary fewer flags")

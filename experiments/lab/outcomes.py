@@ -150,7 +150,7 @@ def _choices() -> set[str]:
 
 def _circumstances(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what is no option and may change a figure all the same."""
-    found = {}
+    found: dict[str, Any] = {}
     data, environment = summary.get("dataset"), summary.get("environment")
     if isinstance(data, dict):
         found["(data, SHA-256)"] = str(data.get("fingerprint"))[:12]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from distilljax.core.outer import clip_by_running_norm, descent, from_outer_loss, per_field
+from distilljax.core.outer import Descent, clip_by_running_norm, from_outer_loss, per_field
 from distilljax.core.parametrisations.base import DIRECT
 from distilljax.types import DistilledSet, InputError
 
@@ -43,15 +43,15 @@ EVERYTHING = per_field(optax.sgd(RATE), optax.sgd(2 * RATE), optax.sgd(3 * RATE)
 
 
 def test_rules_of_descent_by_hand():
-    assert descent("adam", 0.0) is None
-    assert descent("sgd", 0.0, 0.9) is None
+    assert Descent("adam", 0.0).optimizer() is None
+    assert Descent("sgd", 0.0, 0.9).optimizer() is None
     grads = jnp.asarray([1.0, -2.0])
     for rule, momentum, second in (
         ("sgd", 0.0, 1.0),
         ("sgd", 0.9, 1.9),
         ("adam", 0.9, None),
     ):
-        found = descent(rule, 0.1, momentum)
+        found = Descent(rule, 0.1, momentum).optimizer()
         state = found.init(jnp.zeros(2))
         first, state = found.update(grads, state)
         # Adam's first step is the rate, whatever the gradient.

@@ -215,8 +215,8 @@ def _from_pixels(pixels: np.ndarray, request: Request) -> Decoded:
     new = np.empty((len(pixels), *size, _CHANNELS[colour]), np.uint8)
     for row, one in enumerate(pixels):
         image = Image.fromarray(one[..., 0] if channels == 1 else one)
-        image = np.asarray(image.convert("L" if colour == "grey" else "RGB"))
-        new[row] = _resized(image, size, request.fit).reshape(new.shape[1:])
+        converted = np.asarray(image.convert("L" if colour == "grey" else "RGB"))
+        new[row] = _resized(converted, size, request.fit).reshape(new.shape[1:])
     header = _Header((pixels.shape[1], pixels.shape[2]), mode, False)
     return Decoded(new, _notes([header] * len(pixels), request, colour))
 

@@ -255,7 +255,7 @@ def _numbered(
                 f"{request.path}: it names {len(names)} classes and has a label "
                 f"{max(every)}; repair the table"
             )
-        order = list(range(len(names)))
+        order: list[Any] = list(range(len(names)))
     elif numeric:
         order = sorted(every)
         if order != list(range(len(order))):
@@ -265,7 +265,7 @@ def _numbered(
         order = sorted(map(str, every))
         names = order
         values = {split: [str(v) for v in one] for split, one in values.items()}
-    place = {value: number for number, value in enumerate(order)}
+    place: dict[Any, int] = {value: number for number, value in enumerate(order)}
     labels = {s: np.array([place[v] for v in one], np.int64) for s, one in values.items()}
     return labels, tuple(names)
 
@@ -310,7 +310,7 @@ def _pixels(columns: Sequence[np.ndarray], where: str) -> np.ndarray:
 
 
 def _spelt_pixels(cells: Sequence[Any], where: str) -> np.ndarray:
-    rows = []
+    rows: list[np.ndarray] = []
     for number, cell in enumerate(cells, 1):
         try:
             row = np.array(str(cell).split(), np.float64)
