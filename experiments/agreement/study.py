@@ -47,7 +47,7 @@ MINUTES = {"laptop": 5.5, "night": 42, "published": 90}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields a step for the sets of each preprocessing."""
+    """Yields a step for the sets of each preprocessing and network."""
     for suffix, part in study.parts():
         flags = {**part.listed(), **FLAGS[study.scale]}
         sets = [*part.sets.values()]

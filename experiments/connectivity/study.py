@@ -7,13 +7,16 @@ from experiments.lab.steps import Flags, Step, Study
 FLAGS: dict[str, Flags] = {
     "laptop": {"seeds": 3, "points": 7, "test_images": 1000},
     "night": {"seeds": 3, "points": 7, "test_images": 1000},
+    "published": {"seeds": 2, "points": 7, "test_images": 1000},
     "paper": {"test_images": 10_000},
 }
-MINUTES = {"laptop": 6, "night": 8}
+MINUTES = {"laptop": 6, "night": 8, "published": 40}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields one step, for all sets."""
-    flags = {**study.listed(), **FLAGS[study.scale]}
-    sets = [*study.sets.values()]
-    yield study.step("connectivity", "connectivity", flags, MINUTES, sets=sets)
+    """Yields a step for the sets of each preprocessing and network."""
+    for suffix, part in study.parts():
+        flags = {**part.listed(), **FLAGS[study.scale]}
+        sets = [*part.sets.values()]
+        name = f"connectivity{suffix}"
+        yield study.step(name, "connectivity", flags, MINUTES, sets=sets)

@@ -63,7 +63,7 @@ REVERSE_MINUTES = {"laptop": 0.8, "night": 1.3, "published": 10}
 def steps(study: Study) -> Iterator[Step]:
     """Yields steps that train on real images, and one that trains on a distilled set.
 
-    There is a step of the first kind for the sets of each preprocessing.
+    There is a step of the first kind for the sets of each preprocessing and network.
     """
     for suffix, part in study.parts():
         flags = {**part.listed(), **part.network(), **FLAGS[study.scale]}

@@ -51,12 +51,12 @@ def _spelt(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class Part(NamedTuple):
-    """Sets that one network can be shown: those of one preprocessing."""
+class Kind(NamedTuple):
+    """What sets share that one network can be shown, and that one network made."""
 
-    suffix: str  # of the names of steps; empty for the first
-    labels: Sequence[str]
-    width: int | None = None  # of the widest network that made one; None: the study's
+    preprocessing: str  # digest
+    network: str  # digest of its description
+    width: int | None  # of its ConvNet; None for other networks
 
 
 class Study(NamedTuple):
@@ -72,7 +72,7 @@ class Study(NamedTuple):
     sets: Mapping[str, pathlib.Path] = {}  # label -> the set looked at
     single: Mapping[str, pathlib.Path] = {}  # label -> the set that loses single images
     makers: Mapping[str, str] = {}  # path of a set -> the step that makes it
-    partition: Sequence[Part] = ()  # of the sets looked at; empty: all are one part
+    kinds: Mapping[str, Kind] = {}  # path of a set -> its kind; absent: as all others
 
     def step(
         self,
@@ -114,11 +114,20 @@ class Study(NamedTuple):
             minutes.get(self.scale, 1.0),
         )
 
-    def parts(self) -> Iterator[tuple[str, "Study"]]:
-        """Yields a suffix for names of steps, and the study of the sets of each part."""
-        for part in self.partition or [Part("", [*self.sets])]:
-            sets = {label: self.sets[label] for label in part.labels}
-            yield part.suffix, self._replace(sets=sets, width=part.width or self.width)
+    def parts(
+        self, sets: Mapping[str, pathlib.Path] | None = None
+    ) -> Iterator[tuple[str, "Study"]]:
+        """Yields a suffix for names of steps, and a study of the sets of each kind.
+
+        Args:
+          sets: label -> set; None: the sets looked at.
+        """
+        groups: dict[Kind | None, dict[str, pathlib.Path]] = {}
+        for label, path in (self.sets if sets is None else sets).items():
+            groups.setdefault(self.kinds.get(str(path)), {})[label] = path
+        for number, (kind, of) in enumerate(groups.items(), 1):
+            width = (kind and kind.width) or self.width
+            yield f"_{number}" * (number > 1), self._replace(sets=of, width=width)
 
     def listed(self) -> Flags:
         """Returns the flag that names all sets looked at."""

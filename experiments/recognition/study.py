@@ -24,7 +24,7 @@ MINUTES = {"laptop": 1, "night": 11, "published": 25}
 
 
 def steps(study: Study) -> Iterator[Step]:
-    """Yields a step for the sets of each preprocessing."""
+    """Yields a step for the sets of each preprocessing and network."""
     for suffix, part in study.parts():
         flags = {**part.listed(), **FLAGS[study.scale]}
         sets = [*part.sets.values()]

@@ -10,9 +10,10 @@ from distilljax import io, launch
 from distilljax.config import FieldError, option
 from experiments.lab.claims import set_name
 from experiments.lab.experiment import Experiment, load_all
+from experiments.lab.kept import digest
 from experiments.lab.options import WorkdirOption, parse_choices, parse_paths
 from experiments.lab.sets import file_of, transform_digest
-from experiments.lab.steps import MadeSets, Part, ScaleName, Step, Study
+from experiments.lab.steps import Kind, MadeSets, ScaleName, Step, Study
 from experiments.lab.workdir import ROOT
 from experiments.study.scales import SCALES
 
@@ -94,11 +95,12 @@ def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
     )
     made = _sets(config, study, table)
     yield from made.steps
+    found = {*made.sets.values(), *made.single.values()}
     study = study._replace(
         sets=made.sets,
         single=made.single,
         makers={str(s.output.with_name("distilled.npz")): s.name for s in made.steps},
-        partition=() if made.steps else _partition(made.sets),
+        kinds={} if made.steps else {str(path): _kind(path) for path in found},
     )
     for experiment in table.values():
         yield from experiment.steps(study)
@@ -121,7 +123,7 @@ def _sets(config: Config, study: Study, table: Mapping[str, Experiment]) -> Made
         )
         raise FieldError("sets", config.sets, reason)
     if ready:
-        return MadeSets((), _ready(scale.sets), _ready(scale.single))
+        return MadeSets((), _ready(config, scale.sets), _ready(config, scale.single))
     if not scale.makes:
         reason = (
             f"the scale {config.scale} looks at sets that experiments.reproduce made; "
@@ -143,32 +145,39 @@ def _own_sets(config: Config) -> dict[str, pathlib.Path]:
     return by_name
 
 
-def _ready(sets: Mapping[str, str]) -> dict[str, pathlib.Path]:
-    """Returns sets of `experiments/artefacts`, relative to the current directory."""
-    return {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
+def _ready(config: Config, sets: Mapping[str, str]) -> dict[str, pathlib.Path]:
+    """Returns sets of `experiments/artefacts`, relative to the current directory.
+
+    Raises:
+      FieldError: there are none, as where the commands were installed from a wheel.
+    """
+    found = {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
+    if absent := [
+        name
+        for name, path in zip(sets.values(), found.values(), strict=True)
+        if not path.is_file()
+    ]:
+        reason = (
+            f"{absent[0]} is in a clone of the repository alone; add --sets=distil, or "
+            "name sets of your own, --artefacts"
+        )
+        raise FieldError("sets", config.sets, reason)
+    return found
 
 
-def _partition(sets: Mapping[str, pathlib.Path]) -> list[Part]:
-    """Returns the sets of each preprocessing; one network can be shown those of a part.
+def _kind(path: pathlib.Path) -> Kind:
+    """Returns the kind of a set.
 
     Raises:
       InputError: a file that is no artefact.
     """
-    loaded = {label: io.load(path) for label, path in sets.items()}
-    groups: dict[str, list[str]] = {}
-    for label, artefact in loaded.items():
-        groups.setdefault(transform_digest(artefact.transform), []).append(label)
-    parts = []
-    for number, labels in enumerate(groups.values()):
-        widths = [_width(loaded[label]) for label in labels]
-        known = [width for width in widths if width is not None]
-        suffix = f"_{number + 1}" if number else ""
-        parts.append(Part(suffix, labels, max(known, default=None)))
-    return parts
-
-
-def _width(artefact: io.Artefact) -> int | None:
-    """Returns the width of the ConvNet that a set was made with; None for others."""
-    described = artefact.config.get("convnet")
+    artefact = io.load(path)
+    name = artefact.config.get("model")
+    described = artefact.config.get(str(name))
     width = described.get("width") if isinstance(described, Mapping) else None
-    return width if isinstance(width, int) and width > 0 else None
+    known = name == "convnet" and isinstance(width, int) and width > 0
+    return Kind(
+        transform_digest(artefact.transform),
+        digest([name, described]),
+        width if known else None,
+    )

@@ -26,9 +26,9 @@ claim.
 
 `laptop` and `night` look at the sets in `experiments/artefacts` of width 32, `published` at
 the strongest there of each method, and `paper` distils its own first, by
-`--preset=cifar10_ipc10`. Sets of different preprocessing, these or those of `--artefacts`,
-are shown to networks of their own: `recognition`, `agreement` and `dynamics` then have a
-step for each preprocessing. The network of `dynamics` is as wide as those that made sets.
+`--preset=cifar10_ipc10`. Sets of different preprocessing or networks, these or those of
+`--artefacts`, are shown to networks of their own: an experiment that shows all sets to one
+network has a step for each kind, `dynamics` with a network as wide as that of the sets.
 
 The first two are narrower and shorter than the paper, and every page made from them says
 so. They look at the influence of single images on sets of one image a class; the paper

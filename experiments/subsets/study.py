@@ -7,9 +7,10 @@ from experiments.lab.steps import Flags, Step, Study
 FLAGS: dict[str, Flags] = {
     "laptop": {"seeds": 3, "per_class": "1,3"},
     "night": {"seeds": 3},
+    "published": {"seeds": 3},
     "paper": {},
 }
-MINUTES = {"laptop": 5, "night": 7}
+MINUTES = {"laptop": 5, "night": 7, "published": 30}
 
 
 def steps(study: Study) -> Iterator[Step]:

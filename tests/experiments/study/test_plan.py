@@ -8,6 +8,7 @@ import pytest
 from distilljax import io, launch
 from distilljax.types import InputError
 from experiments import EXPERIMENTS
+from experiments.lab import sets
 from experiments.lab.sets import GALLERY, transform_digest
 from experiments.study import plan as study_plan
 from experiments.study import run as study_run
@@ -112,6 +113,15 @@ def test_sets_of_each_preprocessing_have_steps_of_their_own(tmp_path):
     assert flags["dynamics_2"]["convnet.width"] == 128
     assert by_name["dynamics_reverse"] == [files[0]]
     assert "convnet.width" not in flags["dynamics_reverse"]
+
+
+def test_without_the_committed_sets_a_way_on_is_named(tmp_path, monkeypatch):
+    """As from a wheel, which holds none."""
+    monkeypatch.setattr(sets, "GALLERY", tmp_path)
+    with pytest.raises(
+        InputError, match=r"embedded_tm_ipc10 is in a clone .* --sets=distil"
+    ):
+        study_run.run(config(tmp_path / "run"))
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path):
