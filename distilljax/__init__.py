@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         devices,
         disk,
         distillation,
+        exported,
         flags,
         io,
         keys,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         probes,
         training,
         types,
+        varying,
     )
     from distilljax.core.outer import Method, Optimizers
     from distilljax.data import Dataset, dataset

@@ -56,6 +56,7 @@ def test_the_import_brings_jax_and_nothing_else_that_is_heavy():
     )
     assert set(found.stdout.split()) == {
         "distilljax",
+        "distilljax.exported",
         "distilljax.lazy",
         "distilljax.types",
     }

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from distilljax import varying
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
 Apply = Callable[[Params, Array], Array]
@@ -104,7 +105,7 @@ def sharpness(
         def log_probability(params: Params) -> Array:
             return jax.nn.log_softmax(apply(params, image[None])[0])[drawn]
 
-        grads = jax.grad(log_probability)(params)
+        grads = varying.grad(log_probability)(params)
         return jnp.square(optax.tree.norm(grads))
 
     values = jax.lax.map(one, (images, keys), batch_size=min(chunk, num))

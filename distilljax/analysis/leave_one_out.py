@@ -6,6 +6,7 @@ dispatch; `pairs`, `retrain` and `arrange` are its steps, for callers that save 
 between.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -323,10 +324,19 @@ def noise_floor(whole: Array) -> Array:
     return jnp.std(whole, axis=0, ddof=1)
 
 
+def _ranks(row: Array) -> Array:
+    """Returns the ranks of f32[n] from 1, the mean rank where values are equal, f32[n].
+
+    `jax.scipy.stats.rankdata` cannot be traced under vmap inside shard_map.
+    """
+    place = functools.partial(jnp.searchsorted, jnp.sort(row), row, method="sort")
+    return (place(side="left") + place(side="right") + 1) / 2
+
+
 def _rank_scores(x: Array) -> Array:
     """Returns ranks along the last axis, centred, with unit norm; NaN if all are equal."""
     rows = x.reshape(-1, x.shape[-1])
-    ranks = jax.vmap(jax.scipy.stats.rankdata)(rows).reshape(x.shape)
+    ranks = jax.vmap(_ranks)(rows).reshape(x.shape)
     centred = ranks - ranks.mean(axis=-1, keepdims=True)
     return centred / jnp.linalg.norm(centred, axis=-1, keepdims=True)
 

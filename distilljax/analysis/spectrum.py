@@ -18,11 +18,17 @@ from distilljax.types import Array, InputError
 
 
 class Basis(NamedTuple):
-    """Eigenvectors of the feature correlations of real images, strongest first."""
+    """Eigenvectors of the feature correlations of real images, strongest first.
 
-    mean: Array  # f32[d], of the features
-    eigenvalues: Array  # f32[d], variances along the eigenvectors, falling, at least 0
-    vectors: Array  # f32[d, d], a column each
+    Attributes:
+      mean: f32[d], of the features.
+      eigenvalues: f32[d], variances along the eigenvectors, falling, at least 0.
+      vectors: f32[d, d], a column each.
+    """
+
+    mean: Array
+    eigenvalues: Array
+    vectors: Array
 
 
 def basis(features: Array) -> Basis:

@@ -375,7 +375,7 @@ def sized_unroll(
         new, loss = step(loss_fn, optimizer, state, sample_batch(rest), chunk=chunk)
         return _where(t < first + size, new, state), loss
 
-    state = jax.lax.fori_loop(0, burned, burn_in, constant(state))
+    state = varying.fori_loop(0, burned, burn_in, constant(state))
     rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, burned, largest), inputs)
     return scan(body, state, (jnp.arange(largest, dtype=jnp.int32), rest), remat=remat)
 

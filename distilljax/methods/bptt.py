@@ -168,7 +168,13 @@ def adapted_window(
 
 
 class Inner(NamedTuple):
-    """What an inner loop is made of."""
+    """What an inner loop is made of.
+
+    Attributes:
+      loss_fn: (params, batch) -> f32[].
+      optimizer: of the network.
+      sample_batch: the inputs of a step -> its batch.
+    """
 
     loss_fn: LossFn
     optimizer: optax.GradientTransformation
@@ -187,7 +193,7 @@ def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
         params = optax.apply_updates(state.params, updates)
         return constant(InnerState(params, opt_state)), optax.tree.norm(grads)
 
-    return constant(jax.lax.scan(body, constant(state), positions)[1])
+    return constant(varying.scan(body, constant(state), positions)[1])
 
 
 def _train(

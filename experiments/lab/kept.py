@@ -147,10 +147,11 @@ class Lines:
                 damaged += 1
             elif line.get(IDENTITY) in identities:
                 self._kept[str(line[IDENTITY])] = line
-        if damaged:
-            _say(path, f"has {_records(damaged, 'damaged record')}")
+        found = [f"has {_records(damaged, 'damaged record')}"] * (damaged > 0)
         if (gone := self._count() - len(self._kept) - damaged) > 0:
-            _say(path, f"lacks {_records(gone, 'record')} of this run")
+            found.append(f"lacks {_records(gone, 'record')} of this run")
+        if found:
+            _say(path, " and ".join(found))
         if path.exists():
             with replacing(path) as temporary:
                 records.append(temporary, self._kept.values())

@@ -44,7 +44,7 @@ CONFIGS = {
     devices: TINY
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
 }
-ROWS = {throughput: 6, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
+ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
 ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4}
 
 

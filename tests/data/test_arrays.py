@@ -83,7 +83,7 @@ HOLED[3, 2, 1, 0] = np.nan
         ({"train_labels": np.minimum(LABELS, 1)}, "train_labels has no image of class 2"),
         ({"test_labels": np.minimum(LABELS[:6], 1)}, "test_labels has no image of class 2"),
         ({"class_names": ["cat", "dog"]}, "train_labels has 2; with 2 classes"),
-        ({"class_names": list("abcd")}, "train_labels has no image of class 3 of 4"),
+        ({"class_names": list("abcd")}, r"train_labels has no image of class 3 \(d\) of 4"),
         ({"class_names": "abc"}, "class_names must be a list of strings"),
         ({"class_names": [0, 1, 2]}, "class_names must be a list of strings"),
     ],

@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax import data
-from distilljax.analysis import agreement, coresets, leave_one_out, pools
+from distilljax import data, varying
+from distilljax.analysis import (
+    agreement,
+    connectivity,
+    coresets,
+    datamodels,
+    leave_one_out,
+    pools,
+    spectrum,
+)
 from distilljax.core import (
     augment,
     distilled,
@@ -24,7 +32,7 @@ from distilljax.core import (
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import memory, multi_formation
 from distilljax.curvature import estimators, hessian, influence, kernels, ntk
-from distilljax.methods import bptt, dm, gm, tm
+from distilljax.methods import bptt, dm, gm, kernel, tm
 from distilljax.models import convnet, mlp
 from distilljax.training import evaluation, expert
 from distilljax.training.protocols import EvaluationProtocol
@@ -94,12 +102,12 @@ def batch_of(x: Given) -> Batch:
 def outer_steps(method: outer.Method, x: Given, source: Any) -> Any:
     state = method.init(x.key, x.distilled)
     keys = jax.random.split(x.key, 2)
-    return jax.lax.scan(lambda s, key: method.step(key, s, source), state, keys)
+    return varying.scan(lambda s, key: method.step(key, s, source), state, keys)
 
 
 @case(
-    "outer: descent per_field from_outer_loss",
-    "bptt: make inner_optimizer",
+    "outer: per_field from_outer_loss method_rules",
+    "bptt: make outer_loss first_step inner_optimizer",
 )
 def bptt_steps(x):
     config = bptt.Config(unroll=3, real_batch=8, lr_lr=0.01, label_lr=0.1)
@@ -125,7 +133,7 @@ def bptt_windows(x):
 
 
 @case(
-    "gm: make",
+    "gm: make outer_loss new_network ageing",
     "distances: gradient_distance",
     "sampling: minibatches",
     "scan: spread_sum",
@@ -138,7 +146,7 @@ def gm_steps(x):
 
 
 @case(
-    "dm: make",
+    "dm: make outer_loss",
     "distances: class_mean_gap",
     "sampling: class_batch",
 )
@@ -147,7 +155,7 @@ def dm_steps(x):
 
 
 @case(
-    "tm: make latest_start",
+    "tm: make outer_loss first_step latest_start",
     "distances: parameter_distance",
     "parameters: unflatten",
 )
@@ -278,8 +286,8 @@ def experts(x):
 
 
 @case(
-    "leave_one_out: retrain leave_one_out pairs arrange influence mean_influence "
-    "noise_floor rank_correlation reliability",
+    "leave_one_out: retrain retrain_on leave_one_out pairs arrange influence",
+    "leave_one_out: mean_influence noise_floor rank_correlation reliability",
 )
 def left_out(x):
     keys = jax.random.split(x.key, 2)
@@ -468,7 +476,83 @@ def kernel_numbers(x):
 
 
 # Functions of the host, or of shapes alone: nothing of theirs runs on a device.
+@case(
+    "bptt: adapted_window gradient_norms",
+    "inner: sized_unroll terms filled",
+)
+def bptt_adapted(x):
+    config = bptt.Config(
+        unroll=5, window=3, adapt=1, first_stage=1, middle_stage=0, real_batch=7
+    )
+    return outer_steps(bptt.make(config, CONVNET), x, x.real)
+
+
+@case("distances: characteristic_gap")
+def dm_characteristic(x):
+    config = dm.Config(real_batch=4, match="characteristic", frequencies=8)
+    return outer_steps(dm.make(config, CONVNET), x, x.real)
+
+
+@case(
+    "kernel: make outer_loss new_pool ageing features_kernel linear_kernel ntk_kernel "
+    "ridge_loss margin squared_error",
+    "distilled: separate_targets",
+)
+def kernel_steps(x):
+    found = []
+    for name, age in (("features", 2), ("linear", 0), ("ntk", 0)):
+        config = kernel.Config(
+            kernel=name, pool=2, max_age=age, real_batch=6, ridge=1e-2, outer="adam"
+        )
+        state, info = outer_steps(kernel.make(config, MLP), x, x.real)
+        found.append((distilled.separate_targets(state.distilled), info.loss))
+    return found
+
+
+@case(
+    "connectivity: between along points sharpness",
+    "spectrum: basis energy",
+    "coresets: random_part",
+)
+def lines_and_directions(x):
+    first, second = (MLP.init(key) for key in jax.random.split(x.key))
+    batch = batch_of(x)
+    losses = connectivity.along(
+        lambda params: LOSS(params, batch), first, second, connectivity.points(3)
+    )
+    sharp = connectivity.sharpness(MLP.apply, first, batch.images, x.key, chunk=4)
+    features = coresets.pixels(batch.images)
+    along = spectrum.basis(features @ jnp.eye(features.shape[1], 4))
+    found = spectrum.energy(features[:, :4], batch.labels, along)
+    part = coresets.random_part(x.key, CLASSES, 2, 1)
+    return losses, sharp.value, along.eigenvalues, found.sum(), part
+
+
+@case(
+    "datamodels: random_members linear_datamodelling_score margin margin_features trak",
+)
+def data_models(x):
+    members = datamodels.random_members(x.key, 6, 8, 4)
+    attributions = jax.random.normal(x.key, (8, 5))
+    outputs = members.astype(jnp.float32) @ attributions
+    outputs += jax.random.normal(jax.random.fold_in(x.key, 1), outputs.shape)
+    logits = jax.random.normal(jax.random.fold_in(x.key, 2), (5, CLASSES))
+    classes = jnp.arange(5) % CLASSES
+    features = jax.random.normal(jax.random.fold_in(x.key, 3), (5, CLASSES, 3))
+    projected = datamodels.margin_features(features, logits, classes)
+    return (
+        members,
+        datamodels.linear_datamodelling_score(attributions, members, outputs),
+        datamodels.margin(logits, classes),
+        datamodels.trak(projected, projected + 1, jnp.full(5, 0.3), 0.1),
+    )
+
+
 HOST = {
+    "augment.register",
+    "connectivity.barrier",
+    "spectrum.num_strong",
+    "spectrum.weak_share",
     "augment.parse",
     "inner.cache_chunk",
     "inner.cache_groups",

@@ -84,6 +84,8 @@ def small(config):
         changed.pop("inner_loop", None)
     if fields.get("window") == fields.get("unroll"):
         changed.pop("window", None)
+    if fields.get("adapt"):
+        changed["adapt"] = 1
     return config.replace(changed)
 
 

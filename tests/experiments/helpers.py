@@ -36,7 +36,7 @@ def write(path, source, ipc=1, steps=4, seed=0, **changes):
     return path
 
 
-# Ways to damage a file of finished pieces, and whether a run finds a damaged piece in it.
+# Ways to damage a file of finished pieces, and whether pieces in it are left whole.
 DAMAGE = {
     "truncated": True,
     "emptied": False,
@@ -44,6 +44,20 @@ DAMAGE = {
     "swapped": False,
     "deleted": False,
 }
+
+
+def is_said_once(err: str, file: str, how: str) -> bool:
+    """Whether standard error says in one line that a file of records is damaged so."""
+    said = [line for line in err.splitlines() if line.endswith("again")]
+    damaged = "has a damaged record" in "".join(said)
+    lacking = "lacks" in "".join(said)
+    return (
+        len(said) == 1
+        and file in said[0]
+        and said[0].endswith("; computed again")
+        and damaged == (how in ("truncated", "flipped"))
+        and lacking == (how != "flipped")
+    )
 
 
 def damage(how: str, path: pathlib.Path, other: pathlib.Path) -> None:

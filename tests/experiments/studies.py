@@ -29,7 +29,7 @@ def records_of(scale, name, summary):
 
 def study(scale, root):
     """A study of the committed sets."""
-    dataset = {"laptop": "embedded", "night": "cifar10", "paper": "cifar10"}[scale]
+    dataset = "embedded" if scale == "laptop" else "cifar10"
 
     def sets(ipc):
         return {

@@ -14,18 +14,30 @@ SPLITS = ("train", "validation", "test")
 
 
 class Items(NamedTuple):
-    """Images of a split with their labels."""
+    """Images of a split with their labels.
+
+    Attributes:
+      images: encoded images, or pixels.
+      labels: i64[n].
+    """
 
     images: Images
-    labels: np.ndarray  # i64[n]
+    labels: np.ndarray
 
 
 class Found(NamedTuple):
-    """What a file or folder holds."""
+    """What a file or folder holds.
 
-    splits: dict[str, Items]  # by normal name; `ALL` where they are not divided
+    Attributes:
+      splits: by normal name; `ALL` where they are not divided.
+      class_names: k names; None where there are none.
+      kind: 'folder', 'csv', 'parquet', 'npz', ...
+      notes: what was done, and what to know of the data.
+    """
+
+    splits: dict[str, Items]
     class_names: tuple[str, ...] | None
-    kind: str  # 'folder', 'csv', 'parquet', 'npz', ...
+    kind: str
     notes: list[str]
 
 

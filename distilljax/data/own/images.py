@@ -26,9 +26,14 @@ _CHANNELS = {"grey": 1, "rgb": 3}
 
 
 class Encoded(NamedTuple):
-    """An image that is not decoded yet."""
+    """An image that is not decoded yet.
 
-    where: str  # for messages
+    Attributes:
+      where: its name in messages.
+      content: a file, or the contents of one.
+    """
+
+    where: str
     content: pathlib.Path | bytes
 
 
@@ -36,10 +41,15 @@ Images = Sequence[Encoded] | np.ndarray  # or pixels, u8[n, h, w, c]
 
 
 class Decoded(NamedTuple):
-    """Images of one size and one kind of colour."""
+    """Images of one size and one kind of colour.
 
-    images: np.ndarray  # u8[n, h, w, c]
-    notes: list[str]  # what was done to them
+    Attributes:
+      images: u8[n, h, w, c].
+      notes: what was done to them.
+    """
+
+    images: np.ndarray
+    notes: list[str]
 
 
 class _Header(NamedTuple):

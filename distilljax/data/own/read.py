@@ -16,14 +16,24 @@ IMBALANCED = 1.5  # largest class over smallest
 
 
 class Own(NamedTuple):
-    """Images and labels of both splits, and what was done to get them."""
+    """Images and labels of both splits, and what was done to get them.
 
-    train_images: np.ndarray  # u8[n, h, w, c], of an .npz file as it holds them
+    Attributes:
+      train_images: u8[n, h, w, c]; of an .npz file as it holds them.
+      train_labels: class numbers, [n].
+      test_images: like `train_images`.
+      test_labels: like `train_labels`.
+      class_names: k names; None where there are none.
+      source: kind of the file and the options.
+      notes: what was done, and what to know of the data.
+    """
+
+    train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: tuple[str, ...] | None
-    source: str  # kind of the file and the options
+    source: str
     notes: tuple[str, ...]
 
 

@@ -22,18 +22,33 @@ _ALIASES = {
 
 
 class Request(NamedTuple):
-    """A data set and what is asked of it."""
+    """A data set and what is asked of it.
 
-    path: str  # of the file or folder, or another name of a data set
-    size: tuple[int, int] | None = None  # height, width
-    fit: str = "crop"  # one of FITS, where an image has another shape
-    colour: str | None = None  # one of COLOURS
-    train: tuple[str, ...] | None = None  # splits to train on
-    test: tuple[str, ...] | None = None  # splits to test on
-    test_share: float | None = None  # of each class that is set aside to test on
-    per_class: int | None = None  # most training images of a class
-    seed: int = 0  # of the images that are set aside or left out
-    image: str | None = None  # column of a table
+    Attributes:
+      path: of the file or folder, or another name of a data set.
+      size: height and width.
+      fit: one of FITS, where an image has another shape.
+      colour: one of COLOURS.
+      train: splits to train on.
+      test: splits to test on.
+      test_share: share of each class that is set aside to test on.
+      per_class: most training images of a class.
+      seed: of the images that are set aside or left out.
+      image: column of the images in a table.
+      label: column of the labels.
+      split: column of the splits.
+    """
+
+    path: str
+    size: tuple[int, int] | None = None
+    fit: str = "crop"
+    colour: str | None = None
+    train: tuple[str, ...] | None = None
+    test: tuple[str, ...] | None = None
+    test_share: float | None = None
+    per_class: int | None = None
+    seed: int = 0
+    image: str | None = None
     label: str | None = None
     split: str | None = None
 

@@ -14,7 +14,7 @@ from distilljax.types import InputError
 from experiments.coresets import run as coresets_run
 from experiments.lab.data import prepare
 from tests.conftest import striped_images
-from tests.experiments.helpers import DAMAGE, damage
+from tests.experiments.helpers import DAMAGE, damage, is_said_once
 
 NUM_TRAIN = 12  # of each class, two of them held out
 
@@ -185,9 +185,7 @@ def test_damaged_cells_are_computed_again(
     assert again["accuracy"] == first["accuracy"]
     assert (len(asked) == 12) == (not DAMAGE[how])
     assert len(asked) >= 2
-    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
-    assert len(said) == DAMAGE[how]
-    assert all("cells.jsonl has a damaged record; computed again" in line for line in said)
+    assert is_said_once(capsys.readouterr().err, "cells.jsonl", how)
     asked.clear()
     coresets_run.run(config(dataset, run))
     assert not asked, "the file is whole again"

@@ -16,7 +16,7 @@ from experiments.cross_architecture import run as cross_architecture_run
 from experiments.lab.keys import fresh_key
 from experiments.lab.sets import load_artefacts
 from experiments.lab.table import CellTrainer
-from tests.experiments.helpers import DAMAGE, damage, write
+from tests.experiments.helpers import DAMAGE, damage, is_said_once, write
 
 RANDOM = ["random, 1 per class", "random, 2 per class"]
 
@@ -162,9 +162,7 @@ def test_damaged_cells_are_computed_again(artefacts, tmp_path, computed, capsys,
     assert values(again) == values(first)
     assert (len(computed) == 8) == (not DAMAGE[how])
     assert 1 <= len(computed) <= 8
-    said = [line for line in capsys.readouterr().err.splitlines() if "again" in line]
-    assert len(said) == DAMAGE[how]
-    assert all("cells.jsonl has a damaged record; computed again" in line for line in said)
+    assert is_said_once(capsys.readouterr().err, "cells.jsonl", how)
     computed.clear()
     cross_architecture_run.run(config(run, artefacts))
     assert not computed, "the file is whole again"

@@ -378,6 +378,7 @@ OWN = {
     "gm": ["--gm.real_batch=10"],
     "dm": ["--dm.real_batch=10"],
     "tm": ["--tm.student_steps=2", "--tm.max_start=2"],
+    "kernel": ["--kernel.real_batch=10", "--kernel.pool=2"],
 }
 
 
@@ -548,7 +549,7 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     ("more", "message"),
     [
         (["--ipc=36"], "ipc=36: 36 images of each class are wanted, the smallest has 35"),
-        (["--held_out=40"], "held_out=40: the smallest class, .*, has 40"),
+        (["--held_out=40"], "held_out=40: the smallest class, 'top', has 40"),
         (["--init_from=absent.npz"], "absent.npz: no such file"),
         (["--bptt.real_batch=106"], "bptt.real_batch=106: there are 105 training images"),
         (["--dataset=absent.npz"], "absent.npz"),

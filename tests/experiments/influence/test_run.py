@@ -254,7 +254,7 @@ def test_approximations_may_be_left_out(artefact, tmp_path):
 
 
 def test_training_that_diverges_is_named(artefact, tmp_path, monkeypatch):
-    def diverged(keys, members, model, batch, test, protocol, *, together):
+    def diverged(keys, members, model, batch, test, protocol, **_):
         losses = jnp.full((len(members), T), jnp.nan)
         return Retrained(losses, jnp.zeros(losses.shape, int), jnp.zeros(len(members)))
 

@@ -9,6 +9,8 @@ DROPPED = """
 import gc, os, signal, sys, time, types
 from experiments.lab import start
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
+
 def main():
     def callback(phase, info):
         gc.callbacks.remove(callback)
