@@ -7,6 +7,7 @@ ahead of time for other devices is traced within `target`.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -38,3 +39,12 @@ def on_cpu() -> bool:
         device = jax.config.jax_default_device  # type: ignore[attr-defined]
         platform = getattr(device, "platform", device) or jax.default_backend()
     return platform == "cpu"
+
+
+def cpu_threads() -> int:
+    """Returns the number of threads that XLA computes with on the CPU."""
+    with contextlib.suppress(KeyError, ValueError):
+        return max(1, int(os.environ["NPROC"]))  # as XLA reads it
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -36,6 +36,7 @@ ROOMS = {
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {
+        "platforms",
         "disk",
         "memory",
         "core",

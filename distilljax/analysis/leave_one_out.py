@@ -327,7 +327,8 @@ def noise_floor(whole: Array) -> Array:
 def _ranks(row: Array) -> Array:
     """Returns the ranks of f32[n] from 1, the mean rank where values are equal, f32[n].
 
-    All are NaN where a value is. `jax.scipy.stats.rankdata` cannot be traced under vmap inside shard_map.
+    All are NaN where a value is. `jax.scipy.stats.rankdata` cannot be traced under vmap
+    inside shard_map.
     """
     place = functools.partial(jnp.searchsorted, jnp.sort(row), row, method="sort")
     ranks = (place(side="left") + place(side="right") + 1) / 2

@@ -1,9 +1,7 @@
 """The software and the machine that a result was computed with."""
 
-import contextlib
 import datetime
 import importlib.metadata
-import os
 import platform
 import resource
 import sys
@@ -12,6 +10,7 @@ from typing import NotRequired, TypedDict
 import jax
 
 import distilljax
+from distilljax import platforms
 
 
 class Environment(TypedDict):
@@ -44,18 +43,9 @@ def environment() -> Environment:
         "numpy": version("numpy"),
         "device": f"{jax.device_count()} x {device.platform} {device.device_kind}",
         "machine": f"{platform.machine()}, {platform.system()}",
-        "threads": cpu_threads(),
+        "threads": platforms.cpu_threads(),
         "finished": datetime.date.today().isoformat(),
     }
-
-
-def cpu_threads() -> int:
-    """Returns the number of threads that XLA computes with on the CPU."""
-    with contextlib.suppress(KeyError, ValueError):
-        return max(1, int(os.environ["NPROC"]))  # as XLA reads it
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def arithmetic() -> str:
@@ -67,7 +57,7 @@ def arithmetic() -> str:
     kind, version = jax.devices()[0].device_kind, importlib.metadata.version("jaxlib")
     if jax.default_backend() != "cpu":
         return f"jaxlib {version} on {kind}"
-    num = cpu_threads()
+    num = platforms.cpu_threads()
     return f"jaxlib {version} on {num} CPU {'thread' if num == 1 else 'threads'}"
 
 

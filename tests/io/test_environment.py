@@ -8,7 +8,8 @@ import sys
 import jax
 import pytest
 
-from distilljax.io.environment import arithmetic, cpu_threads, peak_memory_bytes
+from distilljax.io.environment import arithmetic, peak_memory_bytes
+from distilljax.platforms import cpu_threads
 
 COUNT = """
 import pathlib
