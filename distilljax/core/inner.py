@@ -264,6 +264,25 @@ def _num_steps(inputs: Any) -> int:
     return shapes.pop()[0]
 
 
+def _burn_in(
+    loss_fn: Callable[[Params, Any], Array],
+    optimizer: optax.GradientTransformation,
+    sample_batch: SampleBatch,
+    state: InnerState,
+    inputs: Any,
+    num: Array | int,
+    chunk: int | None,
+) -> InnerState:
+    """Takes `num` plain steps, whose result is a constant."""
+    constant = jax.lax.stop_gradient
+
+    def body(t: Array, state: InnerState) -> InnerState:
+        batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
+        return constant(step(loss_fn, optimizer, state, batch, chunk=chunk)[0])
+
+    return varying.fori_loop(0, num, body, constant(state))
+
+
 def truncated_unroll(
     loss_fn: Callable[[Params, Any], Array],
     optimizer: optax.GradientTransformation,
@@ -315,11 +334,7 @@ def truncated_unroll(
     constant = jax.lax.stop_gradient
     start = jnp.clip(jnp.asarray(start, jnp.int32), 0, latest)
 
-    def burn_in(t: Array, state: InnerState) -> InnerState:
-        batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
-        return constant(step(loss_fn, optimizer, state, batch, chunk=chunk)[0])
-
-    state = varying.fori_loop(0, start, burn_in, constant(state))
+    state = _burn_in(loss_fn, optimizer, sample_batch, state, inputs, start, chunk)
     rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, window), inputs)
     return unroll(
         loss_fn, optimizer, sample_batch, constant(state), rest, remat=remat, chunk=chunk
@@ -375,17 +390,13 @@ def sized_unroll(
     burned = jnp.clip(start + size - largest, 0, num_steps - largest)
     first = start - burned
 
-    def burn_in(t: Array, state: InnerState) -> InnerState:
-        batch = constant(sample_batch(jax.tree.map(lambda x: x[t], inputs)))
-        return constant(step(loss_fn, optimizer, state, batch, chunk=chunk)[0])
-
     def body(state: InnerState, given: tuple[Array, Any]) -> tuple[InnerState, Array]:
         t, rest = given
         state = _where(t <= first, constant(state), state)
         new, loss = step(loss_fn, optimizer, state, sample_batch(rest), chunk=chunk)
         return _where(t < first + size, new, state), loss
 
-    state = varying.fori_loop(0, burned, burn_in, constant(state))
+    state = _burn_in(loss_fn, optimizer, sample_batch, state, inputs, burned, chunk)
     rest = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, burned, largest), inputs)
     return scan(body, state, (jnp.arange(largest, dtype=jnp.int32), rest), remat=remat)
 

@@ -24,6 +24,16 @@ def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
     return loss_fn
 
 
+def squared_error(apply: Callable[[Params, Array], Array]) -> LossFn:
+    """Returns half the squared error, summed over classes, the mean over a batch."""
+
+    def loss_fn(params: Params, batch: Batch) -> Array:
+        square = jnp.square(apply(params, batch.images) - batch.labels)
+        return 0.5 * square.sum(axis=-1).mean()
+
+    return loss_fn
+
+
 def accuracy(logits: Array, labels: Array) -> Array:
     """Returns the fraction of rows whose largest logit is that of the label.
 

@@ -77,7 +77,7 @@ def outer_loss(
     augmentation: Augmentation | None = None,
     mesh: Mesh | None = None,
 ) -> OuterLoss:
-    """Returns the distance of class means of features; aux is unchanged.
+    """Returns the distance of features, by `config.match`; aux is unchanged.
 
     Args:
       config: settings; those of outer optimizers are not read.

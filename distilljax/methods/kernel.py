@@ -37,7 +37,7 @@ from jax.sharding import Mesh
 from distilljax import checks, devices, varying
 from distilljax.config import Config as Base
 from distilljax.config import option
-from distilljax.core import inner, sampling
+from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import Augmentation
 from distilljax.core.inner import InnerState
 from distilljax.core.outer import (
@@ -170,16 +170,6 @@ def margin(labels: Array) -> Array:
     return jnp.minimum(top[:, 0] - top[:, 1], 1 / labels.shape[1]).mean()
 
 
-def squared_error(apply: Callable[[Params, Array], Array]) -> Callable[..., Array]:
-    """Returns (params, batch) -> half the squared error, a mean over images, f32[]."""
-
-    def loss_fn(params: Params, batch: Batch) -> Array:
-        outputs = apply(params, batch.images)
-        return 0.5 * jnp.square(outputs - batch.labels).sum(axis=1).mean()
-
-    return loss_fn
-
-
 def _support(config: Config, distilled: DistilledSet) -> Batch:
     """Returns the images and labels that are regressed from, mirror images too."""
     images, labels = distilled.images, distilled.label_logits
@@ -261,7 +251,7 @@ def outer_loss(
 
 def ageing(config: Config, model: Model) -> After:
     """Returns what follows an outer step: its network is trained a step, or renewed."""
-    rule, loss_fn = _rule(config), squared_error(model.apply)
+    rule, loss_fn = _rule(config), losses.squared_error(model.apply)
 
     def compute(distilled: DistilledSet, key: Key, pool: Any, real: RealSet) -> Any:
         if not config.max_age:

@@ -103,15 +103,14 @@ def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
     """Returns the loss of the protocol; a squared error reads labels already scaled."""
     if protocol.loss == "cross_entropy":
         return losses.cross_entropy(model.apply)
-    mean = protocol.loss == "mean_squared_error"
+    if protocol.loss == "squared_error":
+        return losses.squared_error(model.apply)
 
-    def squared_error(params: Params, batch: Batch) -> Array:
+    def mean_squared_error(params: Params, batch: Batch) -> Array:
         square = jnp.square(model.apply(params, batch.images) - batch.labels)
-        if mean:
-            return square.mean() / protocol.label_scale**2
-        return 0.5 * square.sum(axis=-1).mean()
+        return square.mean() / protocol.label_scale**2
 
-    return squared_error
+    return mean_squared_error
 
 
 @exported.named

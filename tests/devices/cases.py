@@ -495,7 +495,8 @@ def dm_characteristic(x):
 
 @case(
     "kernel: make outer_loss new_pool ageing features_kernel linear_kernel ntk_kernel "
-    "ridge_loss margin squared_error",
+    "ridge_loss margin",
+    "losses: squared_error",
     "distilled: separate_targets",
 )
 def kernel_steps(x):

@@ -5,7 +5,13 @@ import re
 
 import numpy as np
 
-from experiments.lab.claims import Record
+from experiments.lab.claims import (
+    NO_RECORD,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    Record,
+)
 from experiments.lab.records import checked
 
 DATASET = {
@@ -85,6 +91,22 @@ def judge(claims, summary, name, records):
     for one in records:
         checked(summary, one.summary, one.folder, one.experiment)
     return claim.judge(records)
+
+
+def assert_decides(judge, name, cases):
+    """Records that support a claim, contradict it, do neither, or are none, decide it.
+
+    Args:
+      judge: (name, *records) -> the verdict.
+      name: of the claim.
+      cases: three functions that make a record.
+    """
+    supports, contradicts, neither = cases
+    assert judge(name, supports()).outcome == SUPPORTED
+    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
+    assert judge(name, neither()).outcome == UNDECIDED
+    nothing = judge(name)
+    assert (nothing.outcome, nothing.deciding) == (NO_RECORD, None)
 
 
 def delete(summary, folder, keys):

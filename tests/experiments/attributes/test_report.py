@@ -14,7 +14,6 @@ from experiments.attributes import run as attributes_run
 from experiments.attributes import study
 from experiments.attributes.record import Summary
 from experiments.attributes.report import CLAIMS, EXPERIMENT, MOST_FINDINGS
-from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from experiments.lab.records import checked
 from experiments.lab.steps import Study
 from tests.experiments import made_up
@@ -91,12 +90,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
     assert [c.id for c in CLAIMS] == list(CASES)
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    nothing = judge(name)
-    assert (nothing.outcome, nothing.deciding) == (NO_RECORD, None)
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 def test_what_a_reading_says():

@@ -6,7 +6,7 @@ import pytest
 from distilljax.analysis.statistics import spread_interval
 from experiments.connectivity.record import REAL, Summary
 from experiments.connectivity.report import CLAIMS, EXPERIMENT
-from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from experiments.lab.claims import UNDECIDED
 from tests.experiments import made_up
 
 NOISE = np.array([0.001, -0.001, 0.0])
@@ -81,11 +81,7 @@ def test_every_claim_has_a_case():
 
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    assert judge(name).outcome == NO_RECORD
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 def test_sharpness_is_compared_by_ratio():

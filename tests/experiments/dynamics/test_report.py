@@ -20,7 +20,6 @@ from experiments.dynamics.record import Summary
 from experiments.dynamics.report import EXPERIMENT
 from experiments.lab.claims import (
     NO_RECORD,
-    NOT_SUPPORTED,
     ONE_RUN,
     ONE_RUN_EXACT,
     SUPPORTED,
@@ -121,12 +120,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
     assert [c.id for c in CLAIMS] == list(CASES)
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    nothing = judge(name)
-    assert (nothing.outcome, nothing.deciding) == (NO_RECORD, None)
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 EVERY_METHOD = {

@@ -6,7 +6,7 @@ import pytest
 from distilljax.analysis.statistics import spread_interval
 from distilljax.types import InputError
 from experiments.lab import grid
-from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from experiments.lab.claims import UNDECIDED
 from experiments.lab.later import LATER
 from experiments.labels.record import Summary
 from experiments.labels.report import CLAIMS, EXPERIMENT
@@ -77,11 +77,7 @@ def test_every_claim_has_a_case_and_a_source():
 
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    assert judge(name).outcome == NO_RECORD
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 def test_gains_are_compared_network_by_network():

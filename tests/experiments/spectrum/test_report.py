@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distilljax.analysis.statistics import spread_interval
-from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from experiments.lab.claims import UNDECIDED
 from experiments.spectrum.record import REAL, Summary
 from experiments.spectrum.report import CLAIMS, EXPERIMENT
 from tests.experiments import made_up
@@ -69,11 +69,7 @@ def test_every_claim_has_a_case():
 
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    assert judge(name).outcome == NO_RECORD
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 def test_what_each_claim_reads():

@@ -5,7 +5,7 @@ import pytest
 
 from distilljax.analysis.statistics import spread_interval
 from experiments.lab import grid
-from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from experiments.lab.claims import UNDECIDED
 from experiments.subsets import study
 from experiments.subsets.record import Summary
 from experiments.subsets.report import CLAIMS, EXPERIMENT
@@ -75,11 +75,7 @@ def test_every_claim_has_a_case():
 
 @pytest.mark.parametrize("name", CASES)
 def test_records_decide_a_claim(name):
-    supports, contradicts, neither = CASES[name]
-    assert judge(name, supports()).outcome == SUPPORTED
-    assert judge(name, contradicts()).outcome == NOT_SUPPORTED
-    assert judge(name, neither()).outcome == UNDECIDED
-    assert judge(name).outcome == NO_RECORD
+    made_up.assert_decides(judge, name, CASES[name])
 
 
 def test_half_the_advantage_is_the_middle():
