@@ -156,9 +156,10 @@ def one_by_one(apply: Callable[[Params, Any], Array], params: Params, images: An
       InputError: outputs for the two images together differ from those for each alone.
     """
     if concrete_tree((params, images)):
-        pair = jax.tree.map(lambda x: jnp.asarray(x)[:2], images)
-        if all(x.shape[0] == 2 for x in jax.tree.leaves(pair)):
-            _compare(_quickly(lambda p, x: _gap(apply, p, x), params, pair))
+        with jax.ensure_compile_time_eval():  # constants of a function that is traced
+            pair = jax.tree.map(lambda x: jnp.asarray(x)[:2], images)
+            if all(x.shape[0] == 2 for x in jax.tree.leaves(pair)):
+                _compare(_quickly(lambda p, x: _gap(apply, p, x), params, pair))
 
 
 def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:

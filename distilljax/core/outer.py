@@ -114,12 +114,12 @@ class Descent(NamedTuple):
     """Optimizer of one field as a `Config` describes it.
 
     Attributes:
-      rule: SGD, Adam, or LAMB without weight decay.
+      rule: SGD, Adam, AdaBelief, or LAMB without weight decay.
       learning_rate: constant, or a schedule; 0: the field is not learned.
       momentum: of SGD.
     """
 
-    rule: Literal["sgd", "adam", "lamb"]
+    rule: Literal["sgd", "adam", "adabelief", "lamb"]
     learning_rate: float | Schedule
     momentum: float = 0.0
 
@@ -130,6 +130,8 @@ class Descent(NamedTuple):
         rate: Any = self.learning_rate
         if self.rule == "adam":
             return optax.adam(rate)
+        if self.rule == "adabelief":
+            return optax.adabelief(rate)
         if self.rule == "lamb":
             return optax.lamb(rate)
         return optax.sgd(rate, momentum=self.momentum or None)

@@ -1,4 +1,4 @@
-"""Kernel ridge regression (`kernel`; KIP, FRePo).
+"""Kernel ridge regression (`kernel`; KIP, FRePo, RCIG).
 
 The outer loss is that of the regression from the distilled images X_s with real-valued
 labels y_s to a real batch X_t with labels y_t, one-hot less 1/k, both b and n images:
@@ -12,6 +12,10 @@ step on the set, and renewed after `max_age` steps; it adds for labels that are 
 
     - mean over distilled labels of min(largest - second largest entry, 1/k).
 
+RCIG (Loo et al. 2023, arXiv 2302.06755) trains such a network linearised, to the end, and
+differentiates by implicit gradients (`kernel=linearised`, `curvature.regression`); its
+outer loss is the cross-entropy at the best temperature (`loss=cross_entropy`).
+
 Labels are values, not probabilities: the sets of this method hold y_s itself in
 `label_logits` (`LABELS = "targets"`; `core.distilled.separate_targets` takes them apart),
 and `init` makes them of the labels it is given: (softmax(label_logits) - 1/k) times
@@ -23,6 +27,12 @@ is a sum over classes, not a mean. FRePo's networks begin at staggered ages: her
 untrained and only the steps left to them differ. Networks train on the mirror images too.
 FRePo's labels begin at one-hot less 1/k over sqrt(k/10): set `label_scale` to its inverse
 where k is not 10. LAMB has no weight decay. `kernel=linear` regresses on pixels.
+
+RCIG takes 20 steps of Adam inside and 20 for the inverse Hessian, conjugate gradients here;
+learns the temperature, here the best of each batch; shortens the implicit gradient to the
+norm of the direct one, here whole; smooths the ReLU of its networks; bounds the margin by
+1/(2k); trains a network up to 15 steps, a drawn number; and keeps a running mean of the
+set, here the last.
 """
 
 import dataclasses
@@ -51,7 +61,7 @@ from distilljax.core.outer import (
     method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.curvature import kernels, ntk
+from distilljax.curvature import kernels, ntk, regression
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"
@@ -67,24 +77,42 @@ _PRECISE = jax.lax.Precision.HIGHEST
 
 # (params, X_s f32[n, h, w, c], X_t f32[b, h, w, c]) -> K_ss f32[n, n], K_ts f32[b, n]
 Kernel = Callable[[Params, Array, Array], tuple[Array, Array]]
+# (params, X_s and y_s f32[n, k], X_t) -> predictions f32[b, k]
+Regression = Callable[[Params, Batch, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Base):
     """Settings of `kernel`."""
 
-    kernel: Literal["features", "ntk", "linear"] = option(
-        "features", "Kernel: products of last features, empirical NTK, or of pixels."
+    kernel: Literal["features", "ntk", "linear", "linearised"] = option(
+        "features",
+        "Kernel: products of last features, empirical NTK summed over outputs, products of "
+        "pixels; or the linearised network, whose kernel is the whole empirical NTK.",
+    )
+    loss: Literal["squared_error", "cross_entropy"] = option(
+        "squared_error",
+        "Of the predictions: half the squared error, or the cross-entropy at the batch's "
+        "best temperature.",
     )
     pool: int = option(10, "Online networks.", low=1)
     max_age: int = option(
         100, "Training steps before a network is renewed; 0: a new one each step.", low=0
     )
     network_lr: float = option(3e-4, "Adam learning rate of the networks.", above=0)
+    network_steps: int = option(
+        1, "Training steps of a network after its outer step.", low=1
+    )
     ridge: float = option(1e-6, "Ridge, relative to the kernel's mean diagonal.", above=0)
+    weight_decay: float = option(
+        5e-4, "Ridge of kernel=linearised, absolute, for each distilled image.", above=0
+    )
+    solver_iters: int = option(
+        20, "Conjugate-gradient steps of kernel=linearised, for each solve.", low=1
+    )
     flips: bool = option(True, "The set is doubled by its mirror images.")
     real_batch: int = option(1024, "Real images of an outer step.", low=1)
-    outer: Literal["lamb", "adam"] = option("lamb", "Outer optimizer.")
+    outer: Literal["lamb", "adam", "adabelief"] = option("lamb", "Outer optimizer.")
     image_lr: float = option(3e-3, "Outer learning rate of the images.", above=0)
     label_lr: float = option(
         3e-3, "Outer learning rate of the labels; 0: not learned.", low=0
@@ -153,15 +181,48 @@ KERNELS: dict[str, Callable[[Model], Kernel]] = {
 }
 
 
-def ridge_loss(
-    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, ridge: Array | float
-) -> Array:
-    """Returns half the squared error of kernel ridge regression, f32[].
+def kernel_regression(kernel: Kernel, ridge: float) -> Regression:
+    """Returns ridge regression by a kernel; see `kernels.kernel_ridge`."""
 
-    A sum over classes, a mean over the rows of `y_t`; see `kernels.kernel_ridge`.
+    def predict(params: Params, ours: Batch, theirs: Array) -> Array:
+        k_ss, k_ts = kernel(params, ours.images, theirs)
+        return kernels.predict(k_ts, kernels.kernel_ridge(k_ss, ours.labels, ridge=ridge))
+
+    return predict
+
+
+def linearised_regression(config: Config, model: Model) -> Regression:
+    """Returns ridge regression by the linearised network; see `linearised_ridge`."""
+
+    def predict(params: Params, ours: Batch, theirs: Array) -> Array:
+        num = len(ours.images) // (1 + config.flips)
+        return regression.linearised_ridge(
+            model.apply,
+            params,
+            ours.images,
+            ours.labels,
+            theirs,
+            ridge=config.weight_decay * num,
+            num_iters=config.solver_iters,
+            features=model.features,
+        )
+
+    return predict
+
+
+def squared_error(predictions: Array, labels: Array) -> Array:
+    """Returns half the squared error to labels less 1/k, f32[].
+
+    A sum over classes, a mean over rows of f32[b, k].
     """
-    found = kernels.predict(k_ts, kernels.kernel_ridge(k_ss, y_s, ridge=ridge))
-    return 0.5 * jnp.square(y_t - found).sum(axis=1).mean()
+    targets = labels - 1 / labels.shape[1]
+    return 0.5 * jnp.square(targets - predictions).sum(axis=1).mean()
+
+
+LOSSES: dict[str, Callable[[Array, Array], Array]] = {
+    "squared_error": squared_error,
+    "cross_entropy": losses.tempered_cross_entropy,
+}
 
 
 def margin(labels: Array) -> Array:
@@ -222,7 +283,11 @@ def outer_loss(
       mesh: devices that share the images of the real batch.
       kernel: a kernel in place of that of `config.kernel`.
     """
-    between = kernel or KERNELS[config.kernel](model)
+    if kernel is None and config.kernel == "linearised":
+        predict = linearised_regression(config, model)
+    else:
+        between = kernel or KERNELS[config.kernel](model)
+        predict = kernel_regression(between, config.ridge)
 
     def compute(
         distilled: DistilledSet, key: Key, pool: Any, real: RealSet
@@ -238,10 +303,8 @@ def outer_loss(
         images = batch.images
         if augmentation is not None:
             images = augmentation(jax.random.fold_in(batch_key, 1), images)
-        ours = _support(config, distilled)
-        k_ss, k_ts = between(params, ours.images, images)
-        targets = batch.labels - 1 / batch.labels.shape[1]
-        loss = ridge_loss(k_ss, k_ts, ours.labels, targets, config.ridge)
+        found = predict(params, _support(config, distilled), images)
+        loss = LOSSES[config.loss](found, batch.labels)
         if config.label_lr and config.margin:
             loss -= config.margin * margin(distilled.label_logits)
         return loss, pool
@@ -250,7 +313,7 @@ def outer_loss(
 
 
 def ageing(config: Config, model: Model) -> After:
-    """Returns what follows an outer step: its network is trained a step, or renewed."""
+    """Returns what follows an outer step: its network is trained, or renewed."""
     rule, loss_fn = _rule(config), losses.squared_error(model.apply)
 
     def compute(distilled: DistilledSet, key: Key, pool: Any, real: RealSet) -> Any:
@@ -259,13 +322,23 @@ def ageing(config: Config, model: Model) -> After:
         network_key = jax.random.split(key)[0]
         which = _drawn(config, network_key)
         state = jax.tree.map(lambda x: x[which], pool.states)
-        batch, age = _support(config, distilled), pool.ages[which] + 1
+        batch = _support(config, distilled)
+        age = pool.ages[which] + config.network_steps
         chunk = inner.cache_chunk(len(batch.images))
         new = jax.random.fold_in(network_key, 1)
+
+        def train() -> InnerState:
+            return varying.fori_loop(
+                0,
+                config.network_steps,
+                lambda _, state: inner.step(loss_fn, rule, state, batch, chunk=chunk)[0],
+                state,
+            )
+
         state, age = varying.cond(
             age > config.max_age,
             lambda: (inner.init(model.init(new), rule), jnp.zeros_like(age)),
-            lambda: (inner.step(loss_fn, rule, state, batch, chunk=chunk)[0], age),
+            lambda: (train(), age),
         )
         states = jax.tree.map(lambda all, one: all.at[which].set(one), pool.states, state)
         return Pool(states, pool.ages.at[which].set(age))
@@ -296,7 +369,7 @@ def make(
     """
 
     def check(key: Key, distilled: DistilledSet) -> None:
-        if config.kernel == "features" and kernel is None:
+        if config.kernel in ("features", "linearised") and kernel is None:
             checks.network(model, key, distilled, "features")
         checks.network(model, key, distilled)
 

@@ -6,8 +6,8 @@ Sources: Deng & Russakovsky 2022 (arXiv 2206.02916), Feng et al. 2023 (RaT-BPTT,
 2310.04295), Zhao et al. 2021 (DC, arXiv 2006.05929), Zhao & Bilen 2021 (DSA, arXiv
 2102.08259), Zhao & Bilen 2023 (DM, arXiv 2110.04181), Cazenavette et al. 2022 (MTT, arXiv
 2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Nguyen et al. 2021 (KIP, arXiv
-2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), AT-BPTT (arXiv 2510.04838), and
-their authors' public code.
+2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), Loo et al. 2023 (RCIG, arXiv
+2302.06755), AT-BPTT (arXiv 2510.04838), and their authors' public code.
 """
 
 import dataclasses
@@ -251,6 +251,27 @@ def _kernel() -> dict[str, Preset]:
             "kernel",
             kernel.Config(flips=ipc < 50, image_lr=3e-4, label_lr=3e-4, cosine_steps=steps),
             {**experiment, "steps": steps},
+        )
+    for ipc, steps in ((1, 15_000), (10, 10_000)):
+        protocol = "rcig_ipc1" if ipc == 1 else "rcig"
+        made[f"rcig_cifar10_ipc{ipc}"] = Preset(
+            "Loo et al. 2023 (RCIG), departures in `distilljax.methods.kernel`",
+            "kernel",
+            kernel.Config(
+                kernel="linearised",
+                loss="cross_entropy",
+                pool=30,
+                network_lr=5e-5,
+                network_steps=8,
+                outer="adabelief",
+            ),
+            {
+                "ipc": ipc,
+                "preprocess": "zca_scaled",
+                "protocol": protocol,
+                "convnet": dict(NETWORKS[protocol]),
+                "steps": steps,
+            },
         )
     return made
 

@@ -495,15 +495,29 @@ def dm_characteristic(x):
 
 @case(
     "kernel: make outer_loss new_pool ageing features_kernel linear_kernel ntk_kernel "
-    "ridge_loss margin",
-    "losses: squared_error",
+    "kernel_regression linearised_regression squared_error margin",
+    "losses: squared_error tempered_cross_entropy",
+    "regression: linearised_ridge",
     "distilled: separate_targets",
 )
 def kernel_steps(x):
     found = []
-    for name, age in (("features", 2), ("linear", 0), ("ntk", 0)):
+    for name, age, loss in (
+        ("features", 2, "squared_error"),
+        ("linear", 0, "squared_error"),
+        ("ntk", 0, "squared_error"),
+        ("linearised", 2, "cross_entropy"),
+    ):
         config = kernel.Config(
-            kernel=name, pool=2, max_age=age, real_batch=6, ridge=1e-2, outer="adam"
+            kernel=name,
+            loss=loss,
+            pool=2,
+            max_age=age,
+            network_steps=1 + (name == "linearised"),
+            weight_decay=0.1,
+            real_batch=6,
+            ridge=1e-2,
+            outer="adam",
         )
         state, info = outer_steps(kernel.make(config, MLP), x, x.real)
         found.append((distilled.separate_targets(state.distilled), info.loss))

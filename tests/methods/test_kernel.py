@@ -8,6 +8,7 @@ import pytest
 from distilljax.core import distilled as distilled_set
 from distilljax.core import sampling
 from distilljax.methods import kernel
+from distilljax.types import InputError
 
 PLAIN = {"flips": False, "real_batch": 9, "max_age": 0, "ridge": 0.01}
 
@@ -206,3 +207,68 @@ def test_targets_are_separated_from_hard_labels(problem):
     np.testing.assert_array_equal(found, targets)
     labels = jax.nn.softmax(hard.label_logits)
     np.testing.assert_array_equal(labels, [[0, 1, 0], [1, 0, 0]])
+
+
+def test_rcig_is_the_dense_tangent_kernel_and_cross_entropy(exact):
+    """Loss and meta-gradient of the drawn network, by a direct solve of its whole NTK."""
+    config = kernel.Config(
+        kernel="linearised",
+        loss="cross_entropy",
+        weight_decay=0.05,
+        solver_iters=60,
+        pool=3,
+        real_batch=9,
+        network_steps=4,
+        network_lr=0.01,
+        outer="adabelief",
+    )
+    method, key = kernel.make(config, exact.model), jax.random.key(5)
+    start = method.init(jax.random.key(1), exact.distilled)
+    state, info = jax.jit(method.step)(key, start, exact.real)
+    ages = np.asarray(state.aux.ages) - np.asarray(start.aux.ages)
+    (which,) = np.flatnonzero(ages)
+    assert ages[which] == 4
+    params = jax.tree.map(lambda x: x[which], start.aux.states.params)
+    batch = sampling.batch(jax.random.split(key)[1], exact.real, 9)
+
+    def jacobian(x):
+        found = jax.jacobian(exact.model.apply)(params, x)
+        leaves = [y.reshape(3 * len(x), -1) for y in jax.tree.leaves(found)]
+        return jnp.concatenate(leaves, axis=1)
+
+    def loss(images, labels):
+        doubled = jnp.concatenate([images, images[:, :, ::-1]])
+        ours, theirs = jacobian(doubled), jacobian(batch.images)
+        gram = ours @ ours.T + 0.05 * 6 * jnp.eye(3 * 12)
+        found = theirs @ ours.T @ jnp.linalg.solve(gram, jnp.tile(labels, (2, 1)).ravel())
+        logits = found.reshape(9, 3)
+        factors = jnp.geomspace(1e-2, 1e4, 4000)
+        scaled = factors[:, None, None] * jax.lax.stop_gradient(logits)
+        shares = jax.nn.log_softmax(scaled)
+        best = factors[jnp.argmin(-(shares * batch.labels).sum(2).mean(1))]
+        shares = jax.nn.log_softmax(best * logits)
+        top = jnp.sort(labels, axis=1)
+        gain = jnp.minimum(top[:, 2] - top[:, 1], 1 / 3).mean()
+        return -(shares * batch.labels).sum(1).mean() - gain
+
+    images, labels = start.distilled[:2]
+    value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(images, labels)
+    np.testing.assert_allclose(info.loss, value, atol=1e-4)
+    norm = jnp.sqrt(sum(jnp.square(g).sum() for g in grads))
+    np.testing.assert_allclose(info.grad_norm, norm, rtol=5e-3)
+
+
+def test_rcig_needs_features_and_learns(problem):
+    config = kernel.Config(
+        kernel="linearised", loss="cross_entropy", pool=2, real_batch=18, image_lr=0.05
+    )
+    method = kernel.make(config, problem.model)
+    state, step = method.init(jax.random.key(0), problem.distilled), jax.jit(method.step)
+    found = []
+    for key in jax.random.split(jax.random.key(1), 12):
+        state, info = step(key, state, problem.real)
+        found.append(float(info.loss))
+    assert np.mean(found[-3:]) < np.mean(found[:3])
+    blind = problem.model._replace(features=None)
+    with pytest.raises(InputError, match="features"):
+        kernel.make(config, blind).init(jax.random.key(0), problem.distilled)
