@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from tests.campaigns.trials import prepare_processes
 
+SECONDS_BETWEEN_LINES = 30.0  # of progress, on stderr
+
 
 class Tally(NamedTuple):
     """The trials of a kind."""
@@ -30,7 +32,7 @@ def run_kind(world, kind: str, seed: int, numbers: Iterable[int], *, show=False)
     tally = Tally(kind, dict.fromkeys(("right", "refused", "wrong"), 0), [])
     free = [world.root / n for n in ("trials", "temporary", "scratch", "finished")]
     free += [world.root / n for n in ("whole", "warm", "sets", "records", "operations.txt")]
-    before = snapshot(world.root, free)
+    before, said = snapshot(world.root, free), time.monotonic()
     for number in numbers:
         rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
         what, trial = KINDS[kind](world, rng, number)
@@ -48,7 +50,14 @@ def run_kind(world, kind: str, seed: int, numbers: Iterable[int], *, show=False)
             tally.wrong.append(line)
         if show or trial.verdict == "wrong":
             print(line, file=sys.stderr, flush=True)
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            print(f"{kind} {number}: {_counts(tally)}", file=sys.stderr, flush=True)
     return tally
+
+
+def _counts(tally: Tally) -> str:
+    return "  ".join(f"{n} {name}" for name, n in tally.verdicts.items())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,10 +88,9 @@ def main(argv: list[str] | None = None) -> int:
                 began = time.monotonic()
                 tally = run_kind(world, kind, options.seed, numbers, show=options.show)
                 tallies.append(tally)
-                shown = "  ".join(f"{n} {name}" for name, n in tally.verdicts.items())
                 seconds = time.monotonic() - began
                 print(
-                    f"{kind:<10} {len(numbers)} tried  {shown}  ({seconds:.0f} s)",
+                    f"{kind:<10} {len(numbers)} tried  {_counts(tally)}  ({seconds:.0f} s)",
                     flush=True,
                 )
     finally:
