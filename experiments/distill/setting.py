@@ -1,6 +1,7 @@
 """Setting of a distillation: data, network, method, experts and start of the set."""
 
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,12 @@ from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
 from distilljax.distillation.choices import check_drawn
-from distilljax.distillation.start import ExpertLogits, initial_set, mean_logits
+from distilljax.distillation.start import (
+    ExpertLogits,
+    initial_set,
+    learns_targets,
+    mean_logits,
+)
 from distilljax.methods import METHODS
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import DistilledSet, Model, RealSet, Transform
@@ -162,6 +168,18 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
             "and --split_seed of the run that made it"
         )
         raise FieldError("init_from", path, reason)
+    if before.targets is not None:
+        if learns_targets(config.chosen("method")[0]):
+            reason = (
+                "holds real-valued labels, which a start does not take over; to learn that "
+                "set further, give its own command more --steps"
+            )
+            raise FieldError("init_from", path, reason)
+        print(
+            f"init_from={path}: its real-valued labels are left, images begin with the "
+            "largest class of each",
+            file=sys.stderr,
+        )
     return before.distilled
 
 

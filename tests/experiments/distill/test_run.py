@@ -221,6 +221,22 @@ def test_real_valued_labels_are_kept_and_read(dataset, tmp_path, loss, monkeypat
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_start_from_real_valued_labels_says_what_becomes_of_them(
+    finished, dataset, tmp_path, capsys
+):
+    made = io.load(finished[0] / "distilled.npz")
+    source = tmp_path / "source.npz"
+    targets = jax.numpy.eye(3)[np.repeat(np.arange(3), 1)] - 0.4
+    io.save(source, made._replace(targets=targets))
+    start = [f"--init_from={source}", "--steps=1", "--noscores", "--baselines="]
+    argv = config(dataset, tmp_path / "bptt", *start, *BPTT)
+    distill_run.run(argv)
+    assert "its real-valued labels are left" in capsys.readouterr().err
+    argv = config(dataset, tmp_path / "kernel", *start, "--method=kernel")
+    with pytest.raises(FieldError, match=r"init_from=.*give its own command more --steps"):
+        distill_run.run(argv)
+
+
 @pytest.mark.parametrize("name", ["squared", "looking"])
 def test_a_set_is_scored_by_its_protocol(dataset, tmp_path, monkeypatch, name):
     """Squared errors and looks at held-out images, without any baseline."""
