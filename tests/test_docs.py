@@ -54,7 +54,10 @@ def tuples():
                 yield f"{path.relative_to(PACKAGE)}:{node.name}", node
 
 
-@pytest.mark.parametrize(("name", "node"), tuples(), ids=[name for name, _ in tuples()])
+FIELDS = list(tuples())
+
+
+@pytest.mark.parametrize(("name", "node"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_field_is_described(name, node):
     text = ast.get_docstring(node).partition("Attributes:\n")[2]
     described = [

@@ -6,6 +6,7 @@ or `lax.map` over them trains many. Trajectories hold parameters as flat vectors
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from distilljax.config import Config, option
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import DSA, augment, parse
 from distilljax.core.inner import InnerState
+from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, LossFn, Model, Params, RealSet
 
 
@@ -30,6 +32,12 @@ class Recipe(Config):
     augment: str = option(DSA, "Augmentation of each batch; empty for none.")
     sam_rho: float = option(
         0.0, "Radius of sharpness-aware minimisation; 0: plain SGD.", low=0
+    )
+
+    curriculum: Literal["none", "pad"] = option(
+        "none",
+        "Images of an epoch: all, or PAD's: at first the easier three quarters, after 40 "
+        "epochs without the easiest.",
     )
 
     def __post_init__(self) -> None:
@@ -77,8 +85,73 @@ def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
     return inner.init(model.init(key), optimizer(recipe))
 
 
+def difficulty(
+    key: Key,
+    model: Model,
+    real: RealSet,
+    recipe: Recipe,
+    *,
+    networks: int = 3,
+    epochs: int = 2,
+) -> Array:
+    """Returns how hard each image is to learn, f32[n], larger for harder ones.
+
+    The norm of the gradient of its loss by the last layer, |softmax - label| times
+    sqrt(|features|^2 + 1), a mean over networks early in training (GraNd: Paul et al. 2021,
+    arXiv 2107.07075).
+
+    Args:
+      key: of the networks.
+      model: the network; needs `features`.
+      real: the images, which the networks are trained on.
+      recipe: their training, here always on all images.
+      networks: number of networks.
+      epochs: length of their training.
+    """
+    recipe = dataclasses.replace(recipe, curriculum="none")
+
+    def both(params: Params, images: Array) -> Array:
+        features, logits = model.features(params, images), model.apply(params, images)
+        square = jnp.square(features).sum(axis=1, keepdims=True)
+        return jnp.concatenate([logits, square], axis=1)
+
+    def scores(which: Array) -> Array:
+        state = init(epoch_key(key, which, 0), model, recipe)
+        for number in range(1, epochs + 1):
+            at = epoch_key(key, which, number)
+            state, _ = epoch(at, model, real, recipe, state)
+        found = evaluation.predict(both, state.params, real)
+        wrong = jax.nn.softmax(found[:, :-1])
+        wrong -= jax.nn.one_hot(real.labels, wrong.shape[1], dtype=wrong.dtype)
+        return jnp.linalg.norm(wrong, axis=1) * jnp.sqrt(found[:, -1] + 1)
+
+    return jax.lax.map(scores, jnp.arange(networks)).mean(axis=0)
+
+
+def taking_part(scores: Array, which: Array | int) -> Array:
+    """Returns the images of an epoch under the curriculum of PAD, bool[n].
+
+    Li et al. 2024 (arXiv 2408.03360): the easiest .75 of them, rising linearly to all after
+    20 epochs; from epoch 41 on without the easiest .1, from 61 on without .2.
+
+    Args:
+      scores: f32[n], see `difficulty`.
+      which: number of the epoch; 1 is the first.
+    """
+    num, before = len(scores), jnp.asarray(which) - 1
+    ranks = jnp.argsort(jnp.argsort(scores))
+    high = jnp.minimum(0.75 + 0.25 * before / 20, 1.0)
+    low = jnp.where(before < 40, 0.0, jnp.where(before < 60, 0.1, 0.2))
+    return (ranks >= jnp.floor(low * num)) & (ranks < jnp.ceil(high * num))
+
+
 def epoch(
-    key: Key, model: Model, real: RealSet, recipe: Recipe, state: InnerState
+    key: Key,
+    model: Model,
+    real: RealSet,
+    recipe: Recipe,
+    state: InnerState,
+    included: Array | None = None,
 ) -> tuple[InnerState, Array]:
     """Trains an expert for one epoch in random order.
 
@@ -89,6 +162,9 @@ def epoch(
         `sampling.even_batches`; the remainder is left out of this epoch.
       recipe: training recipe.
       state: the expert after the previous epoch; may be batched under `vmap`.
+      included: bool[n], images that take part, see `taking_part`. The epoch has as many
+        steps as with all of them: those that take part are seen again, in the same order.
+        None for all.
 
     Returns:
       The state after the epoch, and the mean of the losses before its steps, f32[]; with
@@ -97,7 +173,12 @@ def epoch(
     order_key, augment_key = jax.random.split(key)
     num = real.labels.shape[0]
     size, num_steps = sampling.even_batches(num, recipe.batch)
-    positions = sampling.epochs(order_key, num, size, num_steps, num_steps)
+    if included is None:
+        positions = sampling.epochs(order_key, num, size, num_steps, num_steps)
+    else:
+        order = jnp.argsort(jax.random.uniform(order_key, (num,)) + ~included)
+        seen = jnp.arange(num_steps * size) % included.sum()
+        positions = order[seen].reshape(num_steps, size)
 
     def sample_batch(given: tuple[Array, Key]) -> Batch:
         where, key = given

@@ -239,10 +239,27 @@ class Claim(NamedTuple):
         return f"expected by {self.source}: {self.paper}" if self.source else self.paper
 
     def judge(self, records: Sequence[Record]) -> "Verdict":
-        """The verdict of these records; those of other experiments do not matter."""
+        """The verdict of these records; those of other experiments do not matter.
+
+        Raises:
+          InputError: a record makes one of the numbers infinite or not a number.
+        """
         node = self.read([r for r in records if r.experiment == self.experiment])
-        return Verdict(
-            self, judge_node(node), tuple(all_readings(node)), deciding_reading(node)
+        readings = tuple(all_readings(node))
+        for reading in readings:
+            _check_finite(self.id, reading)
+        return Verdict(self, judge_node(node), readings, deciding_reading(node))
+
+
+def _check_finite(claim: str, reading: Reading) -> None:
+    ends = (reading.interval.low, reading.interval.high) if reading.interval else ()
+    numbers = [x for x in (reading.value, reading.p, *ends) if x is not None]
+    if not all(math.isfinite(x) for x in numbers):
+        about = ", ".join(word for word in (reading.label, reading.where) if word)
+        raise InputError(
+            f"{reading.folder}/summary.json: the claim {claim!r} comes to {numbers[0]} for "
+            f"{about or reading.method}; a number there is zero or damaged: run the "
+            "experiment again"
         )
 
 

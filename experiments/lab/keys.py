@@ -8,6 +8,7 @@ Each purpose has a root, as in `distilljax.keys`, which has those of the library
 | `distillation(seed)` | the start of a distilled set, and its final test |
 | `fresh_key(seed)` | networks of every experiment on finished sets |
 | `expert(seed)` | the one network that labels random real images |
+| `difficulty(seed)` | the networks that rank training images by difficulty |
 | `probes(seed, name)` | the random probes of a measurement, the same along a curve |
 | `part(seed, number)` | the images of a set that network `number` is trained on |
 """
@@ -31,6 +32,11 @@ def distillation(seed: int) -> Key:
 def expert(seed: int) -> Key:
     """Returns the key of the network whose labels random real images are compared under."""
     return keys.expert(jax.random.key(seed))
+
+
+def difficulty(seed: int) -> Key:
+    """Returns the key of the networks that rank training images by difficulty."""
+    return jax.random.fold_in(jax.random.key(seed), keys.number_of("difficulty"))
 
 
 def probes(seed: int, name: str) -> Key:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from distilljax.analysis.statistics import student
+from distilljax.types import InputError
 from experiments.lab import claims
+from experiments.lab.grid import beside
 from experiments.lab.paper import Section
 from experiments.lab.records import paths_of
 
@@ -62,6 +64,21 @@ def scale_of(record: claims.Record, label: str) -> str:
     row = record.summary["rows"][label]
     size = claims.per_class(row["images_per_class"])
     return f"{claims.describe_network(row['network'])}; {size}"
+
+
+def random_beside(record: claims.Record, label: str) -> str:
+    """Returns the row of random images that has size and training of row `label`.
+
+    Raises:
+      InputError: there is none.
+    """
+    try:
+        return beside(record.summary["rows"], label, "random")
+    except KeyError:
+        raise InputError(
+            f"{record.folder}/summary.json: rows has no random images beside {label}; the "
+            "file is damaged or of another version: run the experiment again"
+        ) from None
 
 
 def networks_of(record: claims.Record) -> Iterator[Mapping[str, Any]]:

@@ -5,12 +5,12 @@ from typing import Any
 
 from experiments.lab import claims
 from experiments.lab.experiment import Experiment
-from experiments.lab.grid import beside
 from experiments.lab.html import Content, Markup, data_table
 from experiments.lab.later import (
     LABELS,
     networks_of,
     paired_reading,
+    random_beside,
     scale_of,
     sets_of,
     subjects_of,
@@ -53,7 +53,7 @@ def _epochs(record: Record, name: str) -> str:
 def _gains(record: Record, label: str, method: str) -> claims.Node:
     """Returns what random images gain more than these do, by each expert."""
     gain, found = record.summary["gain"], []
-    random = beside(record.summary["rows"], label, "random")
+    random = random_beside(record, label)
     for name in (EARLY, LATE):
         found.append(
             paired_reading(
@@ -107,7 +107,7 @@ def _as_good(records: Sequence[Record]) -> claims.Node:
         rows = record.summary["rows"]
         for label, method in claims.by_method(rows):
             if method in claims.METHODS:
-                random = beside(rows, label, "random")
+                random = random_beside(record, label)
                 found.append(
                     claims.Some(
                         [

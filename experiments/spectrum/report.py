@@ -7,12 +7,12 @@ import numpy as np
 from distilljax.analysis.statistics import SpreadInterval
 from experiments.lab import claims
 from experiments.lab.experiment import Experiment
-from experiments.lab.grid import beside
 from experiments.lab.html import Content, Markup, data_table
 from experiments.lab.later import (
     SPECTRUM,
     networks_of,
     paired_reading,
+    random_beside,
     scale_of,
     sets_of,
     subjects_of,
@@ -44,6 +44,9 @@ def _ratio(
     )
     pairs = weak[label]["values"], weak[other]["values"]
     ours, others = claims.paired(record, path, *pairs)
+    if not (others > 0).all():
+        where_others = f"stages.{stage}.weak_energy.{other}"
+        raise claims.malformed(record, where_others, "energies above zero", others.min())
     ratio = np.divide(ours, others)
     return paired_reading(
         record,
@@ -69,7 +72,7 @@ def _beside_random(
             stage,
             method,
             label,
-            beside(record.summary["rows"], label, "random"),
+            random_beside(record, label),
             above=above,
             where=f"{stage} networks",
         )

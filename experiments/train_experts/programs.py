@@ -37,6 +37,7 @@ class Programs:
         *,
         at_once: bool,
         mesh: Mesh | None = None,
+        scores: Array | np.ndarray | None = None,
     ):
         """Compiles nothing yet.
 
@@ -49,10 +50,11 @@ class Programs:
           at_once: whether the experts of a program take each step at once (vmap), or are
             trained one after another (map).
           mesh: devices that share the experts of a program; None for one.
+          scores: f32[n], difficulty of each image, for the curriculum of the recipe.
         """
         self._key, self._model, self._recipe = key, model, recipe
         self._real, self._held_out = real, held_out
-        self._at_once, self._mesh = at_once, mesh
+        self._at_once, self._mesh, self._scores = at_once, mesh, scores
         self._begin = devices.jit(self._begin_all, mesh)
         self._advance: dict[int, Any] = {}  # number of experts -> program
 
@@ -83,7 +85,7 @@ class Programs:
     def _given(self, experts: range, epoch: int, state: Any) -> tuple[Any, ...]:
         given = self._key, jnp.asarray(experts), jnp.asarray(epoch)
         ours = devices.everywhere((given, state), self._mesh)
-        return *ours[0], ours[1], self._real, self._held_out
+        return *ours[0], ours[1], self._real, self._held_out, self._scores
 
     def _begin_all(
         self, key: Key, numbers: Array, held_out: RealSet
@@ -103,11 +105,16 @@ class Programs:
         state: InnerState,
         real: RealSet,
         held_out: RealSet,
+        scores: Array | None,
     ) -> tuple[InnerState, Trained]:
+        included = None if scores is None else expert.taking_part(scores, epoch)
+
         def one(given: tuple[Array, InnerState]) -> tuple[InnerState, Trained]:
             number, state = given
             own_key = expert.epoch_key(key, number, epoch)
-            state, loss = expert.epoch(own_key, self._model, real, self._recipe, state)
+            state, loss = expert.epoch(
+                own_key, self._model, real, self._recipe, state, included
+            )
             return state, self._measure(state, loss, held_out)
 
         return self._each(one, (numbers, state))

@@ -37,8 +37,10 @@ from distilljax.core import parameters
 from distilljax.io import records, trajectories
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
+from distilljax.training import expert
 from distilljax.training.expert import Recipe
 from distilljax.types import InputError, Model
+from experiments.lab import kept, keys
 from experiments.lab.choices import ModelChoice
 from experiments.lab.data import (
     DataOptions,
@@ -136,7 +138,8 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     metrics = workdir / METRICS
     checkpoints = _open_checkpoints(config, workdir, metrics, identity)
     try:
-        _train(config, _programs(config, model, prepared), store, checkpoints, metrics)
+        programs = _programs(config, model, prepared, workdir)
+        _train(config, programs, store, checkpoints, metrics)
     finally:
         checkpoints.close()
     history = records.read(metrics)
@@ -184,7 +187,28 @@ def _describe(
     )
 
 
-def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
+def _difficulty(
+    config: Config, model: Model, prepared: Prepared, workdir: pathlib.Path
+) -> np.ndarray | None:
+    """Returns the difficulty of each image, f32[n], kept as `difficulty.npz`."""
+    if config.recipe.curriculum == "none":
+        return None
+    kept_scores, name = kept.Arrays(workdir), "difficulty"
+    identity = kept.digest([config.seed, config.recipe.to_dict()], [prepared.real.labels])
+    held = kept_scores.read(name, identity, ["scores"])
+    if held is None:
+        print("ranking the training images by difficulty, with 3 networks", flush=True)
+        key = keys.difficulty(config.seed)
+        ranked = jax.jit(expert.difficulty, static_argnums=(1, 3))
+        scores = ranked(key, model, prepared.real, config.recipe)
+        held = {"scores": np.asarray(scores)}
+        kept_scores.write(name, identity, **held)
+    return held["scores"]
+
+
+def _programs(
+    config: Config, model: Model, prepared: Prepared, workdir: pathlib.Path
+) -> Programs:
     at_once = config.arrangement == "vmap" or (
         config.arrangement == "auto" and not platforms.on_cpu()
     )
@@ -196,6 +220,7 @@ def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
         prepared.held_out,
         at_once=at_once,
         mesh=devices.mesh(config.devices),
+        scores=_difficulty(config, model, prepared, workdir),
     )
 
 

@@ -277,12 +277,15 @@ def trained_otherwise(x):
 
 
 @case(
-    "expert: init epoch epoch_key optimizer sharpness_aware",
+    "expert: init epoch epoch_key optimizer sharpness_aware difficulty taking_part",
 )
 def experts(x):
     recipe = expert.Recipe(momentum=0.5, weight_decay=1e-3, batch=8, sam_rho=0.05)
     state = expert.init(expert.epoch_key(x.key, 1, 0), MLP, recipe)
-    return expert.epoch(expert.epoch_key(x.key, 1, 1), MLP, x.real, recipe, state)
+    scores = expert.difficulty(x.key, MLP, x.real, recipe, networks=2, epochs=1)
+    included = expert.taking_part(scores, 1)
+    key = expert.epoch_key(x.key, 1, 1)
+    return scores, expert.epoch(key, MLP, x.real, recipe, state, included)
 
 
 @case(

@@ -117,7 +117,6 @@ def refused(folder, step, like):
     return message
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("what", ["larger", "smaller", "absent", "extra", "renamed"])
 def test_another_state_is_refused(saved, what):
     like = state()
@@ -156,7 +155,6 @@ def truncate_data(folder):
         os.truncate(file, file.stat().st_size // 2)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage", [damage_metadata, damage_manifest, damage_data, truncate_data]
 )

@@ -202,3 +202,56 @@ def test_recipes_that_make_no_sense_are_refused():
         Recipe(lr=0)
     with pytest.raises(InputError, match="has no operation 'blur'"):
         Recipe(augment="flip_blur")
+
+
+def test_the_curriculum_of_pad_in_numbers():
+    """Of a hundred images, by the number of the epoch."""
+    scores = jnp.asarray(np.random.default_rng(0).permutation(100) / 7)
+    order = np.argsort(scores)
+    ends = {1: (0, 75), 11: (0, 88), 21: (0, 100), 40: (0, 100)}
+    ends |= {41: (10, 100), 60: (10, 100), 61: (20, 100)}
+    for which, (low, high) in ends.items():
+        taken = np.flatnonzero(expert.taking_part(scores, which))
+        np.testing.assert_array_equal(taken, np.sort(order[low:high]), f"epoch {which}")
+
+
+def test_only_the_images_that_take_part_are_seen(problem):
+    """And all of them: an epoch of linear regression knows every one."""
+    real, recipe = problem.real, Recipe(lr=0.1, batch=10, augment="")
+    included = jnp.arange(len(real.labels)) % 3 > 0
+    state = begin(jnp.arange(1), recipe)
+    state = jax.tree.map(lambda x: x[0], state)
+
+    @jax.jit
+    def after(images):
+        changed = real._replace(images=images)
+        key = expert.epoch_key(KEY, 0, 1)
+        return expert.epoch(key, LINEAR, changed, recipe, state, included)[1]
+
+    def is_seen(number):
+        dark = real.images.at[number].set(255 - real.images[number])
+        return bool(after(dark) != after(real.images))
+
+    assert [is_seen(n) for n in range(6)] == [bool(x) for x in included[:6]]
+    assert is_seen(len(included) - 1) == bool(included[-1])
+
+
+def test_difficulty_is_the_norm_of_the_last_layers_gradient(problem):
+    """A linear model is its last layer: gradients of each loss, one by one."""
+    real, recipe = problem.real, Recipe(lr=0.05, batch=20, augment="flip")
+    found = jax.jit(
+        lambda: expert.difficulty(KEY, LINEAR, real, recipe, networks=2, epochs=1)
+    )()
+    images = jax.vmap(real.transform)(real.images[:, None])
+
+    def loss(params, image, label):
+        return -jax.nn.log_softmax(LINEAR.apply(params, image)[0])[label]
+
+    norms = []
+    for number in range(2):
+        states, _ = train((number,), 1, real, recipe)
+        params = jax.tree.map(lambda x: x[0], states.params)
+        grads = jax.vmap(jax.grad(loss), (None, 0, 0))(params, images, real.labels)
+        squares = [np.square(g).reshape(len(images), -1).sum(1) for g in grads.values()]
+        norms.append(np.sqrt(sum(squares)))
+    np.testing.assert_allclose(found, np.mean(norms, axis=0), rtol=1e-5)

@@ -180,7 +180,8 @@ def test_the_reverse_run_learns_the_distilled_set(artefact, tmp_path):
     assert made["std"] is not None
     loss = summary["curves"]["accuracy.loss"]
     assert loss["made"]["mean"][-1] < loss["made"]["mean"][0] / 2
-    first = [json.loads(x) for x in (tmp_path / "reverse/measurements.jsonl").open()]
+    measured = (tmp_path / "reverse" / "measurements.jsonl").read_text()
+    first = [json.loads(line) for line in measured.splitlines()]
     start = {
         r["run"]: r["quantities"]["loss"]["value"]
         for r in first[::-1]

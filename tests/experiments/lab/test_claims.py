@@ -12,6 +12,7 @@ from experiments.lab.claims import (
     NOT_SUPPORTED,
     SUPPORTED,
     UNDECIDED,
+    Claim,
     Every,
     Reading,
     Some,
@@ -54,6 +55,15 @@ def test_a_reading_goes_by_its_interval_alone():
     assert reading(0.1, 0.3)._replace(interval=None).outcome() == UNDECIDED
     assert reading(0.1, 0.3)._replace(value=None).outcome() == UNDECIDED
     assert Reading("tm", "points", 0.0, True).outcome() == NO_RECORD
+
+
+@pytest.mark.parametrize("changed", [{"value": math.inf}, {"p": math.nan}])
+def test_a_claim_that_comes_to_no_number_is_refused(changed):
+    found = reading(0.1, 0.3)._replace(label="mine", where="after training", **changed)
+    claim = Claim("steep", STANDARD, "", "", "", "mixing", "", lambda records: found)
+    wanted = "here/summary.json: the claim 'steep' comes to .* for mine, after training"
+    with pytest.raises(InputError, match=wanted):
+        claim.judge([])
 
 
 def test_every_needs_all_and_some_needs_one():

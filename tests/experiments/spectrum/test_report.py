@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distilljax.analysis.statistics import spread_interval
+from distilljax.types import InputError
 from experiments.lab.claims import UNDECIDED
 from experiments.spectrum.record import REAL, Summary
 from experiments.spectrum.report import CLAIMS, EXPERIMENT
@@ -87,6 +88,23 @@ def test_a_set_that_was_not_looked_at_leaves_it_undecided():
     verdict = judge("spectrum_low", spectra(methods=("tm", "dm")))
     assert verdict.outcome == UNDECIDED
     assert verdict.absent() == ["GM"]
+
+
+def test_an_energy_of_zero_is_named():
+    """Nothing is divided by it, and no verdict is infinite."""
+    damaged = spectra()
+    random = next(iter(made_up.random_row()))
+    damaged.summary["stages"]["initial"]["weak_energy"][random]["values"][0] = 0.0
+    wanted = f"weak_energy.{random} is '0.0', expected energies above zero"
+    with pytest.raises(InputError, match=wanted):
+        judge("spectrum_low", damaged)
+
+
+def test_random_images_that_are_missing_are_named():
+    damaged = spectra()
+    damaged.summary["rows"][next(iter(made_up.random_row()))]["images_per_class"] = 9
+    with pytest.raises(InputError, match="rows has no random images beside"):
+        judge("spectrum_low", damaged)
 
 
 def test_the_table_has_a_row_a_set():

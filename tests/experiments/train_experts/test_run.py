@@ -288,6 +288,22 @@ def test_experts_side_by_side_keep_a_record_each_when_cut(dataset, tmp_path, mon
     assert history(tmp_path / "cut") == history(straight[0])
 
 
+def test_a_curriculum_is_kept_and_the_run_resumed(dataset, tmp_path, monkeypatch, capsys):
+    pad = "--recipe.curriculum=pad"
+    straight = (
+        tmp_path / "straight",
+        train_experts_run.run(config(dataset, tmp_path / "straight", pad)),
+    )
+    workdir = tmp_path / "cut"
+    cut(monkeypatch, dataset, workdir, pad)
+    scores = (workdir / "difficulty.npz").read_bytes()
+    (workdir / "difficulty.npz").write_bytes(scores[: len(scores) // 2])
+    capsys.readouterr()
+    train_experts_run.run(config(dataset, workdir, pad))
+    assert "difficulty.npz cannot be read" in capsys.readouterr().err
+    assert_same_run(workdir, straight)
+
+
 def test_a_run_is_not_resumed_on_other_data(dataset, tmp_path, monkeypatch):
     moved = tmp_path / "moved.npz"
     moved.write_bytes(dataset.read_bytes())
