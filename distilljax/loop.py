@@ -95,11 +95,27 @@ class Progress:
         return self.decode(self.state.best) if scored else None
 
     def __str__(self) -> str:
-        score = "" if self.score is None else f"  score {self.score:.4g}"
+        width = len(str(self.num_steps))
+        score = "" if self.score is None else f"  score {self.score:#.4g}"
         return (
-            f"{self.step}/{self.num_steps}  outer loss {self.loss:.4g}{score}  "
-            f"{self.steps_per_second:.3g} steps/s  {self.seconds_left:.0f} s left"
+            f"{self.step:>{width}}/{self.num_steps}  outer loss {self.loss:#.4g}{score}  "
+            f"{self.steps_per_second:#.3g} steps/s  {duration(self.seconds_left)} left"
         )
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as 42s, 3m05s or 2h07m.
+
+    >>> from distilljax.loop import duration
+    >>> duration(185)
+    '3m05s'
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 class Stop(Exception):
@@ -235,7 +251,7 @@ def run(
     seconds_per_dispatch: float = 1.0,
     mesh: Mesh | None = None,
     on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
     on_best: Callable[[int, float, DistilledSet], None] = lambda step, score, best: None,
 ) -> Result:
