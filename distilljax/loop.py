@@ -174,7 +174,19 @@ class _Dispatch(NamedTuple):
 
 
 def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    >>> import optax
+    >>> from distilljax.core import distilled, outer
+    >>> def outer_loss(made, key, aux, source):
+    ...     return jnp.mean((made.images - source) ** 2), aux
+    ...
+    >>> method = outer.from_outer_loss(outer_loss, outer.per_field(optax.sgd(1.0)))
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> start = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> int(loop.init(jax.random.key(0), method, start).outer.step)
+    0
+    """
     # A copy: `outer` and `best` must not share a buffer.
     outer = method.init(key, distilled)
     best = jax.tree.map(jnp.copy, outer.distilled)
@@ -256,6 +268,19 @@ def run(
     on_best: Callable[[int, float, DistilledSet], None] = lambda step, score, best: None,
 ) -> Result:
     """Runs `num_steps` outer steps of `method`, resuming from the latest checkpoint.
+
+    >>> import optax
+    >>> from distilljax.core import distilled, outer
+    >>> def outer_loss(made, key, aux, source):
+    ...     return jnp.mean((made.images - source) ** 2), aux
+    ...
+    >>> method = outer.from_outer_loss(outer_loss, outer.per_field(optax.sgd(1.0)))
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> start = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> target = jnp.ones((2, 8, 8, 1))
+    >>> found = loop.run(method, start, target, jax.random.key(0), num_steps=300)
+    >>> round(float(found.last.images.mean()), 2)
+    0.99
 
     Args:
       method: distillation method.

@@ -111,7 +111,15 @@ class Pool(NamedTuple):
 
 
 def features_kernel(model: Model) -> Kernel:
-    """Returns the products of last features; those of the real batch are constants."""
+    """Returns the products of last features; those of the real batch are constants.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images, params = jnp.ones((5, 2, 2, 1)), model.init(jax.random.key(0))
+    >>> k_ss, k_ts = kernel.features_kernel(model)(params, images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         num = len(theirs)
@@ -125,7 +133,15 @@ def features_kernel(model: Model) -> Kernel:
 
 
 def ntk_kernel(model: Model) -> Kernel:
-    """Returns the trace over outputs of the empirical neural tangent kernel."""
+    """Returns the trace over outputs of the empirical neural tangent kernel.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images, params = jnp.ones((5, 2, 2, 1)), model.init(jax.random.key(0))
+    >>> k_ss, k_ts = kernel.ntk_kernel(model)(params, images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         def between(a: Array, b: Array | None) -> Array:
@@ -137,7 +153,15 @@ def ntk_kernel(model: Model) -> Kernel:
 
 
 def linear_kernel(model: Model) -> Kernel:
-    """Returns the products of pixels; the network plays no part."""
+    """Returns the products of pixels; the network plays no part.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = jnp.ones((5, 2, 2, 1))
+    >>> k_ss, k_ts = kernel.linear_kernel(model)((), images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         ours, theirs = (x.reshape(len(x), -1) for x in (ours, theirs))
@@ -159,13 +183,21 @@ def ridge_loss(
     """Returns half the squared error of kernel ridge regression, f32[].
 
     A sum over classes, a mean over the rows of `y_t`; see `kernels.kernel_ridge`.
+
+    >>> y = jnp.eye(2)
+    >>> round(float(kernel.ridge_loss(jnp.eye(2), jnp.eye(2), y, y, ridge=1.0)), 3)
+    0.125
     """
     found = kernels.predict(k_ts, kernels.kernel_ridge(k_ss, y_s, ridge=ridge))
     return 0.5 * jnp.square(y_t - found).sum(axis=1).mean()
 
 
 def margin(labels: Array) -> Array:
-    """Returns the mean of min(largest - second largest entry, 1/k) over rows, f32[]."""
+    """Returns the mean of min(largest - second largest entry, 1/k) over rows, f32[].
+
+    >>> float(kernel.margin(jnp.array([[1.0, 0.75], [0.0, 1.0]])))
+    0.375
+    """
     top = jax.lax.top_k(labels, 2)[0]
     return jnp.minimum(top[:, 0] - top[:, 1], 1 / labels.shape[1]).mean()
 
@@ -191,7 +223,12 @@ def _drawn(config: Config, key: Key) -> Array:
 
 
 def new_pool(config: Config, model: Model) -> Callable[[Key], Pool | tuple[()]]:
-    """Returns the function that initialises the networks, the first `aux`."""
+    """Returns the function that initialises the networks, the first `aux`.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> pool = kernel.new_pool(kernel.Config(pool=2), model)(jax.random.key(0))
+    """
 
     def begin(key: Key) -> Pool | tuple[()]:
         if not config.max_age:
@@ -214,6 +251,9 @@ def outer_loss(
     kernel: Kernel | None = None,
 ) -> OuterLoss:
     """Returns the loss of the regression; aux, the pool of networks, is unchanged.
+
+    >>> from distilljax.models import mlp
+    >>> loss = kernel.outer_loss(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -250,7 +290,11 @@ def outer_loss(
 
 
 def ageing(config: Config, model: Model) -> After:
-    """Returns what follows an outer step: its network is trained a step, or renewed."""
+    """Returns what follows an outer step: its network is trained a step, or renewed.
+
+    >>> from distilljax.models import mlp
+    >>> after = kernel.ageing(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
+    """
     rule, loss_fn = _rule(config), losses.squared_error(model.apply)
 
     def compute(distilled: DistilledSet, key: Key, pool: Any, real: RealSet) -> Any:
@@ -284,6 +328,9 @@ def make(
     kernel: Kernel | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`.
+
+    >>> from distilljax.models import mlp
+    >>> method = kernel.make(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

@@ -113,7 +113,19 @@ def check_packages() -> None:
 
 
 def keep_until(path: pathlib.Path, step: int) -> None:
-    """Leaves the events of a file up to a step; a record torn by a kill is left out."""
+    """Leaves the events of a file up to a step; a record torn by a kill is left out.
+
+    >>> board = events.TensorBoard("cut")
+    >>> for step in (1, 2, 3):
+    ...     board(step, {"loss": 1 / step}, None)
+    ...
+    >>> board.close()
+    >>> for path in board.folder.iterdir():
+    ...     events.keep_until(path, 2)
+    ...
+    >>> board.last_step()
+    2
+    """
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.writelines(record for record, event in _events(path) if event.step <= step)
 

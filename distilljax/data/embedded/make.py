@@ -38,7 +38,13 @@ SOURCE_DIGESTS = {
 
 
 def source_digest(split: Split) -> str:
-    """Returns the hex SHA-256 of the sorted SHA-256 of each image's pixels and label."""
+    """Returns the hex SHA-256 of the sorted SHA-256 of each image's pixels and label.
+
+    >>> from distilljax.data import Split
+    >>> split = Split(np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.uint8))
+    >>> make.source_digest(split)[:8]
+    '7901af93'
+    """
     digests = sorted(
         hashlib.sha256(image.tobytes() + bytes([int(label)])).digest()
         for image, label in zip(*split, strict=True)
@@ -51,7 +57,14 @@ def _keys(split: Split) -> list[bytes]:
 
 
 def choose(split: Split, num_per_class: int, other: Split) -> Split:
-    """Selects images of each class, ordered by class, then by hash."""
+    """Selects images of each class, ordered by class, then by hash.
+
+    >>> from distilljax.data import Split
+    >>> images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
+    >>> split, other = Split(images, np.arange(10)), Split(images[:1], np.arange(1))
+    >>> make.choose(split, 1, other).labels.tolist()
+    [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
     keys, excluded = _keys(split), set(_keys(other))
     chosen: list[int] = []
     for label in range(len(CLASS_NAMES)):
@@ -63,7 +76,10 @@ def choose(split: Split, num_per_class: int, other: Split) -> Split:
 
 
 def main() -> None:
-    """Writes the file and prints the digests that the README and `load` quote."""
+    """Writes the file and prints the digests that the README and `load` quote.
+
+    >>> make.main()  # doctest: +SKIP
+    """
     parser = argparse.ArgumentParser(description="Make the embedded data set.")
     parser.add_argument("--data_dir", required=True, help="where TFDS has fashion_mnist")
     parser.add_argument(

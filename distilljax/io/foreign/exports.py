@@ -36,6 +36,9 @@ def to_torch(artefact: Artefact) -> TorchSet:
 
     `torch.nn.functional.cross_entropy(network(images), labels)` trains on them.
 
+    >>> import distilljax
+    >>> tensors = exports.to_torch(distilljax.load("distilled.npz"))  # doctest: +SKIP
+
     Raises:
       InputError: PyTorch is not installed.
     """
@@ -171,6 +174,10 @@ def export(artefact: Artefact, path: pathlib.Path | str, *, layout: str) -> None
     Preprocessed images are written as they are, but for `png`: there the preprocessing is
     taken back, values are clipped to 0..255 and rounded, and what a program makes of the
     pictures is no longer the set to the last bit. No layout holds the preprocessing.
+
+    >>> import distilljax
+    >>> made = distilljax.load("distilled.npz")  # doctest: +SKIP
+    >>> exports.export(made, "images_best.pt", layout="mtt")  # doctest: +SKIP
 
     Raises:
       FieldError: of `layout`: an unknown one, or one that cannot hold the set's labels.
