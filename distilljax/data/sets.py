@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -219,6 +220,11 @@ def _names(names: Any, where: str) -> tuple[str, ...]:
 def _load_embedded() -> Dataset:
     resource = importlib.resources.files("distilljax.data.embedded") / _EMBEDDED_FILE
     where = "the embedded data set"
+    if importlib.util.find_spec("_lzma") is None:
+        raise InputError(
+            f"{where} is compressed by LZMA, which this Python was built without; take "
+            "another, or build it again with liblzma installed"
+        )
     with importlib.resources.as_file(resource) as path:
         found = own_arrays.read(path, own.Request(str(path)))
     train, test = found.splits["train"], found.splits["test"]

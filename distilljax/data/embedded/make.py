@@ -10,6 +10,8 @@ occur in both splits are excluded from both.
 import argparse
 import hashlib
 import pathlib
+import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -75,6 +77,22 @@ def choose(split: Split, num_per_class: int, other: Split) -> Split:
     return Split(split.images[chosen], split.labels[chosen])
 
 
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file that `numpy.load` reads, by LZMA: a seventh smaller than zlib.
+
+    >>> import pathlib
+    >>> make.write(pathlib.Path("small.npz"), {"labels": np.arange(3)})
+    >>> np.load("small.npz")["labels"].tolist()
+    [0, 1, 2]
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # of 1980: the same bytes every time
+            entry.compress_type = zipfile.ZIP_LZMA
+            with archive.open(entry, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
 def main() -> None:
     """Writes the file and prints the digests that the README and `load` quote.
 
@@ -97,14 +115,14 @@ def main() -> None:
             parser.error(f"{name} is not Fashion-MNIST's: digest {digest}")
     train = choose(data.train, TRAIN_PER_CLASS, data.test)
     test = choose(data.test, TEST_PER_CLASS, data.train)
-    np.savez_compressed(
-        args.out,
-        train_images=train.images,
-        train_labels=train.labels.astype(np.uint8),
-        test_images=test.images,
-        test_labels=test.labels.astype(np.uint8),
-        class_names=np.array(CLASS_NAMES),
-    )
+    arrays = {
+        "train_images": train.images,
+        "train_labels": train.labels.astype(np.uint8),
+        "test_images": test.images,
+        "test_labels": test.labels.astype(np.uint8),
+        "class_names": np.array(CLASS_NAMES),
+    }
+    write(args.out, arrays)
     print(f"file: {hashlib.sha256(args.out.read_bytes()).hexdigest()}")
     print(f"arrays: {fingerprint(train, test)}")
 
