@@ -62,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("usage: distilljax COMMAND [--option=value ...]\n\ncommands:")
         for name in known:
             print(f"  {name:<20} {_summary(place / name / 'run.py')}")
-        print("\ndistilljax COMMAND --help lists the options of a command.")
+        print(
+            "\nTo begin: distilljax distill, which needs no options."
+            "\ndistilljax COMMAND --help lists the options of a command."
+        )
         return
     name, *options = words
     if name not in known:

@@ -36,12 +36,18 @@ class TensorBoard:
       num_classes: k, rows of the picture; None: images are not written.
 
     Raises:
-      InputError: a package is missing.
+      InputError: a package is missing, or the folder cannot be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str], num_classes: int | None = None):
         check_packages()
         self.folder = pathlib.Path(folder).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be made ({error.strerror}); choose another place"
+            ) from None
         self._num_classes = num_classes
         self._writer: Any = None
 
@@ -84,15 +90,9 @@ class TensorBoard:
     def _begin(self, step: int) -> Any:
         from tensorboardX.event_file_writer import EventsWriter
 
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self._files():
-                keep_until(path, step - 1)
-            return EventsWriter(str(self.folder / "events"), f".{step}{MINE}")
-        except OSError as error:
-            raise InputError(
-                f"{self.folder} cannot be written ({error.strerror}); choose another place"
-            ) from None
+        for path in self._files():
+            keep_until(path, step - 1)
+        return EventsWriter(str(self.folder / "events"), f".{step}{MINE}")
 
 
 def check_packages() -> None:

@@ -114,6 +114,7 @@ def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> S
     (workdir / SO_FAR).unlink(missing_ok=True)
     with kept_apart("the pictures"):
         _draw(config, setting, result, workdir)
+    print("training networks on the set and on real images, to test it", file=sys.stderr)
     accuracy, scores = _accuracies(config, setting, result.best)
     summary: Summary = {
         "accuracy": accuracy,

@@ -17,6 +17,8 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io import foreign
 from distilljax.types import InputError
+from experiments.lab.options import expand
+from experiments.lab.sets import file_of
 
 NAME = "experiments.export_set"
 
@@ -46,7 +48,7 @@ def run(config: Config) -> pathlib.Path:
     out = pathlib.Path(config.out).expanduser()
     if out.exists():
         raise FieldError("out", config.out, "is there already; name a new file or folder")
-    artefact = io.load(config.artefact)
+    artefact = io.load(file_of(expand(config.artefact)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         foreign.export(artefact, out, layout=config.layout)

@@ -216,3 +216,16 @@ def test_a_line_on_a_terminal_is_rewritten_in_place():
     assert "\n" not in first
     assert second.endswith("0s left\n")
     assert len(second) > len(first)
+
+
+def test_where_there_can_be_no_folder(tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "board").touch()
+    with pytest.raises(InputError, match="board cannot be made .*; choose another place"):
+        watching.TensorBoard(tmp_path / "board")
+
+
+@pytest.mark.parametrize("hook", [3, "print", lambda step: None])
+def test_a_hook_that_is_none_is_refused_before_anything_else(stripes, hook):
+    with pytest.raises(InputError, match="a hook is"):
+        distilljax.distil(stripes, hook=hook)
