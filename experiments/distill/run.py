@@ -374,6 +374,8 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
         ("summary.json", "accuracies, times and versions"),
     ):
         print(f"  {name:<14} {text}")
+    if (workdir / BOARD).is_dir():
+        print(f"  {BOARD:<14} curves and pictures: tensorboard --logdir={workdir}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -221,7 +221,7 @@ def test_a_line_on_a_terminal_is_rewritten_in_place():
 def test_where_there_can_be_no_folder(tmp_path):
     pytest.importorskip("tensorboardX")
     (tmp_path / "board").touch()
-    with pytest.raises(InputError, match="board cannot be made .*; choose another place"):
+    with pytest.raises(InputError, match=r"board cannot be made .*; choose another place"):
         watching.TensorBoard(tmp_path / "board")
 
 
