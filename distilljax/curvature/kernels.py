@@ -30,7 +30,7 @@ class Dynamics(NamedTuple):
 
 
 def inner(k1: Array, k2: Array) -> Array:
-    """Returns the Frobenius inner product <K1, K2>, f32[].
+    """Returns the Frobenius inner product `<K1, K2>`, f32[].
 
     >>> float(kernels.inner(np.eye(2), np.ones((2, 2))))
     2.0
@@ -44,7 +44,7 @@ def _unit(kernel: Array) -> Array:
 
 
 def kernel_distance(k1: Array, k2: Array) -> Array:
-    """Returns 1 - <K1, K2> / (|K1| |K2|), f32[] (Fort et al. 2020, arXiv 2010.15110).
+    """Returns `1 - <K1, K2> / (|K1| |K2|)`, f32[] (Fort et al. 2020, arXiv 2010.15110).
 
     Zero for proportional kernels, at most one for positive semidefinite ones. It is
     computed as half the squared distance of the normalised kernels, which is equal but
@@ -102,7 +102,7 @@ def centre(kernel: Array) -> Array:
 
 
 def alignment(k1: Array, k2: Array, *, centred: bool = False) -> Array:
-    """Returns <K1, K2> / (|K1| |K2|), f32[], in [-1, 1]; >= 0 for semidefinite kernels.
+    """Returns `<K1, K2> / (|K1| |K2|)`, f32[] in [-1, 1]; >= 0 for semidefinite kernels.
 
     Cristianini, Shawe-Taylor, Elisseeff & Kandola 2002; centred, Cortes, Mohri &
     Rostamizadeh 2012 (arXiv 1203.0550), section 2.
