@@ -16,6 +16,7 @@ from distilljax import data, io, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io import foreign
+from distilljax.io.foreign import exports
 from distilljax.types import InputError
 from experiments.lab.options import expand
 from experiments.lab.sets import file_of
@@ -65,6 +66,9 @@ def _show(config: Config, artefact: io.Artefact, out: pathlib.Path) -> None:
     if config.layout == "png":
         how = f"without their preprocessing ({kind}), clipped to 0..255 and rounded"
     print(f"{num} images are in {out}, {how}")
+    if config.layout == "mtt":
+        labels = "class numbers" if exports.are_hard(artefact) else "logits"
+        print(f"labels_best.pt holds {labels}, lr_best.pt the inner learning rate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
