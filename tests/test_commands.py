@@ -81,7 +81,10 @@ def test_the_help_of_a_command_is_a_page_to_read(name, monkeypatch, capsys):
 def test_commands_that_are_not_there(capsys):
     with pytest.raises(SystemExit):
         commands.main(["distil"])
-    assert "there is no command 'distil'; there are " in capsys.readouterr().err
+    assert "there is no command 'distil'; did you mean distill?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        commands.main(["xyz"])
+    assert "there is no command 'xyz'; there are agreement, " in capsys.readouterr().err
 
 
 def test_commands_are_told_as_they_were_typed(monkeypatch):

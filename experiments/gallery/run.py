@@ -130,7 +130,9 @@ def run(config: Config) -> list[Entry]:
     ]
     if not chosen:
         field = "dataset" if config.dataset else "ipc"
-        raise FieldError(field, getattr(config, field), "there is no such set")
+        there = sorted({entry.config[field] for entry in entries()})
+        reason = f"there is no such set; there are {', '.join(map(str, there))}"
+        raise FieldError(field, getattr(config, field), reason)
     columns = (
         "set",
         "network",
