@@ -20,6 +20,7 @@ The names that a user writes are here: the main job (`dataset`, `distil`, `compa
     disk        atomic files, archives of strangers
     io          artefacts, checkpoints, records
     loop        the outer loop, with checkpoints and resume
+    watching    progress, TensorBoard, a hook for others
     flags       a configuration as command-line flags
     launch      a command: its process, its errors
     keys        random keys, one root for each purpose
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         training,
         types,
         varying,
+        watching,
     )
     from distilljax.core.outer import Method, Optimizers
     from distilljax.data import Dataset, dataset
@@ -124,6 +126,7 @@ _SUBMODULES = (
     "training",
     "types",
     "varying",
+    "watching",
 )
 
 __all__ = [
@@ -177,6 +180,7 @@ __all__ = [
     "training",
     "types",
     "varying",
+    "watching",
 ]
 
 __getattr__, __dir__ = lazy.submodules(__name__, _SUBMODULES, _OBJECTS)

@@ -5,6 +5,7 @@ package. They are loaded from there by their path, as the package `experiments`,
 folder of that name in the working directory shadows nothing.
 """
 
+import difflib
 import importlib
 import importlib.util
 import pathlib
@@ -62,11 +63,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("usage: distilljax COMMAND [--option=value ...]\n\ncommands:")
         for name in known:
             print(f"  {name:<20} {_summary(place / name / 'run.py')}")
-        print("\ndistilljax COMMAND --help lists the options of a command.")
+        print(
+            "\nTo begin: distilljax distill, which needs no options."
+            "\ndistilljax COMMAND --help lists the options of a command."
+        )
         return
     name, *options = words
     if name not in known:
-        _refuse(f"there is no command {name!r}; there are {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        _refuse(f"there is no command {name!r}; {hint}")
     load(place)
     flags.by_command = True
     sys.argv = [f"distilljax {name}", *options]

@@ -13,12 +13,11 @@ import shlex
 import textwrap
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any, Literal, TypeVar
 
 from absl import flags
 
-from distilljax.config import Config, FieldError, alternatives, describe
+from distilljax.config import LARGEST_INT, Config, FieldError, alternatives, describe
 from distilljax.types import InputError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -144,6 +143,7 @@ def parse_many(
 
 # Whether the experiments were started by `distilljax NAME`, see `distilljax.commands`.
 by_command = False
+_NO_BREAK = "\0"  # a space of the help text at which no line is broken
 
 
 def program(module: str) -> list[str]:
@@ -219,6 +219,7 @@ def help_text(
     """
     lines = [summary, ""] if summary else []
     lines.append(f"usage: {program} [--option=value ...]")
+    lines.append("Each option with its default, and in brackets the values it takes.")
     sections = list(_sections(config_class()))
     rows = {section.title: [o.row() for o in section.options] for section in sections}
     left_out: dict[str, list[str]] = {}
@@ -226,29 +227,28 @@ def help_text(
         sections, left_out = _chosen_sections(sections, argv)
     add = rows[sections[0].title].append
     if argv is None:
-        add(("--help", "", "", "Print the options of what is chosen, and exit."))
-        add(("--helpfull", "", "", "Print this text and exit."))
+        add(("--help", "Print the options of what is chosen, and exit."))
+        add(("--helpfull", "Print this text and exit."))
     else:
-        add(("--help", "", "", "Print this text and exit."))
-        add(("--helpfull", "", "", "Print every option and exit."))
+        add(("--help", "Print this text and exit."))
+        add(("--helpfull", "Print every option and exit."))
     if several:
-        help = "A run for each seed, as --seeds=0,1,2, and one table at the end."
-        rows[sections[0].title].append(("--seeds", "integers", "none", help))
+        add(("--seeds", "A run for each seed, as --seeds=0,1,2, and one table at the end."))
         help = "A run for each value of any flag, as --sweep.ipc=1,10; lists combine."
-        rows[sections[0].title].append(("--sweep.FLAG", "values", "none", help))
+        add(("--sweep.FLAG", help))
     if presets:
         help = "Named settings; flags that are given as well win."
-        listed = " | ".join(presets)
+        listed = f"[{' | '.join(presets)}]"
         if argv is not None:
-            listed, help = "name", f"{help} --helpfull lists their names."
-        rows[sections[0].title].insert(0, ("--preset", listed, "none", help))
-    widths = _column_widths([row for table in rows.values() for row in table], width)
+            listed = "--helpfull lists their names."
+        rows[sections[0].title].insert(0, ("--preset", f"{help} {listed}"))
+    first = _first_width([row for table in rows.values() for row in table])
     for section in sections:
         if table := rows[section.title]:
             heading = ": ".join(filter(None, (section.title, section.help)))
             lines += ["", *textwrap.wrap(heading, width)]
             for row in table:
-                lines += _row_lines(row, widths)
+                lines += _row_lines(row, first, width)
     if left_out:
         choices = ", ".join(f"--{n}={'|'.join(values)}" for n, values in left_out.items())
         text = f"Options of {choices}: add the choice to --help, or see --helpfull."
@@ -273,33 +273,33 @@ class _Option:
             ((p, wanted) for p, wanted in self.conditions if values[p] != wanted), None
         )
 
-    def row(self) -> tuple[str, str, str, str]:
-        """Returns the cells of its row in the help text."""
+    def row(self) -> tuple[str, str]:
+        """Returns the cells of its row in the help text: flag and default, explanation."""
         negatable = "[no]" if bool in alternatives(self.annotation) else ""
-        kinds = [self._kind(a) for a in alternatives(self.annotation)]
         help = self.metadata.get("help", "")
         if self.metadata.get("selected_by"):
             help += f" Only with {_spell(*self.conditions[-1])}."
-        return (
-            f"--{negatable}{self.path}",
-            " | ".join(kinds),
-            _text(self.default) or "''",
-            help,
-        )
+        default = _text(self.default) or "''"
+        kinds = [a for a in alternatives(self.annotation) if a is not bool]
+        if set(kinds) - {str, type(None)}:
+            shown = " | ".join(self._kind(a) for a in kinds)
+            help += f" [{shown}]"
+        return f"--{negatable}{self.path}={default}", help
 
     def _kind(self, annotation: Any) -> str:
         if _is_literal(annotation):
             return " | ".join(map(_text, typing.get_args(annotation)))
         if annotation not in (int, float):
-            return {bool: "bool", str: "str"}.get(annotation, "none")
+            return "text" if annotation is str else "none"
         low, high, above = (self.metadata.get(k) for k in ("low", "high", "above"))
+        high = None if high == LARGEST_INT else high
         bounds = [annotation.__name__]
         if low is not None and high is not None:
             bounds.append(f"{low}..{high}")
         else:
             signs = ((">=", low), (">", above), ("<=", high))
             bounds += [f"{sign} {bound}" for sign, bound in signs if bound is not None]
-        return " ".join(bounds)
+        return " ".join(bounds).replace(" ", _NO_BREAK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -472,23 +472,19 @@ def _spell(path: str, value: object) -> str:
     return f"--{path}={_text(value)}"
 
 
-def _column_widths(rows: list[tuple[str, ...]], total: int) -> list[int]:
-    """Returns the widths of the four columns; help text takes the remaining width."""
-    limits = 30, 22, 14
-    widths = [
-        min(limit, max(len(row[column]) for row in rows))
-        for column, limit in enumerate(limits)
-    ]
-    margins = 2 * len(rows[0])
-    return [*widths, max(20, total - margins - sum(widths))]
+def _first_width(rows: Sequence[tuple[str, str]]) -> int:
+    """Returns the width of the first column; longer flags have a line of their own."""
+    return min(30, max(len(flag) for flag, _ in rows))
 
 
-def _row_lines(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    flag, *others = row
+def _row_lines(row: tuple[str, str], first: int, total: int) -> list[str]:
+    flag, help = row
     # A long flag has its own line, so that it can be copied.
-    lines = [f"  {flag}"] if len(flag) > widths[0] else []
-    columns = [["" if lines else flag], *map(textwrap.wrap, others, widths[1:])]
-    for cells in zip_longest(*columns, fillvalue=""):
-        padded = (f"  {cell:{width}}" for cell, width in zip(cells, widths, strict=True))
-        lines.append("".join(padded).rstrip())
+    lines = [f"  {flag}"] if len(flag) > first else []
+    start = "" if lines else flag
+    room = max(20, total - first - 4)
+    for text in textwrap.wrap(help, room, break_on_hyphens=False) or [""]:
+        shown = text.replace(_NO_BREAK, " ")
+        lines.append(f"  {start:{first}}  {shown}".rstrip())
+        start = ""
     return lines

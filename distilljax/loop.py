@@ -95,11 +95,27 @@ class Progress:
         return self.decode(self.state.best) if scored else None
 
     def __str__(self) -> str:
-        score = "" if self.score is None else f"  score {self.score:.4g}"
+        width = len(str(self.num_steps))
+        score = "" if self.score is None else f"  score {self.score:#.4g}"
         return (
-            f"{self.step}/{self.num_steps}  outer loss {self.loss:.4g}{score}  "
-            f"{self.steps_per_second:.3g} steps/s  {self.seconds_left:.0f} s left"
+            f"{self.step:>{width}}/{self.num_steps}  outer loss {self.loss:#.4g}{score}  "
+            f"{self.steps_per_second:#.3g} steps/s  {duration(self.seconds_left)} left"
         )
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as 42s, 3m05s or 2h07m.
+
+    >>> from distilljax.loop import duration
+    >>> duration(185)
+    '3m05s'
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 class Stop(Exception):
@@ -158,7 +174,19 @@ class _Dispatch(NamedTuple):
 
 
 def init(key: Key, method: Method, distilled: DistilledSet) -> LoopState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    >>> import optax
+    >>> from distilljax.core import distilled, outer
+    >>> def outer_loss(made, key, aux, source):
+    ...     return jnp.mean((made.images - source) ** 2), aux
+    ...
+    >>> method = outer.from_outer_loss(outer_loss, outer.per_field(optax.sgd(1.0)))
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> start = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> int(loop.init(jax.random.key(0), method, start).outer.step)
+    0
+    """
     # A copy: `outer` and `best` must not share a buffer.
     outer = method.init(key, distilled)
     best = jax.tree.map(jnp.copy, outer.distilled)
@@ -235,11 +263,24 @@ def run(
     seconds_per_dispatch: float = 1.0,
     mesh: Mesh | None = None,
     on_records: Callable[[Sequence[Mapping[str, Any]]], None] = lambda records: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], object] = lambda progress: None,
     on_resume: Callable[[int], None] = lambda step: None,
     on_best: Callable[[int, float, DistilledSet], None] = lambda step, score, best: None,
 ) -> Result:
     """Runs `num_steps` outer steps of `method`, resuming from the latest checkpoint.
+
+    >>> import optax
+    >>> from distilljax.core import distilled, outer
+    >>> def outer_loss(made, key, aux, source):
+    ...     return jnp.mean((made.images - source) ** 2), aux
+    ...
+    >>> method = outer.from_outer_loss(outer_loss, outer.per_field(optax.sgd(1.0)))
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> start = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> target = jnp.ones((2, 8, 8, 1))
+    >>> found = loop.run(method, start, target, jax.random.key(0), num_steps=300)
+    >>> round(float(found.last.images.mean()), 2)
+    0.99
 
     Args:
       method: distillation method.

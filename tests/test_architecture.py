@@ -48,8 +48,10 @@ ROOMS = {
         "training",
     },
     "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
+    "watching": {"types", "disk", "loop"},
     "distillation": BASE
     | {
+        "watching",
         "lazy",
         "keys",
         "core",

@@ -1,7 +1,9 @@
 """The command `distilljax NAME`, as the wheel starts it."""
 
+import importlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -49,10 +51,40 @@ def test_a_folder_called_experiments_shadows_nothing(shadow):
     assert "--bptt.unroll" not in done.stdout
 
 
+CHOICES = {
+    "method": ["gm", "dm", "tm", "kernel"],
+    "model": ["mlp", "resnet", "alexnet", "vgg"],
+    "parametrisation": ["memory", "multi_formation"],
+}
+
+
+@pytest.mark.parametrize("name", commands.names(ROOT / "experiments"))
+def test_the_help_of_a_command_is_a_page_to_read(name, monkeypatch, capsys):
+    """About 110 lines at the most; `--helpfull` has all."""
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    monkeypatch.setenv("COLUMNS", "100")
+    run = importlib.import_module(f"experiments.{name}.run")
+    lengths = {}
+    for choice in [
+        "",
+        *(f"--{n}={v}" for n, values in CHOICES.items() for v in values),
+    ]:
+        run.main(["--help", choice])
+        lengths[choice] = len(capsys.readouterr().out.splitlines())
+        if name != "distill":
+            break
+    assert max(lengths.values()) <= 112, lengths
+
+
 def test_commands_that_are_not_there(capsys):
     with pytest.raises(SystemExit):
         commands.main(["distil"])
-    assert "there is no command 'distil'; there are " in capsys.readouterr().err
+    assert "there is no command 'distil'; did you mean distill?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        commands.main(["xyz"])
+    assert "there is no command 'xyz'; there are agreement, " in capsys.readouterr().err
 
 
 def test_commands_are_told_as_they_were_typed(monkeypatch):

@@ -351,17 +351,19 @@ def test_help_lists_every_flag_within_the_width(width: int) -> None:
     )
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
-    assert lines[:3] == ["Learns a set.", "", "usage: python -m x [--option=value ...]"]
+    usage = "usage: python -m x [--option=value ...]"
+    assert lines[:3] == ["Learns a set.", "", usage]
+    assert lines[3].startswith("Each option with its default")
     for path, default in leaves(Settings()):
         negatable = r"\[no\]" if isinstance(default, bool) else ""
-        assert re.search(rf"^  --{negatable}{re.escape(path)} ", text, re.M), path
+        assert re.search(rf"^  --{negatable}{re.escape(path)}=", text, re.M), path
     assert "  --preset " in text
     assert "  --help " in text
 
 
 def test_help_has_a_section_for_each_group() -> None:
     text = launch.help_text(Settings, program="x")
-    headings = [line for line in text.splitlines() if re.match(r"\S", line)][1:]
+    headings = [line for line in text.splitlines() if re.match(r"\S", line)][2:]
     assert headings == [
         "Options",
         "--method=bptt options: Unrolling.",
@@ -388,13 +390,17 @@ def test_help_leaves_out_what_is_not_chosen() -> None:
 def test_help_columns() -> None:
     text = launch.help_text(Settings, program="x")
     assert "--preset" not in text
-    rows = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
-    assert ["--ipc", "int >= 1", "10", "Images per class."] in rows
-    assert ["--[no]soft", "bool", "false", "Learn the labels too."] in rows
-    assert ["--bptt.window", "int >= 1 | none", "none"] in [row[:3] for row in rows]
-    assert ["--bptt.momentum.decay", "float 0..1", "0.9"] in [row[:3] for row in rows]
-    assert ["--name", "str", "''"] in [row[:3] for row in rows]
-    assert "Of soft labels. Only with --soft." in text
+    rows = [re.split(r" {2,}", line.strip(), maxsplit=1) for line in text.splitlines()]
+    assert ["--ipc=10", "Images per class. [int >= 1]"] in rows
+    assert ["--[no]soft=false", "Learn the labels too."] in rows
+    assert ["--label=none", "A string, or none."] in rows
+    assert ["--level=1", "A choice of several types. [1 | 2 | all]"] in rows
+    assert ["--limit=auto", "Several kinds of value. [float <= 9 | auto | none]"] in rows
+    flat = " ".join(text.split())
+    assert "--bptt.window=none Steps differentiated; none: all. [int >= 1 | none]" in flat
+    assert "--bptt.momentum.decay=0.9 Share of the last step that is kept." in flat
+    assert "--name='' Where the results go" in flat
+    assert "Of soft labels. Only with --soft. [float]" in flat
 
 
 def test_a_long_flag_is_not_broken() -> None:
@@ -560,7 +566,7 @@ def test_program_help(program: pathlib.Path) -> None:
     done = start(program, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(
-        "Does what it is told.\n\nusage: python -m told [--option=value ...]\n\nOptions\n"
+        "Does what it is told.\n\nusage: python -m told [--option=value ...]\nEach option"
     )
 
 

@@ -169,7 +169,7 @@ def test_progress_has_the_set_at_hand_and_is_a_line(start):
         assert_same(seen[step].distilled, reference.last)
     assert seen[3].best is None
     assert_same(seen[NUM_STEPS].best, run(start, **options)[0].best)
-    assert str(seen[1]).startswith(f"1/{NUM_STEPS}  outer loss ")
+    assert str(seen[1]).strip().startswith(f"1/{NUM_STEPS}  outer loss ")
     assert "score" not in str(seen[1])
     assert "  score -" in str(seen[4])
 

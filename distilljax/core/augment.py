@@ -44,6 +44,10 @@ def color(image: Array, u: Array) -> Array:
 
     Brightness adds u0 - 1/2; saturation scales the deviation from the mean over channels
     by 2 u1; contrast scales the deviation from the image mean by u2 + 1/2.
+
+    >>> image = jnp.ones((2, 2, 3)) / 2
+    >>> float(augment.color(image, jnp.array([0.75, 0.5, 0.5])).max())
+    0.75
     """
     image = image + (u[0] - 0.5)
     grey = image.mean(axis=-1, keepdims=True)
@@ -53,7 +57,11 @@ def color(image: Array, u: Array) -> Array:
 
 
 def crop(image: Array, u: Array) -> Array:
-    """Shifts by whole pixels, at most an eighth of the side; fills with zeros."""
+    """Shifts by whole pixels, at most an eighth of the side; fills with zeros.
+
+    >>> float(augment.crop(jnp.ones((8, 8, 1)), jnp.array([0.99, 0.5])).sum())
+    56.0
+    """
     h, w, _ = image.shape
     most_y, most_x = (int(side * MAX_SHIFT + 0.5) for side in (h, w))
     shift_y = jnp.floor(u[0] * (2 * most_y + 1)).astype(jnp.int32)
@@ -63,7 +71,11 @@ def crop(image: Array, u: Array) -> Array:
 
 
 def cutout(image: Array, u: Array) -> Array:
-    """Sets a square of half the side to zero; it may extend beyond the border."""
+    """Sets a square of half the side to zero; it may extend beyond the border.
+
+    >>> float(augment.cutout(jnp.ones((8, 8, 1)), jnp.array([0.5, 0.5])).sum())
+    48.0
+    """
 
     def outside(side: int, u: Array) -> Array:
         size = int(side * CUTOUT + 0.5)
@@ -78,7 +90,11 @@ def cutout(image: Array, u: Array) -> Array:
 
 
 def flip(image: Array, u: Array) -> Array:
-    """Flips horizontally if u0 < 1/2."""
+    """Flips horizontally if u0 < 1/2.
+
+    >>> augment.flip(jnp.arange(3.0).reshape(1, 3, 1), jnp.array([0.2])).ravel().tolist()
+    [2.0, 1.0, 0.0]
+    """
     return jnp.where(u[0] < 0.5, image[:, ::-1], image)
 
 
@@ -111,13 +127,22 @@ def _resample(image: Array, matrix: Array, align_corners: bool) -> Array:
 
 
 def scale(image: Array, u: Array, *, align_corners: bool = True) -> Array:
-    """Scales width and height independently, each by U(1/1.2, 1.2)."""
+    """Scales width and height independently, each by U(1/1.2, 1.2).
+
+    >>> augment.scale(jnp.ones((8, 8, 1)), jnp.array([0.5, 0.5])).shape
+    (8, 8, 1)
+    """
     factors = u[:2] * (MAX_SCALE - 1 / MAX_SCALE) + 1 / MAX_SCALE
     return _resample(image, jnp.diag(factors), align_corners)
 
 
 def rotate(image: Array, u: Array, *, align_corners: bool = True) -> Array:
-    """Rotates about the centre by U(-15, 15) degrees."""
+    """Rotates about the centre by U(-15, 15) degrees.
+
+    >>> image = jnp.eye(8)[..., None]
+    >>> bool(jnp.allclose(augment.rotate(image, jnp.array([0.5])), image, atol=1e-5))
+    True
+    """
     angle = (u[0] * 2 - 1) * (MAX_ANGLE / 180 * math.pi)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
@@ -129,6 +154,10 @@ def jitter(image: Array, u: Array) -> Array:
 
     x + U(-1/4, 1/4); exp(U(-1/4, 1/4)) times the distance from the mean of the image; the
     same times the distance from the mean over channels.
+
+    >>> image = jnp.ones((2, 2, 3)) / 2
+    >>> float(augment.jitter(image, jnp.array([0.75, 0.5, 0.5])).max())
+    0.625
     """
     between = (2 * u - 1) * JITTER
     image = image + between[0]
@@ -139,7 +168,11 @@ def jitter(image: Array, u: Array) -> Array:
 
 
 def hole(image: Array, u: Array) -> Array:
-    """A square of a quarter of the side, wholly inside, is set to zero."""
+    """A square of a quarter of the side, wholly inside, is set to zero.
+
+    >>> float(augment.hole(jnp.ones((8, 8, 1)), jnp.array([0.5, 0.5])).sum())
+    60.0
+    """
 
     def outside(side: int, u: Array) -> Array:
         size = side // HOLE
@@ -171,7 +204,12 @@ def _move(image: Array, matrix: Array, shift: Array) -> Array:
 
 
 def translate(image: Array, u: Array) -> Array:
-    """A shift by parts of pixels, at most an eighth of the side, the border repeated."""
+    """A shift by parts of pixels, at most an eighth of the side, the border repeated.
+
+    >>> image = jnp.ones((8, 8, 1))
+    >>> bool(jnp.allclose(augment.translate(image, jnp.array([0.9, 0.1])), image))
+    True
+    """
     sides = jnp.array(image.shape[:2], image.dtype)
     return _move(image, jnp.eye(2, dtype=image.dtype), (1 - 2 * u[:2]) * MAX_SHIFT * sides)
 
@@ -180,6 +218,9 @@ def zoom(image: Array, u: Array) -> Array:
     """A part of the image is enlarged, or the whole made smaller, the border repeated.
 
     The factor is log-uniform in 0.8..1.25; the place of the part is uniform.
+
+    >>> augment.zoom(jnp.ones((8, 8, 1)), jnp.array([0.5, 0.5, 0.5])).shape
+    (8, 8, 1)
     """
     low, high = map(math.log, ZOOM)
     factor = jnp.exp(low + u[2] * (high - low))
@@ -189,7 +230,12 @@ def zoom(image: Array, u: Array) -> Array:
 
 
 def turn(image: Array, u: Array) -> Array:
-    """A turn about the centre by U(-15, 15) degrees, the border repeated."""
+    """A turn about the centre by U(-15, 15) degrees, the border repeated.
+
+    >>> image = jnp.eye(8)[..., None]
+    >>> bool(jnp.allclose(augment.turn(image, jnp.array([0.5])), image, atol=1e-5))
+    True
+    """
     angle = (u[0] * 2 - 1) * (MAX_ANGLE / 180 * math.pi)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])])
@@ -197,7 +243,12 @@ def turn(image: Array, u: Array) -> Array:
 
 
 def shift(image: Array, u: Array) -> Array:
-    """A shift by -4..3 whole pixels on each axis, filled with the mean of each channel."""
+    """A shift by -4..3 whole pixels on each axis, filled with the mean of each channel.
+
+    >>> image = jnp.ones((8, 8, 1))
+    >>> bool(jnp.allclose(augment.shift(image, jnp.array([0.9, 0.1])), image))
+    True
+    """
     mean = image.mean(axis=(0, 1))
     padded = jnp.pad(image - mean, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
     first = jnp.floor(u[:2] * (2 * SHIFT)).astype(jnp.int32)
@@ -210,6 +261,9 @@ def stretch(image: Array, u: Array) -> Array:
 
     Each pixel is the nearest of the image; the result lies centred in, or is cut to, the
     size of the image.
+
+    >>> augment.stretch(jnp.ones((8, 8, 1)), jnp.array([0.5, 0.5])).shape
+    (8, 8, 1)
     """
     h, w, _ = image.shape
     factors = 1 - STRETCH + 2 * STRETCH * u[:2]
@@ -230,6 +284,10 @@ def tilt(image: Array, u: Array) -> Array:
     """A turn about the centre by -45..44 whole degrees, filled with the mean of the image.
 
     Bilinear, where the authors' code has cubic splines.
+
+    >>> image = jnp.ones((8, 8, 1))
+    >>> bool(jnp.allclose(augment.tilt(image, jnp.array([0.9])), image))
+    True
     """
     h, w, _ = image.shape
     mean = image.mean()
@@ -283,6 +341,10 @@ def register(name: str, augmentation: Augmentation) -> None:
     It has to be registered again in each process that reads the name. A function of the
     same name takes the place of an earlier one.
 
+    >>> augment.register("negative", lambda key, images: -images)
+    >>> augment.parse("flip_negative")
+    ('flip', 'negative')
+
     Args:
       name: letters and digits; it may be joined with others, as in `flip_NAME`.
       augmentation: (key, f32[b, h, w, c]) -> f32[b, h, w, c], differentiable. In the
@@ -303,6 +365,9 @@ def register(name: str, augmentation: Augmentation) -> None:
 
 def parse(strategy: str) -> tuple[str, ...]:
     """Returns the operations of a strategy such as `color_crop_flip`; none if empty.
+
+    >>> augment.parse("color_crop_flip")
+    ('color', 'crop', 'flip')
 
     Raises:
       InputError: an unknown operation.
@@ -342,6 +407,11 @@ def augment(
     each: bool = False,
 ) -> Array:
     """Applies one operation of the strategy, sampled for the batch, to every image.
+
+    >>> images = jnp.ones((4, 8, 8, 1))
+    >>> key = jax.random.key(0)
+    >>> augment.augment(key, images, strategy="cutout").sum(axis=(1, 2, 3)).tolist()
+    [60.0, 48.0, 52.0, 56.0]
 
     Args:
       key: PRNG key; in the siamese mode the whole augmentation depends on it alone.

@@ -15,6 +15,9 @@ _EPS = 1e-6  # added to products of norms, against division by zero
 def class_mean_gap(ours: Array, theirs: Array) -> Array:
     """Returns sum_j || mean_i ours_ji - mean_i theirs_ji ||^2.
 
+    >>> float(distances.class_mean_gap(np.ones((2, 3, 4)), np.zeros((2, 5, 4))))
+    8.0
+
     Args:
       ours: f32[k, m, d].
       theirs: f32[k, m', d].
@@ -35,6 +38,10 @@ def characteristic_gap(ours: Array, theirs: Array, frequencies: Array) -> Array:
 
     the amplitudes' and the phases' share of |phi_r - phi_s|^2 / 2, the second at least
     1e-12 (NCFM, Wang et al. 2025, arXiv 2502.20653).
+
+    >>> ours, frequencies = np.ones((5, 2)), np.ones((3, 2))
+    >>> float(distances.characteristic_gap(ours, ours, frequencies)) < 1e-5
+    True
 
     Args:
       ours: f32[m, d].
@@ -60,6 +67,10 @@ def parameter_distance(
 
     One at the start, zero at the target (Cazenavette et al. 2022, eq. 2). NaN if start and
     target are equal.
+
+    >>> start, target = jnp.zeros(3), jnp.ones(3)
+    >>> float(distances.parameter_distance(jnp.full(3, 0.5), start, target))
+    0.25
 
     Args:
       ours: f32[p].
@@ -91,6 +102,9 @@ def _cosine_gap(a: Array, b: Array) -> Array:
 
 def gradient_distance(ours: Any, theirs: Any, kind: GradientDistance = "rows") -> Array:
     """Returns the distance between two gradients of the same parameters, f32[].
+
+    >>> round(float(distances.gradient_distance({"w": jnp.eye(2)}, {"w": -jnp.eye(2)})), 3)
+    4.0
 
     Args:
       ours: a pytree of arrays; the last axis of a weight is its output channels,

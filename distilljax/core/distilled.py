@@ -24,6 +24,11 @@ def create(
 ) -> DistilledSet:
     """Creates a distilled set.
 
+    >>> images, labels = jnp.zeros((4, 8, 8, 1)), np.array([0, 0, 1, 1])
+    >>> made = distilled.create(images, labels, 2, learning_rate=0.1)
+    >>> made.label_logits.shape
+    (4, 2)
+
     Args:
       images: f32[n, h, w, c], preprocessed.
       labels: i32[n], in 0..num_classes-1, ordered by class, as many of each.
@@ -70,12 +75,24 @@ def _array(x: Any) -> Array:
 
 
 def as_batch(distilled: DistilledSet) -> Batch:
-    """Returns the whole set as one batch with labels softmax(label_logits)."""
+    """Returns the whole set as one batch with labels softmax(label_logits).
+
+    >>> images, labels = jnp.zeros((2, 8, 8, 1)), np.array([0, 1])
+    >>> made = distilled.create(images, labels, 2, learning_rate=0.1, confidence=0.75)
+    >>> jnp.round(distilled.as_batch(made).labels, 3).tolist()
+    [[0.7500000596046448, 0.25], [0.25, 0.7500000596046448]]
+    """
     return Batch(distilled.images, jax.nn.softmax(distilled.label_logits))
 
 
 def hard_labels(distilled: DistilledSet) -> Array:
-    """Returns the most likely class of each image, i32[n]."""
+    """Returns the most likely class of each image, i32[n].
+
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> made = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> distilled.hard_labels(made).tolist()
+    [0, 1]
+    """
     return jnp.argmax(distilled.label_logits, axis=-1).astype(jnp.int32)
 
 
@@ -83,6 +100,13 @@ def separate_targets(distilled: DistilledSet) -> tuple[DistilledSet, Array]:
     """Separates real-valued labels from a set that holds them in `label_logits`.
 
     Methods whose `LABELS` is "targets" learn such sets.
+
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> made = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> targets = jnp.array([[0.5, -0.5], [-0.25, 0.25]])
+    >>> hard, found = distilled.separate_targets(made._replace(label_logits=targets))
+    >>> found.tolist()
+    [[0.5, -0.5], [-0.25, 0.25]]
 
     Returns:
       The set with hard labels, the largest entry's class of each image, and the real-valued

@@ -36,7 +36,13 @@ class InnerState(NamedTuple):
 
 
 def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    >>> import optax
+    >>> state = inner.init(jnp.zeros(2), optax.sgd(0.1))
+    >>> state.params.tolist()
+    [0.0, 0.0]
+    """
     return InnerState(params, optimizer.init(params))
 
 
@@ -59,6 +65,9 @@ def cache_chunk(num: int) -> int | None:
     On a CPU about 5 with one thread and 20 with several: of the sizes near it the one that
     leaves the fewest places of the last chunk empty. Otherwise, or below two chunks, the
     whole batch, None.
+
+    >>> inner.cache_chunk(3) is None
+    True
     """
     best, sizes = _cached()
     if not platforms.on_cpu() or num < 2 * best:
@@ -71,6 +80,9 @@ def cache_groups(num: int, size: int) -> int:
 
     On a CPU the largest divisor of `num` with at most 5 examples in all where there is one
     thread, 20 where there are several; otherwise `num`.
+
+    >>> 4 % inner.cache_groups(4, size=1)
+    0
     """
     if not platforms.on_cpu():
         return num
@@ -79,7 +91,11 @@ def cache_groups(num: int, size: int) -> int:
 
 
 def filled(tree: Any, chunk: int) -> Any:
-    """Returns leaves [b, ...] as pieces [m, chunk, ...], the last filled by repetition."""
+    """Returns leaves [b, ...] as pieces [m, chunk, ...], the last filled by repetition.
+
+    >>> inner.filled(np.arange(5), chunk=3).tolist()
+    [[0, 1, 2], [3, 4, 0]]
+    """
 
     def fill(x: Array) -> Array:
         if empty := -len(x) % chunk:
@@ -96,6 +112,13 @@ def terms(
 
     Where `chunk` does not divide the batch, the last piece is filled with repeated examples
     of weight zero, and each example has its own loss.
+
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> term, pieces = inner.terms(loss_fn, np.arange(4.0), chunk=2)
+    >>> [float(term(0.0, jax.tree.map(lambda leaf: leaf[i], pieces))) for i in range(2)]
+    [0.25, 3.25]
 
     Args:
       loss_fn: (params, batch) -> f32[], the mean over the leading axis of the batch.
@@ -140,6 +163,14 @@ def value_and_grad(
     The result is independent of `chunk` up to rounding if `loss_fn` is a mean over the
     leading axis of all leaves of `batch`. Differentiating the result recomputes each chunk
     instead of storing its intermediate values.
+
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> start, points = jnp.zeros(()), jnp.arange(4.0)
+    >>> loss, gradient = inner.value_and_grad(loss_fn, start, points, chunk=2)
+    >>> float(loss), float(gradient)
+    (3.5, -3.0)
 
     Args:
       loss_fn: (params, batch) -> f32[].
@@ -205,6 +236,16 @@ def step(
     """Takes one inner step; returns the new state and the loss before it, f32[].
 
     See `value_and_grad` for `chunk`.
+
+    >>> import optax
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> rule = optax.sgd(0.25)
+    >>> state = inner.init(jnp.zeros(()), rule)
+    >>> state, loss = inner.step(loss_fn, rule, state, jnp.ones(4))
+    >>> float(state.params), float(loss)
+    (0.5, 1.0)
     """
     loss, grads = value_and_grad(loss_fn, state.params, batch, chunk)
     grads = checkpoint_name(grads, GRADIENT)
@@ -225,6 +266,20 @@ def unroll(
     """Takes T inner steps, differentiable with respect to all inputs.
 
     Step t computes w_{t+1} = w_t - optimizer(grad loss_fn(w_t, sample_batch(inputs[t]))).
+
+    >>> import optax
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> def trained(point):
+    ...     rule = optax.sgd(0.25)
+    ...     state = inner.init(jnp.zeros(()), rule)
+    ...     state, _ = inner.unroll(loss_fn, rule, lambda _: point, state, jnp.arange(2))
+    ...     return state.params
+    ...
+    >>> value, slope = jax.value_and_grad(trained)(jnp.ones(4))
+    >>> float(value), slope.tolist()
+    (0.75, [0.1875, 0.1875, 0.1875, 0.1875])
 
     Args:
       loss_fn: (params, batch) -> f32[].
@@ -301,6 +356,21 @@ def truncated_unroll(
     back-propagation through time. With `start` sampled for every meta-gradient it is
     RaT-BPTT (Feng et al. 2023, arXiv 2310.04295).
 
+    >>> import optax
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> def trained(point):
+    ...     rule = optax.sgd(0.25)
+    ...     state = inner.init(jnp.zeros(()), rule)
+    ...     state, _ = inner.truncated_unroll(
+    ...         loss_fn, rule, lambda _: point, state, jnp.arange(2), start=1, window=1)
+    ...     return state.params
+    ...
+    >>> value, slope = jax.value_and_grad(trained)(jnp.ones(4))
+    >>> float(value), slope.tolist()
+    (0.75, [0.125, 0.125, 0.125, 0.125])
+
     Args:
       loss_fn: as in `unroll`.
       optimizer: as in `unroll`.
@@ -358,6 +428,21 @@ def sized_unroll(
 
     `truncated_unroll` with a window whose size is known when the program runs: one compiled
     program serves all sizes up to `largest`, and costs what `largest` costs.
+
+    >>> import optax
+    >>> def loss_fn(w, batch):
+    ...     return jnp.mean((batch - w) ** 2)
+    ...
+    >>> def trained(point, size):
+    ...     rule = optax.sgd(0.25)
+    ...     state = inner.init(jnp.zeros(()), rule)
+    ...     state, _ = inner.sized_unroll(
+    ...         loss_fn, rule, lambda _: point, state, jnp.arange(2),
+    ...         start=2 - size, size=size, largest=2)
+    ...     return state.params
+    ...
+    >>> jax.jit(jax.grad(trained))(jnp.ones(4), 1).tolist()
+    [0.125, 0.125, 0.125, 0.125]
 
     Args:
       loss_fn: as in `unroll`.

@@ -14,6 +14,11 @@ from distilljax.types import Array, Batch, LossFn, Params
 def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
     """Returns the mean of -sum_j labels_j log softmax(logits)_j over a batch.
 
+    >>> from distilljax.types import Batch
+    >>> loss_fn = losses.cross_entropy(lambda params, images: images @ params)
+    >>> round(float(loss_fn(np.zeros((3, 2)), Batch(np.ones((4, 3)), np.eye(4, 2)))), 4)
+    0.3466
+
     Raises:
       InputError: when called, labels that are not [b, k] beside logits [b, k].
     """
@@ -27,7 +32,13 @@ def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
 
 
 def squared_error(apply: Callable[[Params, Array], Array]) -> LossFn:
-    """Returns half the squared error, summed over classes, the mean over a batch."""
+    """Returns half the squared error, summed over classes, the mean over a batch.
+
+    >>> from distilljax.types import Batch
+    >>> loss_fn = losses.squared_error(lambda params, images: images @ params)
+    >>> float(loss_fn(np.zeros((3, 2)), Batch(np.ones((2, 3)), np.eye(2))))
+    0.5
+    """
 
     def loss_fn(params: Params, batch: Batch) -> Array:
         square = jnp.square(apply(params, batch.images) - batch.labels)
@@ -42,6 +53,11 @@ def tempered_cross_entropy(logits: Array, labels: Array) -> Array:
     The mean over rows, at the best of all temperatures above zero. The derivative is that
     at this temperature, where the derivative by the temperature itself is zero. Of logits
     that are no better than chance the best temperature is infinite, and the loss log k.
+
+    >>> logits, labels = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), jnp.eye(2)[:1]
+    >>> shares = jnp.repeat(labels, 3, axis=0)  # right for two of three rows
+    >>> float(losses.tempered_cross_entropy(logits, shares)).__round__(3)
+    0.637
 
     Args:
       logits: f32[b, k].
@@ -64,6 +80,9 @@ def tempered_cross_entropy(logits: Array, labels: Array) -> Array:
 
 def accuracy(logits: Array, labels: Array) -> Array:
     """Returns the fraction of rows whose largest logit is that of the label.
+
+    >>> float(losses.accuracy(np.array([[2.0, 1.0], [2.0, 1.0]]), np.array([0, 1])))
+    0.5
 
     Args:
       logits: f32[..., n, k].

@@ -156,6 +156,13 @@ def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
     RaT-BPTT uses a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The mean is over
     clipped norms, so that one outlier does not raise the limit for the next; the first
     non-zero gradient is not clipped.
+
+    >>> rule = outer.clip_by_running_norm(2.0)
+    >>> state = rule.init(jnp.zeros(2))
+    >>> _, state = rule.update(jnp.array([1.0, 0.0]), state)
+    >>> clipped, state = rule.update(jnp.array([10.0, 0.0]), state)
+    >>> jnp.round(clipped, 3).tolist()
+    [2.0, 0.0]
     """
 
     def init(params: Any) -> RunningNorm:
@@ -200,6 +207,9 @@ def per_field(
     A field without a rule is not learned: its gradient is not computed and does not count
     in the norm.
 
+    >>> import optax
+    >>> rules = outer.per_field(optax.adam(0.1), log_lr=optax.sgd(0.01), clip=1.0)
+
     Args:
       images: rule for the images.
       label_logits: rule for the label logits.
@@ -227,6 +237,9 @@ def method_rules(
     **described: Descent,
 ) -> FieldRules:
     """Returns the rules of a method: those of the caller, else those that it describes.
+
+    >>> import optax
+    >>> rules = outer.method_rules("mine", None, images=outer.Descent("adam", 0.1))
 
     Args:
       method: name of the method, for messages.
@@ -278,6 +291,19 @@ def from_outer_loss(
     check: Callable[[Key, DistilledSet], None] | None = None,
 ) -> Method:
     """Returns a method that minimises an outer loss with respect to the distilled set.
+
+    >>> import optax
+    >>> from distilljax.core import distilled
+    >>> def outer_loss(made, key, aux, source):
+    ...     return jnp.mean((made.images - source) ** 2), aux
+    ...
+    >>> method = outer.from_outer_loss(outer_loss, outer.per_field(optax.sgd(1.0)))
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> start = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> key = jax.random.key(0)
+    >>> state, info = method.step(key, method.init(key, start), jnp.ones((2, 8, 8, 1)))
+    >>> float(info.loss)
+    1.0
 
     Args:
       outer_loss: (distilled, key, aux, source) -> (f32[], aux); the loss is differentiated

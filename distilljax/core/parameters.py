@@ -28,18 +28,34 @@ class Trajectories(NamedTuple):
 
 
 def flatten(params: Params) -> Array:
-    """Returns parameters as one vector, f32[p]."""
+    """Returns parameters as one vector, f32[p].
+
+    >>> parameters.flatten({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}).tolist()
+    [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    """
     return ravel_pytree(params)[0]
 
 
 def num_params(model: Model) -> int:
-    """Returns the number of parameters p of a model."""
+    """Returns the number of parameters p of a model.
+
+    >>> from distilljax.models import mlp
+    >>> parameters.num_params(mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2))
+    23
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def unflatten(model: Model) -> Callable[[Array], Params]:
-    """Returns the inverse of `flatten` for the parameters of a model: f32[p] -> Params."""
+    """Returns the inverse of `flatten` for the parameters of a model: f32[p] -> Params.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> params = parameters.unflatten(model)(jnp.zeros(parameters.num_params(model)))
+    >>> model.apply(params, jnp.ones((5, 2, 2, 1))).shape
+    (5, 2)
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves, structure = jax.tree.flatten(shapes)
     ends = [0]

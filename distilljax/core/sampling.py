@@ -13,6 +13,13 @@ from distilljax.types import Array, Batch, InputError, Key, RealSet
 def take(real: RealSet, positions: Array) -> Batch:
     """Returns the images at `positions`, i32[b], transformed, with one-hot labels.
 
+    >>> from distilljax import data
+    >>> images = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> sampling.take(real, jnp.array([0, 3])).labels.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
     Raises:
       InputError: positions that are no integers or, unless traced, out of range.
     """
@@ -24,6 +31,13 @@ def take(real: RealSet, positions: Array) -> Batch:
 
 def batch(key: Key, real: RealSet, size: int) -> Batch:
     """Samples `size` images uniformly without replacement.
+
+    >>> from distilljax import data
+    >>> images = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> sampling.batch(jax.random.key(0), real, size=4).labels.sum(0).tolist()
+    [2.0, 2.0]
 
     Raises:
       InputError: `size` exceeds the number of images.
@@ -40,6 +54,13 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
 
     Sampling is without replacement where the class is large enough; a smaller class is
     repeated in random order.
+
+    >>> from distilljax import data
+    >>> images = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> sampling.class_batch(jax.random.key(0), real, per_class=2).shape
+    (2, 2, 8, 8, 1)
     """
     k, width = real.class_index.shape
     columns = jnp.arange(width)
@@ -57,6 +78,9 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
 def even_batches(num: int, most: int | None) -> tuple[int, int]:
     """Returns the sizes of an even split of `num` images into batches of at most `most`.
 
+    >>> sampling.even_batches(500, 256)
+    (250, 2)
+
     Returns:
       Batch size and batches per epoch: 250 and 2 for 500 images and 256. The remainder of
       the division is dropped in each epoch. `most` None: one batch of all images.
@@ -69,6 +93,10 @@ def epochs(
     key: Key, num: int, size: int, num_steps: int, per_epoch: int | None = None
 ) -> Array:
     """Returns the positions of minibatches from successive permutations of 0..num-1.
+
+    >>> found = sampling.epochs(jax.random.key(0), num=4, size=2, num_steps=2)
+    >>> sorted(found.ravel().tolist())
+    [0, 1, 2, 3]
 
     Args:
       key: PRNG key of the permutations.
@@ -101,6 +129,13 @@ def minibatches(
     key: Key, data: Batch, most: int | None, num_steps: int
 ) -> tuple[Array, Callable[[Array], Batch]]:
     """Returns the minibatches of an inner loop on a small set.
+
+    >>> from distilljax.types import Batch
+    >>> small = Batch(jnp.zeros((4, 8, 8, 1)), jnp.eye(4, 2))
+    >>> key = jax.random.key(0)
+    >>> positions, batch_of = sampling.minibatches(key, small, most=2, num_steps=6)
+    >>> positions.shape, batch_of(positions[0]).images.shape
+    ((6, 2), (2, 8, 8, 1))
 
     Args:
       key: PRNG key of their order.

@@ -64,6 +64,8 @@ class SpectralDensity(NamedTuple):
 def check_probes(num_probes: int, kind: str = "rademacher") -> None:
     """Validates the number and kind of probes.
 
+    >>> estimators.check_probes(10, "gaussian")
+
     Raises:
       InputError: fewer than one probe, or an unknown kind.
     """
@@ -75,7 +77,11 @@ def check_probes(num_probes: int, kind: str = "rademacher") -> None:
 
 
 def dot(x: Vector, y: Vector) -> Array:
-    """Returns the inner product over all leaves, f32[]."""
+    """Returns the inner product over all leaves, f32[].
+
+    >>> float(estimators.dot({"w": jnp.ones(3)}, {"w": jnp.arange(3.0)}))
+    3.0
+    """
     return sum(
         (
             jnp.vdot(a, b)
@@ -86,7 +92,11 @@ def dot(x: Vector, y: Vector) -> Array:
 
 
 def probe(key: Key, like: Vector, kind: Kind = "rademacher") -> Vector:
-    """Returns a random vector of the structure of `like` with E[v v^T] = I."""
+    """Returns a random vector of the structure of `like` with E[v v^T] = I.
+
+    >>> (estimators.probe(jax.random.key(0), jnp.zeros(3)) ** 2).tolist()
+    [1.0, 1.0, 1.0]
+    """
     flat, unravel = ravel_pytree(like)
     draw = jax.random.rademacher if kind == "rademacher" else jax.random.normal
     return unravel(draw(key, flat.shape, flat.dtype))
@@ -94,6 +104,10 @@ def probe(key: Key, like: Vector, kind: Kind = "rademacher") -> Vector:
 
 def summarise(values: Array, of: str) -> Estimate:
     """Returns the mean over the leading axis with its standard error.
+
+    >>> found = estimators.summarise(jnp.array([1.0, 3.0]), "number")
+    >>> float(found.value), float(found.standard_error)
+    (2.0, 1.0)
 
     Args:
       values: f32[m, ...], independent samples with the same mean.
@@ -117,6 +131,8 @@ def _checked(estimate: Estimate) -> Estimate:
 def require_finite(estimate: Estimate) -> None:
     """Checks that an estimate is finite; for callers of jitted functions.
 
+    >>> estimators.require_finite(estimators.summarise(jnp.array([1.0, 3.0]), "number"))
+
     Raises:
       InputError: a value is NaN or infinite.
     """
@@ -129,7 +145,11 @@ def require_finite(estimate: Estimate) -> None:
 
 
 def quadratic_form(matvec: MatVec) -> Callable[[Vector], Array]:
-    """Returns the function v -> v^T A v, f32[]."""
+    """Returns the function v -> v^T A v, f32[].
+
+    >>> float(estimators.quadratic_form(lambda v: 2 * v)(jnp.ones(3)))
+    6.0
+    """
     return lambda v: dot(v, matvec(v))
 
 
@@ -143,6 +163,11 @@ def sampled_mean(
     mesh: Mesh | None = None,
 ) -> Estimate:
     """Estimates the mean of sample(key_i) over independent keys.
+
+    >>> found = estimators.sampled_mean(
+    ...     jax.random.normal, jax.random.key(0), num_probes=100, of="mean of a Gaussian")
+    >>> abs(float(found.value)) < 0.3, round(float(found.standard_error), 1)
+    (True, 0.1)
 
     Args:
       sample: key -> f32[...], an unbiased estimate from one probe.
@@ -179,6 +204,12 @@ def sampled_mean_to(
     A pilot of a few probes gives their variance, from which the total number of probes is
     computed once. A rule that stops when the running mean converges would bias the mean;
     this one uses only the variance and the magnitude of the pilot's mean.
+
+    >>> found = estimators.sampled_mean_to(
+    ...     lambda key: 3 + jax.random.normal(key), jax.random.key(0),
+    ...     relative_error=0.05, of="mean")
+    >>> abs(float(found.value) - 3) < 0.5
+    True
 
     Args:
       sample: key -> f32[], an unbiased estimate from one probe.
@@ -232,6 +263,12 @@ def hutchinson_trace(
 
     Unbiased for every square matrix, including indefinite ones.
 
+    >>> found = estimators.hutchinson_trace(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jax.random.key(0), jnp.zeros(3),
+    ...     num_probes=4)
+    >>> float(found.value), float(found.standard_error)
+    (6.0, 0.0)
+
     Args:
       matvec: v -> A v.
       key: PRNG key; the probes of a smaller number are a prefix of those of a larger one.
@@ -271,6 +308,12 @@ def deflated_trace(
     trace on Q exactly, a third estimates the remainder by Hutchinson. Unbiased for every
     symmetric matrix, including indefinite ones, since Q is independent of the last probes;
     better than Hutchinson if a few eigenvalues dominate, as in a Hessian.
+
+    >>> found = estimators.deflated_trace(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jax.random.key(0), jnp.zeros(3),
+    ...     num_products=6)
+    >>> round(float(found.value), 3)
+    6.72
 
     Args:
       matvec: v -> A v.
@@ -327,6 +370,13 @@ def block_traces(
 
     All blocks share their products: v restricted to a block times (A v) restricted to it.
 
+    >>> like = {"b": jnp.zeros(2), "w": jnp.zeros(3)}
+    >>> found = estimators.block_traces(
+    ...     lambda v: jax.tree.map(lambda leaf: 2 * leaf, v), jax.random.key(0), like,
+    ...     num_probes=4)
+    >>> {name: float(trace.value) for name, trace in found.items()}
+    {'b': 4.0, 'w': 6.0}
+
     Args:
       matvec: v -> A v.
       key: PRNG key of the Rademacher probes.
@@ -362,6 +412,12 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
     """Estimates the diagonal of A as the mean of v * (A v) over Rademacher v.
 
     See Bekas et al. 2007. Memory is independent of the number of probes.
+
+    >>> found = estimators.diagonal(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jax.random.key(0), jnp.zeros(3),
+    ...     num_probes=4)
+    >>> jnp.round(found.value, 3).tolist()
+    [1.0, 2.0, 3.000000238418579]
 
     Returns:
       An estimate whose value and standard error are vectors like `like`, in float32 where
@@ -416,6 +472,13 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
 
     Memory is `num_iters` vectors. On reaching an invariant subspace, the iteration
     continues in a random direction orthogonal to it, with an off-diagonal of zero.
+
+    >>> found = estimators.lanczos(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jnp.ones(3), num_iters=3)
+    >>> above = jnp.diag(found.offdiag[:-1], 1)
+    >>> matrix = jnp.diag(found.diag) + above + above.T
+    >>> np.round(np.linalg.eigvalsh(matrix), 3).tolist()
+    [1.0, 2.0, 3.0]
 
     Args:
       matvec: v -> A v, symmetric.
@@ -491,6 +554,12 @@ def extreme_eigenpairs(
 ) -> Eigenpairs:
     """Returns the largest and the smallest eigenpairs by Lanczos.
 
+    >>> found = estimators.extreme_eigenpairs(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jax.random.key(0), jnp.zeros(3),
+    ...     top=1, bottom=1, num_iters=3)
+    >>> np.round(found.values, 3).tolist()
+    [3.000000238418579, 1.0]
+
     Args:
       matvec: v -> A v.
       key: PRNG key of the start vector.
@@ -530,6 +599,12 @@ def spectral_density(
 
     See Ubaru, Chen & Saad 2017; Ghorbani et al. 2019.
 
+    >>> density = estimators.spectral_density(
+    ...     lambda v: jnp.arange(1.0, 4.0) * v, jax.random.key(0), jnp.zeros(3),
+    ...     num_probes=2, num_iters=3)
+    >>> np.round(density.nodes[0], 3).tolist()
+    [1.0, 2.0, 3.000000238418579]
+
     Args:
       matvec: v -> A v.
       key: PRNG key of the start vectors, one per probe.
@@ -553,7 +628,14 @@ def spectral_density(
 def mean_over_spectrum(
     density: SpectralDensity, function: Callable[[Array], Array], of: str
 ) -> Estimate:
-    """Estimates the mean of function(eigenvalue), that is tr(f(A)) / dimension."""
+    """Estimates the mean of function(eigenvalue), that is tr(f(A)) / dimension.
+
+    Of the example of `spectral_density`:
+
+    >>> mean = estimators.mean_over_spectrum(density, lambda value: value, "mean")
+    >>> 1 < float(mean.value) < 3
+    True
+    """
     return summarise((density.weights * function(density.nodes)).sum(axis=1), of)
 
 
@@ -561,6 +643,13 @@ def smoothed_density(
     density: SpectralDensity, grid: Array, width: Array | float
 ) -> Estimate:
     """Returns the density of eigenvalues on a grid, smoothed by a Gaussian.
+
+    Of the example of `spectral_density`:
+
+    >>> grid = jnp.linspace(-1, 5, 61)
+    >>> found = estimators.smoothed_density(density, grid, width=0.3)
+    >>> round(float(found.value.sum() * (grid[1] - grid[0])), 2)
+    1.0
 
     Args:
       density: from `spectral_density`.

@@ -38,6 +38,9 @@ def _identity(batch: Any) -> Any:
 def num_examples(data: Any) -> int:
     """The common leading axis of all arrays.
 
+    >>> hessian.num_examples((np.zeros((5, 3)), np.zeros(5)))
+    5
+
     Raises:
       InputError: there is none.
     """
@@ -54,6 +57,8 @@ def num_examples(data: Any) -> int:
 
 def check(loss_fn: LossFn, params: Params, data: Any, read: Read = _identity) -> None:
     """Refuses what has no Hessian.
+
+    >>> hessian.check(lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2))
 
     Raises:
       InputError: a loss that is no scalar, parameters that are not floating point, or
@@ -77,6 +82,9 @@ def check_mean(
     read: Read = _identity,
 ) -> None:
     """Refuses a sum over examples where chunks are averaged; two examples tell.
+
+    >>> hessian.check_mean(
+    ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2), chunk=1)
 
     Raises:
       InputError: a loss that doubles when its example is given twice; nothing is checked
@@ -115,6 +123,9 @@ def mean_over(
     mesh: Mesh | None = None,
 ) -> Any:
     """The mean of function(batch) over all examples, computed chunk after chunk.
+
+    >>> float(hessian.mean_over(jnp.mean, jnp.arange(5.0), chunk=2))
+    2.0
 
     Args:
       function: batch -> a pytree of floats that is a mean over the batch.
@@ -195,6 +206,11 @@ def hvp(
 
     `chunk`, `read` and `mesh` are those of `mean_over`.
 
+    >>> product = hessian.hvp(
+    ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2))
+    >>> product(jnp.array([1.0, 0.0])).tolist()
+    [1.0, 0.0]
+
     Raises:
       InputError: see `check` and `mean_over`.
     """
@@ -230,6 +246,12 @@ def ggn(
     J are the derivatives of the outputs, H_out those of second order of the loss with
     respect to the outputs; positive semidefinite where the loss is convex in them, and
     for cross-entropy the Fisher matrix of the model's own distribution.
+
+    >>> from distilljax.types import Batch
+    >>> points = Batch(jnp.eye(2), jnp.eye(2))
+    >>> product = hessian.ggn(lambda w, x: x @ w, jnp.zeros((2, 2)), points)
+    >>> jnp.round(product(jnp.eye(2)), 3).tolist()
+    [[0.125, -0.125], [-0.125, 0.125]]
 
     Args:
       apply: (params, batch.images) -> f32[b, k].
@@ -278,6 +300,11 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
 
     No reverse pass, so nothing is stored on the way, and about 5/9 of the
     multiplications of a Hessian-vector product of a convolutional network.
+
+    >>> float(hessian.along(
+    ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2),
+    ...     jnp.array([2.0, 0.0])))
+    4.0
     """
 
     def slope(params: Params) -> Array:
@@ -317,6 +344,12 @@ def trace(
     mesh: Mesh | None = None,
 ) -> Estimate:
     """The trace of the Hessian of the mean loss over all of `data` (Hutchinson).
+
+    >>> found = hessian.trace(
+    ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2), jax.random.key(0),
+    ...     num_probes=3)
+    >>> float(found.value), float(found.standard_error)
+    (2.0, 0.0)
 
     Args:
       loss_fn: (params, batch) -> f32[], the mean over the batch.
@@ -376,6 +409,12 @@ def batch_trace(
     choice of probes and that of images, because each pair is drawn anew. The spread of
     one Hutchinson probe is mostly that of the probe, so a few hundred images a probe buy
     the same standard error as all of them, at a cost that does not grow with the data.
+
+    >>> found = hessian.batch_trace(
+    ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2), jax.random.key(0),
+    ...     batch=1, num_probes=3)
+    >>> float(found.value)
+    2.0
 
     Args:
       loss_fn: (params, batch) -> f32[], the mean over the batch.

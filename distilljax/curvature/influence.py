@@ -90,6 +90,10 @@ def conjugate_gradients(
     iteration runs to half the tolerance. The solver of jax.scipy does not report how it
     ended.
 
+    >>> found, how = influence.conjugate_gradients(lambda v: 2 * v, jnp.ones(2))
+    >>> found.tolist(), bool(how.converged)
+    ([0.5, 0.5], True)
+
     Args:
       matvec: v -> A v.
       rhs: a pytree.
@@ -148,6 +152,16 @@ def influence_function(
 
     grad l_x . (C + damping I)^-1 (g_j - g) / (n - 1), see the module docstring; one linear
     solve and one forward-mode pass over the test set for each image j.
+
+    >>> def losses(w, x):
+    ...     return (x - w) ** 2 / 2
+    ...
+    >>> points = jnp.array([0.0, 1.0, 5.0])
+    >>> found = influence.influence_function(
+    ...     lambda v: v, losses, jnp.array(2.0), points, losses, jnp.array([4.0]),
+    ...     damping=0.0)
+    >>> jnp.round(found.changes, 3).tolist()
+    [[-2.0], [-1.0], [3.000000238418579]]
 
     Args:
       matvec: v -> C v, the Hessian or Gauss-Newton matrix of the mean loss of all training

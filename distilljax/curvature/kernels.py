@@ -30,7 +30,11 @@ class Dynamics(NamedTuple):
 
 
 def inner(k1: Array, k2: Array) -> Array:
-    """Returns the Frobenius inner product <K1, K2>, f32[]."""
+    """Returns the Frobenius inner product `<K1, K2>`, f32[].
+
+    >>> float(kernels.inner(np.eye(2), np.ones((2, 2))))
+    2.0
+    """
     _check_alike(k1, k2)
     return jnp.vdot(k1, k2, precision=_PRECISE)
 
@@ -40,11 +44,14 @@ def _unit(kernel: Array) -> Array:
 
 
 def kernel_distance(k1: Array, k2: Array) -> Array:
-    """Returns 1 - <K1, K2> / (|K1| |K2|), f32[] (Fort et al. 2020, arXiv 2010.15110).
+    """Returns `1 - <K1, K2> / (|K1| |K2|)`, f32[] (Fort et al. 2020, arXiv 2010.15110).
 
     Zero for proportional kernels, at most one for positive semidefinite ones. It is
     computed as half the squared distance of the normalised kernels, which is equal but
     accurate for small distances.
+
+    >>> round(float(kernels.kernel_distance(jnp.eye(2), jnp.ones((2, 2)))), 3)
+    0.293
 
     Raises:
       InputError: different shapes.
@@ -57,6 +64,9 @@ def kernel_velocity(k1: Array, k2: Array, time: Array | float) -> Array:
     """Returns the kernel distance divided by the elapsed time, f32[].
 
     Fort et al. 2020, arXiv 2010.15110, for two points of one training run.
+
+    >>> round(float(kernels.kernel_velocity(jnp.eye(2), jnp.ones((2, 2)), time=10)), 4)
+    0.0293
 
     Args:
       k1: the kernel at the start.
@@ -77,6 +87,9 @@ def centre(kernel: Array) -> Array:
     For a kernel between two sets, the features of each set are centred separately (Cortes,
     Mohri & Rostamizadeh 2012, section 2).
 
+    >>> kernels.centre(jnp.eye(2)).tolist()
+    [[0.5, -0.5], [-0.5, 0.5]]
+
     Args:
       kernel: f32[n1, n2].
 
@@ -89,10 +102,13 @@ def centre(kernel: Array) -> Array:
 
 
 def alignment(k1: Array, k2: Array, *, centred: bool = False) -> Array:
-    """Returns <K1, K2> / (|K1| |K2|), f32[], in [-1, 1]; >= 0 for semidefinite kernels.
+    """Returns `<K1, K2> / (|K1| |K2|)`, f32[] in [-1, 1]; >= 0 for semidefinite kernels.
 
     Cristianini, Shawe-Taylor, Elisseeff & Kandola 2002; centred, Cortes, Mohri &
     Rostamizadeh 2012 (arXiv 1203.0550), section 2.
+
+    >>> round(float(kernels.alignment(jnp.eye(2), 3 * jnp.eye(2))), 3)
+    1.0
 
     Args:
       k1: a kernel.
@@ -110,6 +126,9 @@ def alignment(k1: Array, k2: Array, *, centred: bool = False) -> Array:
 
 def label_kernel(labels1: Array, labels2: Array | None = None) -> Array:
     """Returns Y1 Y2^T; for one-hot labels, one where two images have the same class.
+
+    >>> kernels.label_kernel(jnp.eye(2), jnp.array([[1.0, 0.0]])).tolist()
+    [[1.0], [0.0]]
 
     Args:
       labels1: f32[n1, k].
@@ -135,6 +154,9 @@ def label_alignment(
 ) -> Array:
     """Returns the `alignment` of a kernel with that of the labels, f32[].
 
+    >>> round(float(kernels.label_alignment(jnp.eye(2), jnp.eye(2))), 3)
+    1.0
+
     Args:
       kernel: f32[n1, n2].
       labels1: f32[n1, k].
@@ -155,6 +177,10 @@ def class_means(kernel: Array, labels1: Array, labels2: Array | None = None) -> 
     classes and different numbers of images can be compared:
 
         alignment(class_means(k_s, labels_s), class_means(k_r, labels_r), centred=True)
+
+    >>> labels = jnp.eye(2)[np.array([0, 1, 1])]
+    >>> kernels.class_means(jnp.arange(9.0).reshape(3, 3), labels).tolist()
+    [[0.0, 1.5], [4.5, 6.0]]
 
     Args:
       kernel: f32[n1, n2].
@@ -178,6 +204,9 @@ def as_matrix(kernel: Array) -> Array:
 
     Row i k + a is output a of image i.
 
+    >>> kernels.as_matrix(jnp.zeros((3, 2, 5, 5))).shape
+    (15, 10)
+
     Raises:
       InputError: a wrong shape.
     """
@@ -193,6 +222,9 @@ def spectrum(kernel: Array) -> Array:
     Values below the largest times machine epsilon times n are rounding errors of either
     sign.
 
+    >>> kernels.spectrum(jnp.diag(jnp.array([1.0, 3.0]))).tolist()
+    [3.0, 1.0]
+
     Raises:
       InputError: a kernel that is not square; see `as_matrix` for f32[n, n, k, k].
     """
@@ -207,6 +239,9 @@ def effective_rank(eigenvalues: Array) -> Array:
 
     The entropy is that of the eigenvalues divided by their sum: f32[..., n] -> f32[...], in
     [1, n]. Negative eigenvalues, due to rounding, count as zero.
+
+    >>> round(float(kernels.effective_rank(jnp.array([1.0, 1.0, 0.0]))), 4)
+    2.0
     """
     positive = jnp.maximum(eigenvalues, 0)
     shares = positive / positive.sum(axis=-1, keepdims=True)
@@ -217,6 +252,9 @@ def participation_ratio(eigenvalues: Array) -> Array:
     """Returns (sum)^2 / sum of squares of eigenvalues, f32[..., n] -> f32[...], in [1, n].
 
     It is n for equal eigenvalues, and at most `effective_rank`.
+
+    >>> float(kernels.participation_ratio(jnp.array([1.0, 1.0, 0.0])))
+    2.0
     """
     total = eigenvalues.sum(axis=-1, keepdims=True)
     return 1 / jnp.square(eigenvalues / total).sum(axis=-1)
@@ -227,6 +265,9 @@ def condition_number(eigenvalues: Array) -> Array:
 
     Infinite for a singular matrix; values above 1 / machine epsilon mean numerically
     singular.
+
+    >>> float(kernels.condition_number(jnp.array([4.0, 2.0])))
+    2.0
     """
     sizes = jnp.abs(eigenvalues)
     return sizes.max(axis=-1) / sizes.min(axis=-1)
@@ -239,6 +280,9 @@ def kernel_ridge(k_ss: Array, y: Array, *, ridge: Array | float) -> Array:
     predictions are independent of the kernel's scale. For an absolute ridge r pass r / d.
     Solved by Cholesky: NaN if the matrix is not positive definite, which can happen in
     single precision for a ridge below about 1e-6.
+
+    >>> jnp.round(kernels.kernel_ridge(jnp.eye(2), jnp.eye(2), ridge=1.0), 3).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
 
     Args:
       k_ss: f32[n, n], one kernel for all outputs, or f32[n, n, k, k]; symmetric.
@@ -258,6 +302,9 @@ def kernel_ridge(k_ss: Array, y: Array, *, ridge: Array | float) -> Array:
 
 def predict(k_ts: Array, coefficients: Array) -> Array:
     """Returns predictions at t points, sum_i K(x, x_i) c_i, f32[t, k].
+
+    >>> kernels.predict(jnp.ones((1, 2)), jnp.eye(2)).tolist()
+    [[1.0, 1.0]]
 
     Args:
       k_ts: f32[t, n] or f32[t, n, k, k].
@@ -280,6 +327,12 @@ def predict_linearised(
     gradient descent on the squared error (Lee et al. 2019, arXiv 1902.06720, section 2.2).
     With a ridge, and the kernel f32[n, n, k, k], it minimises the sum of
     |f(params, x) - y|^2 over the training set plus ridge d |params - params0|^2.
+
+    >>> found = kernels.predict_linearised(
+    ...     jnp.eye(2), jnp.ones((1, 2)), jnp.eye(2), jnp.zeros((2, 2)), jnp.zeros((1, 2)),
+    ...     ridge=1.0)
+    >>> jnp.round(found, 3).tolist()
+    [[0.5, 0.5]]
 
     Args:
       k_ss: f32[n, n] or f32[n, n, k, k], the empirical NTK of the training set.
@@ -306,6 +359,10 @@ def leave_one_out(k_ss: Array, k_ts: Array, y: Array, ridge: Array | float) -> A
     With B = (K_ss + ridge d I)^-1 and c = B y, leaving out j changes the coefficients by
     -B_:j B_jj^-1 c_j (block inverse), which makes the j-th zero: one inverse serves all j.
     The ridge is that of the whole set: d is not recomputed.
+
+    >>> found = kernels.leave_one_out(jnp.eye(2), jnp.ones((1, 2)), jnp.eye(2), 1.0)
+    >>> jnp.round(found, 3).tolist()
+    [[[0.0, 0.5]], [[0.5, 0.0]]]
 
     Args:
       k_ss: f32[n, n] or f32[n, n, k, k], symmetric.
@@ -354,6 +411,11 @@ def gradient_flow(
         f_test(t) = f0_test + K_ts K_ss^-1 (I - exp(-K_ss t / n)) (y - f0),
 
     Lee et al. 2019, arXiv 1902.06720, section 2.2, for the mean over images, not the sum.
+
+    >>> found = kernels.gradient_flow(
+    ...     jnp.eye(2), jnp.ones((2, 1)), jnp.zeros((2, 1)), jnp.array([0.0, 2.0]))
+    >>> round(float(found.train[1, 0, 0]), 3)
+    0.632
 
     Args:
       k_ss: f32[n, n, k, k], the empirical NTK; or f32[n, n], one kernel for all outputs,

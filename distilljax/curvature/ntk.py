@@ -57,6 +57,10 @@ def empirical_ntk(
     are faster. The contraction takes 2 n1 n2 k p operations, half of it without x2, times k
     for `full`. Reverse-mode differentiation stores the Jacobians of all blocks.
 
+    >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> ntk.empirical_ntk(lambda w, x: x @ w, jnp.zeros((2, 1)), x)[:, :, 0, 0].tolist()
+    [[5.0, 2.0], [2.0, 1.0]]
+
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
@@ -146,6 +150,11 @@ def ntk_vp(
 
     u_i = J(x1_i) sum_j J(x2_j)^T v_j: one reverse pass over x2, one forward pass over x1.
 
+    >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> product = ntk.ntk_vp(lambda w, x: x @ w, jnp.zeros((2, 1)), x)
+    >>> product(jnp.array([[1.0], [0.0]])).tolist()
+    [[5.0], [2.0]]
+
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
@@ -194,6 +203,10 @@ def sketch(
     direction is one forward-mode pass over the images without stored activations: memory is
     that of `together` passes and of n k m floats. `sketched_ntk` gives the kernel.
 
+    >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> ntk.sketch(lambda w, x: x @ w, jnp.zeros((2, 1)), x, jax.random.key(0), 50).shape
+    (2, 1, 50)
+
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].
       params: a pytree of float arrays.
@@ -239,6 +252,11 @@ def sketched_ntk(
     """Estimates the kernel from the features of `sketch`: the mean over directions.
 
     Entries share their directions, so their errors are dependent.
+
+    >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> phi = ntk.sketch(lambda w, x: x @ w, jnp.zeros((2, 1)), x, jax.random.key(0), 50)
+    >>> ntk.sketched_ntk(phi).value.shape
+    (2, 2, 1, 1)
 
     Args:
       phi1: f32[n1, k, m].
@@ -287,6 +305,10 @@ def linearised(apply: Apply, params0: Params) -> Apply:
     pass (Lee et al. 2019, arXiv 1902.06720, section 2.2). It has the signature of `apply`,
     so it can be trained like the network, from any parameters; at all parameters its kernel
     is that of the network at params0.
+
+    >>> line = ntk.linearised(lambda w, x: w**2 * x, jnp.array(1.0))
+    >>> float(line(jnp.array(2.0), jnp.array(1.0)))
+    3.0
 
     Args:
       apply: (params, f32[n, ...]) -> f32[n, k].

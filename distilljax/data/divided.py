@@ -40,6 +40,14 @@ def prepare(
 ) -> Prepared:
     """Divides a data set, preprocesses it and puts its training images on the device.
 
+    >>> labels = np.arange(20) % 2
+    >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    >>> from distilljax import data
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> prepared = divided.prepare(real, held_out=3)
+    >>> prepared.held_out.class_sizes.tolist()
+    [3, 3]
+
     Args:
       data: the data set.
       preprocess: a kind that `fit` knows, or a transform that is fitted already.

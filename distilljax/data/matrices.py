@@ -18,6 +18,11 @@ CHUNK = 2000  # images; 49 MB of float64 at 32 x 32 x 3
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation of each channel of x / 255.
 
+    >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    >>> mean, std = matrices.channel_statistics(images)
+    >>> mean.tolist(), std.tolist()
+    ([0.5], [0.5])
+
     Args:
       images: u8[n, h, w, c].
 
@@ -39,7 +44,11 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """f64[m, d] in 0..255, a piece at a time."""
+    """f64[m, d] in 0..255, a piece at a time.
+
+    >>> [piece.shape for piece in matrices.chunks(np.zeros((3, 2, 2, 1), np.uint8))]
+    [(3, 4)]
+    """
     for start in range(0, len(images), CHUNK):
         piece = images[start : start + CHUNK]
         yield piece.reshape(len(piece), -1).astype(np.float64)
@@ -47,6 +56,10 @@ def chunks(images: np.ndarray) -> Iterator[np.ndarray]:
 
 def moments(chunks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean f64[d] and sum of outer products f64[d, d] over all rows.
+
+    >>> mean, products = matrices.moments(iter([np.array([[1.0, 2.0], [3.0, 4.0]])]))
+    >>> mean.tolist(), products.tolist()
+    ([2.0, 3.0], [[10.0, 14.0], [14.0, 20.0]])
 
     Raises:
       InputError: the covariance, and what whitening takes besides, exceeds the memory.
@@ -67,7 +80,12 @@ def moments(chunks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def whitening(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """(C + ridge I)^(-1/2), symmetric, and its inverse, f32[d, d], by float64."""
+    """(C + ridge I)^(-1/2), symmetric, and its inverse, f32[d, d], by float64.
+
+    >>> whiten, unwhiten = matrices.whitening(np.diag([3.0, 15.0]), ridge=1.0)
+    >>> whiten.round(3).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
     eigenvalues, vectors = np.linalg.eigh(covariance)
     root = np.sqrt(np.maximum(eigenvalues, 0) + ridge)
     whiten = (vectors / root) @ vectors.T
@@ -76,13 +94,20 @@ def whitening(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndar
 
 
 def sketch(whiten: np.ndarray) -> np.ndarray:
-    """f32[d, 4]: the matrix times four fixed random vectors."""
+    """f32[d, 4]: the matrix times four fixed random vectors.
+
+    >>> matrices.sketch(np.eye(3, dtype=np.float32)).shape
+    (3, 4)
+    """
     vectors = np.random.default_rng(0).normal(size=(len(whiten), 4))
     return (np.asarray(whiten, np.float64) @ vectors).astype(np.float32)
 
 
 def check_matrices(whiten: np.ndarray, unwhiten: np.ndarray) -> None:
-    """A transform read from format 1 is symmetric but for the last bit."""
+    """A transform read from format 1 is symmetric but for the last bit.
+
+    >>> matrices.check_matrices(np.eye(3), np.eye(3))
+    """
     if whiten.ndim != 2 or whiten.shape != whiten.T.shape != unwhiten.shape:
         raise InputError(f"whiten {whiten.shape}, unwhiten {unwhiten.shape}: not square")
     largest = np.abs(whiten).max()
@@ -97,19 +122,31 @@ def check_matrices(whiten: np.ndarray, unwhiten: np.ndarray) -> None:
 
 
 def triangle(matrix: np.ndarray) -> np.ndarray:
-    """f32[d, d], symmetric but for rounding -> f32[d (d + 1) / 2]."""
+    """f32[d, d], symmetric but for rounding -> f32[d (d + 1) / 2].
+
+    >>> matrices.triangle(np.array([[1.0, 2.0], [2.0, 3.0]], np.float32)).tolist()
+    [1.0, 2.0, 3.0]
+    """
     mean = (matrix.astype(np.float64) + matrix.T) / 2
     return mean[np.triu(np.ones(matrix.shape, bool))].astype(np.float32)
 
 
 def side(size: int) -> int | None:
-    """The d of d (d + 1) / 2, if there is one."""
+    """The d of d (d + 1) / 2, if there is one.
+
+    >>> matrices.side(3), matrices.side(4)
+    (2, None)
+    """
     d = (math.isqrt(8 * size + 1) - 1) // 2
     return d if d * (d + 1) // 2 == size else None
 
 
 def symmetric(values: np.ndarray) -> np.ndarray:
-    """The inverse of `triangle`."""
+    """The inverse of `triangle`.
+
+    >>> matrices.symmetric(np.array([1.0, 2.0, 3.0], np.float32)).tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
+    """
     d = side(values.size) or 0
     upper = np.triu(np.ones((d, d), bool))
     matrix = np.zeros((d, d), np.float32)
@@ -118,7 +155,11 @@ def symmetric(values: np.ndarray) -> np.ndarray:
 
 
 def inverse(whiten: np.ndarray, kind: str = "zca") -> np.ndarray:
-    """The inverse f32[d, d] of a symmetric f32[d, d], computed in float64."""
+    """The inverse f32[d, d] of a symmetric f32[d, d], computed in float64.
+
+    >>> matrices.inverse(np.diag([2.0, 4.0]).astype(np.float32)).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
     try:
         found = np.linalg.inv(whiten.astype(np.float64))
     except np.linalg.LinAlgError:

@@ -313,6 +313,11 @@ KINDS = (*FITTERS, "published")
 def fit(kind: str, images: np.ndarray, name: str | None = None) -> Transform:
     """A transform of one of `KINDS` for the training images, u8[n, h, w, c].
 
+    >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    >>> transform = preprocess.fit("normalise", images)
+    >>> np.round(transform(images)).ravel().tolist()
+    [-1.0, 1.0]
+
     Args:
       kind: one of `FITTERS`, which are fitted; or `published`, a `Normalise` with the
         literature's constants, for which images are only checked; or one that was
@@ -352,7 +357,10 @@ def _published(name: str | None, images: np.ndarray) -> Normalise:
 
 
 def check_kind(kind: str, known: Collection[str]) -> None:
-    """Refuses a kind that is none of the known ones."""
+    """Refuses a kind that is none of the known ones.
+
+    >>> preprocess.check_kind("zca", preprocess.FITTERS)
+    """
     if kind not in known:
         raise InputError(
             f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}, or "
@@ -361,7 +369,10 @@ def check_kind(kind: str, known: Collection[str]) -> None:
 
 
 def check_images(images: np.ndarray) -> None:
-    """Refuses what no transform can be fitted on."""
+    """Refuses what no transform can be fitted on.
+
+    >>> preprocess.check_images(np.zeros((2, 8, 8, 1), np.uint8))
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise InputError(
             "preprocessing is fitted on uint8 images [n, h, w, c], got "

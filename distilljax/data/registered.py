@@ -22,19 +22,21 @@ def register(name: str) -> Callable[[OwnTransform], OwnTransform]:
     registered in each process that reads such an artefact. A class of the same name takes
     the place of an earlier one.
 
-        @data.register("unit_range")
-        class UnitRange(NamedTuple):
-            largest: jax.Array
-
-            def __call__(self, images):
-                return images / self.largest
-
-            def inverse(self, images):
-                return images * self.largest / 255
-
-            @classmethod
-            def fit(cls, images):
-                return cls(jnp.float32(images.max()))
+    >>> from typing import NamedTuple
+    >>> @registered.register("unit_range")
+    ... class UnitRange(NamedTuple):
+    ...     largest: jax.Array
+    ...     def __call__(self, images):
+    ...         return images / self.largest
+    ...     def inverse(self, images):
+    ...         return images * self.largest / 255
+    ...     @classmethod
+    ...     def fit(cls, images):
+    ...         return cls(np.float32(images.max()))
+    ...
+    >>> from distilljax import data
+    >>> float(data.fit("unit_range", np.full((2, 4, 4, 1), 50, np.uint8)).largest)
+    50.0
 
     Args:
       name: letters, digits and underscores.
@@ -65,12 +67,19 @@ def register(name: str) -> Callable[[OwnTransform], OwnTransform]:
 
 
 def registered() -> Mapping[str, Any]:
-    """Returns name -> class of all that were registered."""
+    """Returns name -> class of all that were registered.
+
+    >>> "no_such_transform" in registered.registered()
+    False
+    """
     return dict(_REGISTERED)
 
 
 def check_transform(transform: Any) -> None:
     """Refuses a transform that compiled programs cannot take as an argument.
+
+    >>> from distilljax.data import preprocess
+    >>> registered.check_transform(preprocess.Identity())
 
     Raises:
       InputError: no pytree of arrays, or without `__call__` and `inverse`.
@@ -88,6 +97,10 @@ def check_transform(transform: Any) -> None:
 
 def to_arrays(transform: Transform) -> tuple[str, dict[str, np.ndarray]] | None:
     """Returns name and fields, f32, of a registered transform; None for another.
+
+    >>> from distilljax.data import preprocess
+    >>> registered.to_arrays(preprocess.Identity()) is None
+    True
 
     Raises:
       InputError: a field that is no array of numbers.
@@ -110,6 +123,11 @@ def to_arrays(transform: Transform) -> tuple[str, dict[str, np.ndarray]] | None:
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Transform:
     """The inverse of `to_arrays`.
 
+    Of the example of `register`:
+
+    >>> registered.from_arrays("unit_range", {"largest": np.float32(3)}).largest.tolist()
+    3.0
+
     Raises:
       InputError: fields that the class does not have, or that are not finite.
     """
@@ -126,7 +144,13 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Transform:
 
 
 def field_names(name: str) -> tuple[str, ...]:
-    """Returns the fields of a registered transform."""
+    """Returns the fields of a registered transform.
+
+    Of the example of `register`:
+
+    >>> registered.field_names("unit_range")
+    ('largest',)
+    """
     return tuple(_fields(_REGISTERED[name]) or ())
 
 

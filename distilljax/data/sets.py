@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -80,6 +81,9 @@ class Dataset(NamedTuple):
 
 def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None) -> Dataset:
     """Loads and validates a data set.
+
+    >>> sets.load("embedded").train.images.shape
+    (8000, 28, 28, 1)
 
     Args:
       name: one of
@@ -216,6 +220,11 @@ def _names(names: Any, where: str) -> tuple[str, ...]:
 def _load_embedded() -> Dataset:
     resource = importlib.resources.files("distilljax.data.embedded") / _EMBEDDED_FILE
     where = "the embedded data set"
+    if importlib.util.find_spec("_lzma") is None:
+        raise InputError(
+            f"{where} is compressed by LZMA, which this Python was built without; take "
+            "another, or build it again with liblzma installed"
+        )
     with importlib.resources.as_file(resource) as path:
         found = own_arrays.read(path, own.Request(str(path)))
     train, test = found.splits["train"], found.splits["test"]
@@ -371,6 +380,10 @@ def fingerprint(train: Split, test: Split) -> str:
     """Returns the hex SHA-256 of train, then test: shape, pixels, little-endian i32 labels.
 
     It depends on the contents and their order alone, not on their source.
+
+    >>> split = sets.Split(np.zeros((1, 2, 2, 1), np.uint8), np.zeros(1, np.uint8))
+    >>> sets.fingerprint(split, split)[:8]
+    '3ec37861'
     """
     digest = hashlib.sha256()
     for images, labels in (train, test):
@@ -409,6 +422,11 @@ def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.nd
 def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]:
     """Holds out random images, the same number per class.
 
+    >>> split = sets.Split(np.zeros((6, 2, 2, 1), np.uint8), np.arange(6) % 2)
+    >>> rest, held = sets.hold_out(split, 1, seed=0)
+    >>> len(rest.labels), sorted(held.labels.tolist())
+    (4, [0, 1])
+
     Returns:
       (rest, held out), both in the order of `split`.
 
@@ -427,6 +445,10 @@ def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]
 def subset(split: Split, num_per_class: int, seed: int) -> Split:
     """Samples images of each class without replacement, in class order.
 
+    >>> split = sets.Split(np.zeros((6, 2, 2, 1), np.uint8), np.arange(6) % 2)
+    >>> sets.subset(split, 2, seed=0).labels.tolist()
+    [0, 0, 1, 1]
+
     Raises:
       InputError: a class has fewer than `num_per_class` images; a number below 1; a
         negative seed.
@@ -437,6 +459,11 @@ def subset(split: Split, num_per_class: int, seed: int) -> Split:
 
 def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
     """Puts a split on the default device, with an index for sampling by class.
+
+    >>> from distilljax.data import preprocess
+    >>> split = sets.Split(np.zeros((6, 2, 2, 1), np.uint8), np.arange(6) % 2)
+    >>> sets.on_device(split, preprocess.Identity(), num_classes=2).class_sizes.tolist()
+    [3, 3]
 
     Raises:
       InputError: images that are not u8[n, h, w, c], labels that are not i[n]; a class

@@ -43,6 +43,12 @@ def to_arrays(
 
     Of a ZCA the upper triangle of `whiten` is stored; `unwhiten` is computed from it.
 
+    >>> from distilljax.data import preprocess
+    >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    >>> kind, arrays = stored.to_arrays(preprocess.fit("normalise", images))
+    >>> kind, sorted(arrays)
+    ('normalise', ['mean', 'std'])
+
     Args:
       transform: of this package, or of a class that was registered with `register`.
       matrices: if false, `whiten` is left out, and an f32[d, 4] `sketch` of it takes its
@@ -76,6 +82,13 @@ def from_arrays(
     kind: str, arrays: Mapping[str, np.ndarray], images: np.ndarray | None = None
 ) -> Transform:
     """The inverse of `to_arrays`; matrices stored whole are read as well.
+
+    >>> from distilljax.data import preprocess
+    >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    >>> kind, arrays = stored.to_arrays(preprocess.fit("normalise", images))
+    >>> transform = stored.from_arrays(kind, arrays)
+    >>> np.round(transform(images)).ravel().tolist()
+    [-1.0, 1.0]
 
     Args:
       kind: of the transform.
@@ -115,6 +128,9 @@ def from_arrays(
 
 def array_names(kind: str) -> tuple[str, ...]:
     """Returns the names that arrays of a stored transform may have, all forms together.
+
+    >>> stored.array_names("normalise")
+    ('mean', 'std')
 
     Raises:
       InputError: unknown kind.

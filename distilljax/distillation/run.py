@@ -1,5 +1,7 @@
 """`distil`: from a data set to a distilled set, in one call."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import __version__, io, keys, loop
+from distilljax import __version__, io, keys, loop, watching
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
 from distilljax.core.augment import Augmentation
@@ -71,8 +73,7 @@ class Distillation(NamedTuple):
     @property
     def pixels(self) -> np.ndarray:
         """The images for a picture, f32[n, h, w, c], clipped to 0..1, class-ordered."""
-        images = self.artefact.transform.inverse(self.distilled.images)
-        return np.clip(np.asarray(images), 0, 1)
+        return pixels_of(self.distilled, self.artefact.transform)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the artefact, one file that `distilljax.load` reads.
@@ -148,6 +149,7 @@ def distil(
     checkpoints: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     on_progress: Callable[[loop.Progress], object] | None = None,
+    hook: watching.Hook | None = None,
 ) -> Distillation:
     """Distils a data set into a few images per class.
 
@@ -201,16 +203,21 @@ def distil(
       checkpoint_seconds: time between checkpoints.
       on_progress: called about every second with a `loop.Progress`, whose `distilled` is
         the set at hand; it may raise `distilljax.Stop` to end the run and keep its result.
-        `print` prints a line.
+        `print` prints a line, `distilljax.watching.Line()` one that a notebook rewrites.
+      hook: called for each outer step with (step, metrics, images), see
+        `distilljax.watching`; for TensorBoard, Weights & Biases and others.
 
     Raises:
-      InputError: arguments that cannot be used; the message says what to do.
+      InputError: arguments that cannot be used; the message says what to do. Or the hook
+        failed: with `checkpoints` the run is kept to that step.
       loop.DivergedError: the outer loss explodes; it holds the last good set.
     """
     root = keys.as_key(key)
     ipc, steps = choices.positive(ipc, "ipc"), choices.positive(steps, "steps")
     if on_progress is not None and not callable(on_progress):
         raise InputError(f"on_progress={on_progress!r}: give a function, such as print")
+    if hook is not None:
+        watching.check_hook(hook)
     protocol_name, how = choices.protocol(protocol)
     loaded = choices.dataset(data)
     name = _name(data, loaded)
@@ -244,10 +251,15 @@ def distil(
     validation = validation_images(
         how, prepared.rest, prepared.transform, loaded.num_classes
     )
+    watcher = watching.Watcher(
+        [] if hook is None else [hook],
+        lambda found: pixels_of(found, prepared.transform),
+    )
     result, history = _run(
         job,
         root,
         checkpoints,
+        watcher,
         num_steps=steps,
         score=held_out_score(
             network.made, how, score_networks, targets=learns_targets(chosen.name)
@@ -281,6 +293,11 @@ def distil(
         targets=targets,
     )
     return Distillation(artefact, result, history, prepared, network.made, root)
+
+
+def pixels_of(distilled: DistilledSet, transform: Transform) -> np.ndarray:
+    """Returns the images of a set for a picture, f32[n, h, w, c], clipped to 0..1."""
+    return np.clip(np.asarray(transform.inverse(distilled.images)), 0, 1)
 
 
 def _name(given: DataChoice, loaded: datasets.Dataset) -> str:
@@ -355,12 +372,18 @@ def _identity(job: _Job, root: Key) -> str:
 
 
 def _run(
-    job: _Job, root: Key, folder: str | os.PathLike[str] | None, **options: Any
+    job: _Job,
+    root: Key,
+    folder: str | os.PathLike[str] | None,
+    watcher: watching.Watcher,
+    **options: Any,
 ) -> tuple[loop.Result, list[dict[str, Any]]]:
     """Takes the outer steps, resuming those of the folder; returns their records too."""
     history: list[dict[str, Any]] = []
     if folder is None:
-        return _steps(job, root, on_records=_keep(history), **options), history
+        with watcher.closing("with checkpoints=FOLDER a run is kept"):
+            result = _steps(job, root, watcher, _keep(history), **options)
+        return result, history
     place = pathlib.Path(folder).expanduser()
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -372,16 +395,12 @@ def _run(
     metrics = place / "metrics.jsonl"
     saved = io.Checkpoints(place / "checkpoints", identity=_identity(job, root))
     records.keep_until(metrics, saved.latest_step() or 0)
-    try:
-        result = _steps(
-            job,
-            root,
-            checkpoints=saved,
-            on_records=lambda new: records.append(metrics, new),
-            **options,
-        )
-    finally:
-        saved.close()
+    keep = functools.partial(records.append, metrics)
+    with (
+        watcher.closing("the run is kept to there, and the same call goes on"),
+        contextlib.closing(saved),
+    ):
+        result = _steps(job, root, watcher, keep, checkpoints=saved, **options)
     return result, records.read(metrics)
 
 
@@ -389,9 +408,32 @@ def _keep(history: list[dict[str, Any]]) -> Callable[[Sequence[Mapping[str, Any]
     return lambda new: history.extend(dict(record) for record in new)
 
 
-def _steps(job: _Job, root: Key, **options: Any) -> loop.Result:
+def _steps(
+    job: _Job,
+    root: Key,
+    watcher: watching.Watcher,
+    keep: Callable[[Sequence[Mapping[str, Any]]], None],
+    on_progress: Callable[[loop.Progress], object],
+    **options: Any,
+) -> loop.Result:
+    def record(new: Sequence[Mapping[str, Any]]) -> None:
+        keep(new)
+        watcher.records(new)
+
+    def progressed(at: loop.Progress) -> None:
+        watcher.progress(at)
+        on_progress(at)
+
     try:
-        return loop.run(job.method.made, job.start, job.source, root, **options)
+        return loop.run(
+            job.method.made,
+            job.start,
+            job.source,
+            root,
+            on_records=record,
+            on_progress=progressed,
+            **options,
+        )
     except loop.DivergedError as error:
         config = job.method.config
         if config is None:

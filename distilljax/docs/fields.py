@@ -7,6 +7,7 @@ or of a name of a module is the one of its docstring, else the help and limits o
 
 import ast
 import re
+import textwrap
 from typing import Any
 
 import griffe
@@ -43,6 +44,12 @@ def comment(attr: griffe.Attribute) -> str | None:
     return " ".join(line.lstrip(" #") for line in above) or None
 
 
+def examples_apart(text: str) -> str:
+    """Returns a docstring whose examples are indented: Markdown takes them for code."""
+    block = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+    return block.sub(lambda found: textwrap.indent(found[0], "    "), text)
+
+
 class Fields(griffe.Extension):
     """Lists the fields of each class, and gives names of modules their comments."""
 
@@ -50,6 +57,11 @@ class Fields(griffe.Extension):
         """Takes default and docstring of an option from its call."""
         if text := option_text(attr):
             attr.docstring = griffe.Docstring(text, parent=attr, lineno=attr.lineno)
+
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        """Sets the examples of a function apart."""
+        if func.docstring:
+            func.docstring.value = examples_apart(func.docstring.value)
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Adds the section `Attributes`, and hides the fields from the list of members."""

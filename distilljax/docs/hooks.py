@@ -29,7 +29,7 @@ def modules() -> dict[str, pathlib.Path]:
 
 
 def on_config(config: Any) -> Any:
-    """Lists the pages: start, tutorials, reference by package."""
+    """Lists the pages: start, tutorials, watching, reference by package."""
     groups: dict[str, list[dict[str, str]]] = {}
     for name in modules():
         short = name.removeprefix("distilljax.")
@@ -37,6 +37,7 @@ def on_config(config: Any) -> Any:
     config.nav = [
         {"Start": "index.md"},
         {"Tutorials": [f"tutorials/{name}.md" for name in ORDER]},
+        {"Watching": "watching.md"},
         {"Reference": [p[0] if len(p) == 1 else {top: p} for top, p in groups.items()]},
     ]
     return config

@@ -30,7 +30,11 @@ class Environment(TypedDict):
 
 
 def environment() -> Environment:
-    """Returns the versions, the device and today's date."""
+    """Returns the versions, the device and today's date.
+
+    >>> sorted(environment.environment())[:3]
+    ['device', 'distilljax', 'finished']
+    """
     device = jax.devices()[0]
     version = importlib.metadata.version
     return {
@@ -53,6 +57,8 @@ def arithmetic() -> str:
 
     The compiler, the kind of device, and on a CPU the number of threads, by which sums are
     split. Where these agree, the same computation gives the same bits.
+
+    >>> environment.arithmetic()  # doctest: +SKIP
     """
     kind, version = jax.devices()[0].device_kind, importlib.metadata.version("jaxlib")
     if jax.default_backend() != "cpu":
@@ -62,6 +68,10 @@ def arithmetic() -> str:
 
 
 def peak_memory_bytes() -> int:
-    """Returns the largest resident size of this process so far, in bytes."""
+    """Returns the largest resident size of this process so far, in bytes.
+
+    >>> environment.peak_memory_bytes() > 1e6
+    True
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -21,13 +21,23 @@ def _line(record: Record) -> str:
 
 
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
-    """Appends one line per record; a number that is not finite becomes null."""
+    """Appends one line per record; a number that is not finite becomes null.
+
+    >>> import pathlib
+    >>> records.append(pathlib.Path("metrics.jsonl"), [{"step": 1, "loss": 0.5}])
+    """
     with path.open("a", encoding="utf-8") as file:
         file.writelines(map(_line, records))
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns all records; a last line torn by a kill is left out, no file is no records.
+
+    >>> import pathlib
+    >>> path = pathlib.Path("read.jsonl")
+    >>> records.append(path, [{"step": 1, "loss": float("nan")}])
+    >>> records.read(path)
+    [{'step': 1, 'loss': None}]
 
     Raises:
       InputError: a line before the last is no JSON object.
@@ -52,6 +62,12 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def keep_until(path: pathlib.Path, step: int, by: Sequence[str] = ("step",)) -> int:
     """Leaves one record of each step up to `step`; a resumed run writes those after it.
+
+    >>> import pathlib
+    >>> path = pathlib.Path("cut.jsonl")
+    >>> records.append(path, [{"step": step} for step in (1, 2, 3)])
+    >>> records.keep_until(path, 2), records.read(path)
+    (0, [{'step': 1}, {'step': 2}])
 
     Args:
       path: the file.

@@ -67,6 +67,11 @@ def describe_transform(
 ) -> dict[str, Any]:
     """Returns a description of a preprocessing for comparison by `Store.check`.
 
+    >>> from distilljax.data import preprocess
+    >>> described = trajectories.describe_transform(preprocess.Identity(), (8, 8, 1))
+    >>> sorted(described)
+    ['kind', 'probe', 'sha256']
+
     Args:
       transform: the preprocessing.
       image_shape: shape of one image, (h, w, c).
@@ -91,7 +96,11 @@ def describe_transform(
 def size_estimate(
     num_experts: int, num_epochs: int, num_params: int, dtype: str = "float32"
 ) -> int:
-    """Returns the number of bytes on disk."""
+    """Returns the number of bytes on disk.
+
+    >>> trajectories.size_estimate(num_experts=2, num_epochs=3, num_params=10)
+    320
+    """
     return num_experts * (num_epochs + 1) * num_params * np.dtype(DTYPES[dtype]).itemsize
 
 
@@ -99,6 +108,13 @@ def create(
     path: pathlib.Path | str, description: Description, dtype: str = "float32"
 ) -> "Store":
     """Creates an empty store in the directory `path`, which is created if needed.
+
+    >>> described = trajectories.Description(
+    ...     num_experts=2, num_epochs=3, num_params=10, dataset={}, preprocess={},
+    ...     held_out=5, split_seed=0, model={}, recipe={}, seed=0)
+    >>> store = trajectories.create("experts", described)
+    >>> store.complete.tolist()
+    []
 
     Args:
       path: the directory; it may hold other files.
@@ -141,6 +157,13 @@ def create(
 
 def open(path: pathlib.Path | str) -> "Store":
     """Opens the store in the directory `path`.
+
+    >>> described = trajectories.Description(
+    ...     num_experts=2, num_epochs=3, num_params=10, dataset={}, preprocess={},
+    ...     held_out=5, split_seed=0, model={}, recipe={}, seed=0)
+    >>> store = trajectories.create("more_experts", described)
+    >>> trajectories.open("more_experts").description == described
+    True
 
     Raises:
       InputError: it is missing, damaged, truncated or of a newer format.

@@ -143,6 +143,12 @@ def adapted_window(
 ) -> tuple[Array, Array]:
     """Returns start and size of an adapted window, i32[] each, before it is made to fit.
 
+    >>> config = bptt.Config(unroll=10, window=4, adapt=2)
+    >>> norms, key = jnp.arange(10.0), jax.random.key(0)
+    >>> start, size = bptt.adapted_window(config, jnp.array(0), norms, key)
+    >>> int(size)
+    6
+
     Args:
       config: the settings, with `adapt`.
       stage: i32[], 0, 1 or 2: the first, middle or last.
@@ -182,7 +188,18 @@ class Inner(NamedTuple):
 
 
 def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
-    """Returns the norms of the gradients of T plain inner steps, f32[T], as constants."""
+    """Returns the norms of the gradients of T plain inner steps, f32[T], as constants.
+
+    >>> import optax
+    >>> from distilljax.core import inner
+    >>> from distilljax.types import Batch
+    >>> batch = Batch(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    >>> loop = bptt.Inner(
+    ...     lambda w, batch: jnp.sum(w**2) / 2, optax.sgd(0.5), lambda at: batch)
+    >>> state = inner.init(jnp.array([3.0, 4.0]), loop.optimizer)
+    >>> bptt.gradient_norms(loop, state, jnp.arange(3)).tolist()
+    [5.0, 2.5, 1.25]
+    """
     constant = jax.lax.stop_gradient
 
     def body(state: InnerState, given: Array) -> tuple[InnerState, Array]:
@@ -229,7 +246,13 @@ def _train(
 
 
 def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTransformation:
-    """Returns the inner optimizer for a learning rate, which may be traced."""
+    """Returns the inner optimizer for a learning rate, which may be traced.
+
+    >>> rule = bptt.inner_optimizer(bptt.Config(inner="sgd"), 0.5)
+    >>> updates, _ = rule.update(jnp.ones(2), rule.init(jnp.zeros(2)))
+    >>> updates.tolist()
+    [-0.5, -0.5]
+    """
     if config.inner == "adam":
         return optax.adam(learning_rate, eps_root=ADAM_EPS_ROOT)
     momentum = config.inner_momentum if config.inner == "momentum" else None
@@ -237,7 +260,11 @@ def inner_optimizer(config: Config, learning_rate: Array) -> optax.GradientTrans
 
 
 def first_step(config: Config) -> Callable[[Key], Any]:
-    """Returns the function that makes the first `aux` of the method."""
+    """Returns the function that makes the first `aux` of the method.
+
+    >>> bptt.first_step(bptt.Config())(jax.random.key(0))
+    ()
+    """
     return lambda key: jnp.zeros((), jnp.int32) if config.adapt else ()
 
 
@@ -250,6 +277,9 @@ def outer_loss(
     """Returns the loss on real images of a network trained on the set.
 
     aux is the outer step, i32[], where windows are adapted, and () otherwise.
+
+    >>> from distilljax.models import mlp
+    >>> loss = bptt.outer_loss(bptt.Config(unroll=3), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -303,6 +333,9 @@ def make(
     mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`.
+
+    >>> from distilljax.models import mlp
+    >>> method = bptt.make(bptt.Config(unroll=3), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

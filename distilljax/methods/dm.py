@@ -79,6 +79,9 @@ def outer_loss(
 ) -> OuterLoss:
     """Returns the distance of features, by `config.match`; aux is unchanged.
 
+    >>> from distilljax.models import mlp
+    >>> loss = dm.outer_loss(dm.Config(augment=""), mlp.make(mlp.Config(), (8, 8, 1), 2))
+
     Args:
       config: settings; those of outer optimizers are not read.
       model: the network.
@@ -148,6 +151,9 @@ def make(
     mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    >>> from distilljax.models import mlp
+    >>> method = dm.make(dm.Config(real_batch=8), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

@@ -110,7 +110,14 @@ def _rule(config: Config) -> optax.GradientTransformation:
 
 
 def new_network(config: Config, model: Model) -> Callable[[Key], Network]:
-    """Returns the function that initialises a network, the first `aux` of the method."""
+    """Returns the function that initialises a network, the first `aux` of the method.
+
+    >>> from distilljax.models import mlp
+    >>> config, model = gm.Config(), mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> network = gm.new_network(config, model)(jax.random.key(0))
+    >>> int(network.age)
+    0
+    """
 
     def fresh(key: Key) -> Network:
         state = inner.init(model.init(key), _rule(config))
@@ -126,6 +133,9 @@ def outer_loss(
     mesh: Mesh | None = None,
 ) -> OuterLoss:
     """Returns the distance of gradients on a network, `aux`, which is unchanged.
+
+    >>> from distilljax.models import mlp
+    >>> loss = gm.outer_loss(gm.Config(augment=""), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -186,6 +196,9 @@ def outer_loss(
 
 def ageing(config: Config, model: Model, augmentation: Augmentation | None = None) -> After:
     """Returns what follows a match: the network, `aux`, is trained or reinitialised.
+
+    >>> from distilljax.models import mlp
+    >>> after = gm.ageing(gm.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -251,6 +264,9 @@ def make(
     mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`, its distilled set is class-ordered.
+
+    >>> from distilljax.models import mlp
+    >>> method = gm.make(gm.Config(real_batch=8), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

@@ -139,7 +139,15 @@ class Pool(NamedTuple):
 
 
 def features_kernel(model: Model) -> Kernel:
-    """Returns the products of last features; those of the real batch are constants."""
+    """Returns the products of last features; those of the real batch are constants.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images, params = jnp.ones((5, 2, 2, 1)), model.init(jax.random.key(0))
+    >>> k_ss, k_ts = kernel.features_kernel(model)(params, images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         num = len(theirs)
@@ -153,7 +161,15 @@ def features_kernel(model: Model) -> Kernel:
 
 
 def ntk_kernel(model: Model) -> Kernel:
-    """Returns the trace over outputs of the empirical neural tangent kernel."""
+    """Returns the trace over outputs of the empirical neural tangent kernel.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images, params = jnp.ones((5, 2, 2, 1)), model.init(jax.random.key(0))
+    >>> k_ss, k_ts = kernel.ntk_kernel(model)(params, images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         def between(a: Array, b: Array | None) -> Array:
@@ -165,7 +181,15 @@ def ntk_kernel(model: Model) -> Kernel:
 
 
 def linear_kernel(model: Model) -> Kernel:
-    """Returns the products of pixels; the network plays no part."""
+    """Returns the products of pixels; the network plays no part.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = jnp.ones((5, 2, 2, 1))
+    >>> k_ss, k_ts = kernel.linear_kernel(model)((), images[:2], images)
+    >>> k_ss.shape, k_ts.shape
+    ((2, 2), (5, 2))
+    """
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         ours, theirs = (x.reshape(len(x), -1) for x in (ours, theirs))
@@ -182,7 +206,15 @@ KERNELS: dict[str, Callable[[Model], Kernel]] = {
 
 
 def kernel_regression(kernel: Kernel, ridge: float) -> Regression:
-    """Returns ridge regression by a kernel; see `kernels.kernel_ridge`."""
+    """Returns ridge regression by a kernel; see `kernels.kernel_ridge`.
+
+    >>> from distilljax.types import Batch
+    >>> pixels = kernel.linear_kernel(None)
+    >>> predict = kernel.kernel_regression(pixels, ridge=1.0)
+    >>> x, y = jnp.eye(2)[:, :, None, None], jnp.eye(2)
+    >>> predict(None, Batch(x, y), x).round(3).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
+    """
 
     def predict(params: Params, ours: Batch, theirs: Array) -> Array:
         k_ss, k_ts = kernel(params, ours.images, theirs)
@@ -192,7 +224,15 @@ def kernel_regression(kernel: Kernel, ridge: float) -> Regression:
 
 
 def linearised_regression(config: Config, model: Model) -> Regression:
-    """Returns ridge regression by the linearised network; see `linearised_ridge`."""
+    """Returns ridge regression by the linearised network; see `linearised_ridge`.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=4), (2, 2, 1), 2)
+    >>> predict = kernel.linearised_regression(kernel.Config(flips=False), model)
+    >>> x, y = jnp.eye(4)[:2].reshape(2, 2, 2, 1), jnp.eye(2)
+    >>> predict(model.init(jax.random.key(0)), Batch(x, y), x).shape
+    (2, 2)
+    """
 
     def predict(params: Params, ours: Batch, theirs: Array) -> Array:
         num = len(ours.images) // (1 + config.flips)
@@ -214,6 +254,9 @@ def squared_error(predictions: Array, labels: Array) -> Array:
     """Returns half the squared error to labels less 1/k, f32[].
 
     A sum over classes, a mean over rows of f32[b, k].
+
+    >>> round(float(kernel.squared_error(jnp.zeros((1, 2)), jnp.eye(2)[:1])), 3)
+    0.25
     """
     targets = labels - 1 / labels.shape[1]
     return 0.5 * jnp.square(targets - predictions).sum(axis=1).mean()
@@ -226,7 +269,11 @@ LOSSES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def margin(labels: Array) -> Array:
-    """Returns the mean of min(largest - second largest entry, 1/k) over rows, f32[]."""
+    """Returns the mean of min(largest - second largest entry, 1/k) over rows, f32[].
+
+    >>> float(kernel.margin(jnp.array([[1.0, 0.75], [0.0, 1.0]])))
+    0.375
+    """
     top = jax.lax.top_k(labels, 2)[0]
     return jnp.minimum(top[:, 0] - top[:, 1], 1 / labels.shape[1]).mean()
 
@@ -252,7 +299,12 @@ def _drawn(config: Config, key: Key) -> Array:
 
 
 def new_pool(config: Config, model: Model) -> Callable[[Key], Pool | tuple[()]]:
-    """Returns the function that initialises the networks, the first `aux`."""
+    """Returns the function that initialises the networks, the first `aux`.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> pool = kernel.new_pool(kernel.Config(pool=2), model)(jax.random.key(0))
+    """
 
     def begin(key: Key) -> Pool | tuple[()]:
         if not config.max_age:
@@ -275,6 +327,9 @@ def outer_loss(
     kernel: Kernel | None = None,
 ) -> OuterLoss:
     """Returns the loss of the regression; aux, the pool of networks, is unchanged.
+
+    >>> from distilljax.models import mlp
+    >>> loss = kernel.outer_loss(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -313,7 +368,11 @@ def outer_loss(
 
 
 def ageing(config: Config, model: Model) -> After:
-    """Returns what follows an outer step: its network is trained, or renewed."""
+    """Returns what follows an outer step: its network is trained, or renewed.
+
+    >>> from distilljax.models import mlp
+    >>> after = kernel.ageing(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
+    """
     rule, loss_fn = _rule(config), losses.squared_error(model.apply)
 
     def compute(distilled: DistilledSet, key: Key, pool: Any, real: RealSet) -> Any:
@@ -357,6 +416,9 @@ def make(
     kernel: Kernel | None = None,
 ) -> Method:
     """Returns the method; its source is a `RealSet`.
+
+    >>> from distilljax.models import mlp
+    >>> method = kernel.make(kernel.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

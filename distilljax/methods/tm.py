@@ -133,6 +133,10 @@ def latest_start(config: Config, step: Array) -> Array:
 
     It grows linearly from `first_max_start` to `max_start` over `widen_steps`, in whole
     epochs (DATM, section 3.3).
+
+    >>> config = tm.Config(first_max_start=2, max_start=10, widen_steps=100)
+    >>> int(tm.latest_start(config, jnp.array(50)))
+    6
     """
     if config.first_max_start is None:
         return jnp.asarray(config.max_start, jnp.int32)
@@ -142,7 +146,11 @@ def latest_start(config: Config, step: Array) -> Array:
 
 
 def first_step(key: Key) -> Array:
-    """Returns the first `aux` of the method: the number of the outer step, i32[]."""
+    """Returns the first `aux` of the method: the number of the outer step, i32[].
+
+    >>> int(tm.first_step(jax.random.key(0)))
+    0
+    """
     return jnp.zeros((), jnp.int32)
 
 
@@ -153,6 +161,9 @@ def outer_loss(
     mesh: Mesh | None = None,
 ) -> OuterLoss:
     """Returns the distance of student and expert; aux, the outer step, grows by one.
+
+    >>> from distilljax.models import mlp
+    >>> loss = tm.outer_loss(tm.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings; those of outer optimizers are not read.
@@ -232,6 +243,9 @@ def make(
     mesh: Mesh | None = None,
 ) -> Method:
     """Returns the method; its source is `Trajectories` that reach `config.last_epoch`.
+
+    >>> from distilljax.models import mlp
+    >>> method = tm.make(tm.Config(), mlp.make(mlp.Config(), (8, 8, 1), 2))
 
     Args:
       config: settings.

@@ -58,6 +58,13 @@ def as_batch(
     Cross-entropy reads distributions, softmax(label_logits); a squared error reads
     `targets` where the set has them, else the distributions less 1/k.
 
+    >>> from distilljax.core import distilled
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> made = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> found = evaluation.as_batch(made, evaluation.PROTOCOLS["study"])
+    >>> jnp.round(found.labels, 3).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
     Args:
       distilled: the set.
       protocol: only its loss counts.
@@ -130,6 +137,11 @@ def network(model: Model, protocol: EvaluationProtocol) -> Model:
     """Returns what a protocol trains and tests: the model, or one centred at its start.
 
     The weights of the latter are `Centred`; its features are those of the model.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> evaluation.network(model, evaluation.PROTOCOLS["study"]) is model
+    True
     """
     if not protocol.centre:
         return model
@@ -195,6 +207,16 @@ def train(
     start: Params | None = None,
 ) -> Params:
     """A fresh network, trained on `data`.
+
+    >>> from distilljax.models import mlp
+    >>> from distilljax.types import Batch
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = jnp.array([1.0, -1.0]).reshape(2, 1, 1, 1) * jnp.ones((1, 2, 2, 1))
+    >>> two = Batch(images, jnp.eye(2))
+    >>> protocol = evaluation.EvaluationProtocol(steps=50, lr=0.1)
+    >>> params = evaluation.train(jax.random.key(0), model, two, protocol)
+    >>> model.apply(params, two.images).argmax(1).tolist()
+    [0, 1]
 
     Args:
       key: for the initial weights, the order of the batches and the augmentation.
@@ -335,6 +357,15 @@ def predict(
     `chunk` images are computed at a time; if None 32 on a CPU, which is quickest with what
     its cache holds (at width 32 and 28x28 images three times as quick as with 500), and
     500 elsewhere.
+
+    >>> from distilljax import data
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> evaluation.predict(model.apply, model.init(jax.random.key(0)), real).shape
+    (4, 2)
     """
     num = real.labels.shape[0]
     chunk = min(chunk or (32 if platforms.on_cpu() else 500), num)
@@ -360,6 +391,17 @@ def fresh_accuracy(
     mesh: Mesh | None = None,
 ) -> Array:
     """Test accuracy of one fresh network for each key, trained on `data`.
+
+    >>> from distilljax import data
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> keys = jax.random.split(jax.random.key(0), 3)  # three networks
+    >>> protocol = evaluation.EvaluationProtocol(steps=5)
+    >>> evaluation.fresh_accuracy(keys, model, real, real, protocol).shape
+    (3,)
 
     Args:
       keys: key[s], one a network.

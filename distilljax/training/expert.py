@@ -46,7 +46,13 @@ class Recipe(Config):
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Returns the SGD optimizer of a recipe."""
+    """Returns the SGD optimizer of a recipe.
+
+    >>> rule = expert.optimizer(expert.Recipe(lr=0.5))
+    >>> updates, _ = rule.update(jnp.ones(2), rule.init(jnp.zeros(2)), jnp.zeros(2))
+    >>> updates.tolist()
+    [-0.5, -0.5]
+    """
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),
         optax.sgd(recipe.lr, momentum=recipe.momentum or None),
@@ -62,6 +68,11 @@ def sharpness_aware(loss_fn: LossFn, rho: float) -> LossFn:
 
     Departures: the flat-minimum experts of FTD (Du et al. 2023, arXiv 2211.11004) are
     trained with GSAM, which also minimises the gap between the two losses.
+
+    >>> loss_fn = expert.sharpness_aware(
+    ...     lambda w, batch: jnp.mean((batch - w) ** 2), rho=0.5)
+    >>> float(loss_fn(jnp.ones(()), jnp.zeros(4)))
+    2.25
     """
 
     def perturbed(params: Params, batch: Batch) -> Array:
@@ -76,12 +87,22 @@ def epoch_key(key: Key, which: Array | int, epoch: Array | int) -> Key:
     """Returns the key of one epoch of one expert; epoch 0 is its initialisation.
 
     It depends on nothing else, so experts can be trained in any order and grouping.
+
+    >>> key = jax.random.key(0)
+    >>> bool(expert.epoch_key(key, 0, 1) == expert.epoch_key(key, 0, 2))
+    False
     """
     return jax.random.fold_in(jax.random.fold_in(key, which), epoch)
 
 
 def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
-    """Returns an expert at epoch 0; `key` is its `epoch_key` of epoch 0."""
+    """Returns an expert at epoch 0; `key` is its `epoch_key` of epoch 0.
+
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> key = expert.epoch_key(jax.random.key(0), 0, 0)
+    >>> state = expert.init(key, model, expert.Recipe())
+    """
     return inner.init(model.init(key), optimizer(recipe))
 
 
@@ -99,6 +120,16 @@ def difficulty(
     The norm of the gradient of its loss by the last layer, |softmax - label| times
     sqrt(|features|^2 + 1), a mean over networks early in training (GraNd: Paul et al. 2021,
     arXiv 2107.07075).
+
+    >>> from distilljax import data
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> recipe = expert.Recipe(augment="")
+    >>> expert.difficulty(jax.random.key(0), model, real, recipe, networks=1).shape
+    (4,)
 
     Args:
       key: of the networks.
@@ -134,6 +165,9 @@ def taking_part(scores: Array, which: Array | int) -> Array:
     Li et al. 2024 (arXiv 2408.03360): the easiest .75 of them, rising linearly to all after
     20 epochs; from epoch 41 on without the easiest .1, from 61 on without .2.
 
+    >>> expert.taking_part(jnp.array([0.3, 0.1, 0.9, 0.2]), 1).tolist()
+    [True, True, False, True]
+
     Args:
       scores: f32[n], see `difficulty`.
       which: number of the epoch; 1 is the first.
@@ -154,6 +188,18 @@ def epoch(
     included: Array | None = None,
 ) -> tuple[InnerState, Array]:
     """Trains an expert for one epoch in random order.
+
+    >>> from distilljax import data
+    >>> from distilljax.models import mlp
+    >>> model = mlp.make(mlp.Config(width=3, depth=1), (2, 2, 1), 2)
+    >>> images = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1)
+    >>> split = data.Split(images, np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> recipe, key = expert.Recipe(batch=2, augment=""), jax.random.key(0)
+    >>> state = expert.init(expert.epoch_key(key, 0, 0), model, recipe)
+    >>> state, loss = expert.epoch(expert.epoch_key(key, 0, 1), model, real, recipe, state)
+    >>> bool(jnp.isfinite(loss))
+    True
 
     Args:
       key: the `epoch_key`, for order and augmentation.

@@ -164,6 +164,9 @@ def optimizer(
     """SGD or Adam as the protocol asks, the decay joining the gradient.
 
     `learning_rate` serves where the protocol has none.
+
+    >>> protocol = protocols.PROTOCOLS["study"]
+    >>> rule = protocols.optimizer(protocol, num_steps=100, learning_rate=0.1)
     """
     rate: Any = learning_rate if protocol.lr is None else protocol.lr
     schedule: Any = rate

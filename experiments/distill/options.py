@@ -78,6 +78,14 @@ class Config(
     )
     whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
     checkpoint_seconds: float = option(60.0, "Time between checkpoints.", low=0)
+    tensorboard: bool = option(
+        False, "Write curves and pictures for TensorBoard beside the results."
+    )
+    hook: str | None = option(
+        None,
+        "Function package.module:function that is called for each outer step with (step, "
+        "metrics, images), see distilljax.watching.",
+    )
 
 
 def matches_experts(config: Config) -> bool:

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distilljax import __version__, data, io, launch, loop
+from distilljax import __version__, data, io, launch, loop, watching
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.real import select_baselines
@@ -47,6 +47,7 @@ from experiments.distill.options import Config, learns_targets
 from experiments.distill.presets import PRESETS
 from experiments.distill.record import Notes, Summary
 from experiments.distill.setting import Setting, make_setting
+from experiments.distill.watch import BOARD, catch_up, find_hook, make_watcher
 from experiments.lab import keys, sweep
 from experiments.lab.accuracy import print_accuracies
 from experiments.lab.baselines import parse_baselines
@@ -58,7 +59,7 @@ from experiments.lab.sets import displayable
 from experiments.lab.workdir import claim_data, identity_of, open_workdir, workdir_path
 
 NAME = "experiments.distill"
-RESULT = "distilled.npz"
+RESULT, METRICS = "distilled.npz", "metrics.jsonl"
 GROWS = ("steps", "eval_seeds", "whole_seeds")  # with which a finished run goes on
 SO_FAR = "so_far.npz"  # the best set, until the run is finished
 
@@ -73,16 +74,21 @@ def run(config: Config) -> Summary:
       InputError: data, settings or working directory that cannot be used, or an outer
         loss that explodes; then `last_good.npz` holds the set before that.
     """
+    hook = find_hook(config)
     method, _ = config.chosen("method")
     label = f"{short_name(config.dataset)}-{method}-ipc{config.ipc}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config, GROWS):
         summary = finished_summary(workdir, Summary, "distill")
         if summary is None or not _has_result(config, workdir, summary):
-            summary = _run(config, workdir)
+            summary = _run(config, workdir, hook)
         else:
             check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"this run was finished before; its results are in {workdir}")
+            if config.tensorboard:
+                board = watching.TensorBoard(workdir / BOARD)
+                catch_up(board, records.read(workdir / METRICS))
+                board.close()
     _show(summary, workdir)
     return summary
 
@@ -90,16 +96,17 @@ def run(config: Config) -> Summary:
 def run_several(configs: Mapping[str, Config]) -> None:
     """Runs several configurations, by name, with one table at the end."""
     first = next(iter(configs.values()))
+    find_hook(first)
     method, _ = first.chosen("method")
     sweep.run(configs, NAME, f"{short_name(first.dataset)}-{method}", run)
 
 
-def _run(config: Config, workdir: pathlib.Path) -> Summary:
+def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> Summary:
     began = time.perf_counter()
     setting = make_setting(config)
     identity = claim_data(workdir, setting.prepared.data)
     _keep_experts(workdir, setting.experts)
-    result = _distil(config, setting, workdir, identity)
+    result = _distil(config, setting, workdir, identity, hook)
     distilled_at = time.perf_counter()
     notes = _notes(setting, result)
     artefact = _artefact(config, setting, result.best, notes)
@@ -107,6 +114,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     (workdir / SO_FAR).unlink(missing_ok=True)
     with kept_apart("the pictures"):
         _draw(config, setting, result, workdir)
+    print("training networks on the set and on real images, to test it", file=sys.stderr)
     accuracy, scores = _accuracies(config, setting, result.best)
     summary: Summary = {
         "accuracy": accuracy,
@@ -183,26 +191,41 @@ def _title(config: Config, setting: Setting) -> str:
 
 
 def _distil(
-    config: Config, setting: Setting, workdir: pathlib.Path, identity: str
+    config: Config,
+    setting: Setting,
+    workdir: pathlib.Path,
+    identity: str,
+    hook: watching.Hook | None,
 ) -> loop.Result:
     """Takes the outer steps, from where the run of that identity was left.
 
     Raises:
-      InputError: the outer loss explodes; `last_good.npz` holds the set before that.
+      InputError: the outer loss explodes; `last_good.npz` holds the set before that. Or
+        the hook fails; the run can go on from there.
     """
-    metrics = workdir / "metrics.jsonl"
+    metrics = workdir / METRICS
     checkpoints = io.Checkpoints(workdir / "checkpoints", identity=identity)
     done = checkpoints.latest_step() or 0
     _tell_of_scores(config, records.read(metrics) if done else [])
     if missing := records.keep_until(metrics, done):
         text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
         print(text, file=sys.stderr, flush=True)
+    watcher = make_watcher(config, hook, setting, workdir, records.read(metrics))
+
+    def record(new: Sequence[Mapping[str, Any]]) -> None:
+        records.append(metrics, new)
+        watcher.records(new)
 
     def save_best(step: int, score: float, best: DistilledSet) -> None:
         notes = {"best_step": step, "held_out_accuracy": score}
         io.save(workdir / SO_FAR, _artefact(config, setting, best, notes))
 
-    with Display(_title(config, setting)) as display:
+    def progressed(at: loop.Progress) -> None:
+        display.update(at)
+        watcher.progress(at)
+
+    goes_on = "the run is kept to there, and the same command goes on"
+    with watcher.closing(goes_on), Display(_title(config, setting)) as display:
         try:
             return loop.run(
                 setting.method,
@@ -222,8 +245,8 @@ def _distil(
                 checkpoints=checkpoints,
                 mesh=setting.mesh,
                 checkpoint_seconds=config.checkpoint_seconds,
-                on_records=lambda new: records.append(metrics, new),
-                on_progress=display.update,
+                on_records=record,
+                on_progress=progressed,
                 on_resume=lambda step: print(f"resuming at step {step} in {workdir}"),
                 on_best=save_best,
             )
@@ -282,7 +305,7 @@ def _draw(
     config: Config, setting: Setting, result: loop.Result, workdir: pathlib.Path
 ) -> None:
     title = _title(config, setting)
-    history = records.read(workdir / "metrics.jsonl")
+    history = records.read(workdir / METRICS)
     loss_curve(workdir / "loss.png", history, title, result.best_step)
     transform = setting.prepared.transform
     image_grid(
@@ -351,6 +374,8 @@ def _show(summary: Summary, workdir: pathlib.Path) -> None:
         ("summary.json", "accuracies, times and versions"),
     ):
         print(f"  {name:<14} {text}")
+    if (workdir / BOARD).is_dir():
+        print(f"  {BOARD:<14} curves and pictures: tensorboard --logdir={workdir}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

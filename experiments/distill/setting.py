@@ -35,6 +35,7 @@ from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
 from experiments.lab.options import expand
+from experiments.lab.sets import file_of
 
 
 class Setting(NamedTuple):
@@ -155,7 +156,7 @@ def _start(
 
 def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
     """Returns the set of an artefact, to be learned further."""
-    loaded, before = prepared.data, io.load(expand(path))
+    loaded, before = prepared.data, io.load(file_of(expand(path)))
     num, *shape = before.distilled.images.shape
     if before.class_names != loaded.class_names or tuple(shape) != loaded.image_shape:
         raise FieldError("init_from", path, "was made of other data")

@@ -51,7 +51,7 @@ from experiments.lab.records import (
     describe_protocol,
     write_summary,
 )
-from experiments.lab.sets import Named, displayable, stored_ipc
+from experiments.lab.sets import Named, displayable, file_of, stored_ipc
 from experiments.lab.workdir import open_workdir, workdir_path
 
 NAME = "experiments.evaluate"
@@ -129,7 +129,7 @@ def run(config: Config) -> Summary:
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
     devices.mesh(config.devices)
-    path = expand(config.artefact)
+    path = file_of(expand(config.artefact))
     named = Named(path, io.load(path))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)

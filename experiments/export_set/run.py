@@ -16,7 +16,10 @@ from distilljax import data, io, launch
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.io import foreign
+from distilljax.io.foreign import exports
 from distilljax.types import InputError
+from experiments.lab.options import expand
+from experiments.lab.sets import file_of
 
 NAME = "experiments.export_set"
 
@@ -46,7 +49,7 @@ def run(config: Config) -> pathlib.Path:
     out = pathlib.Path(config.out).expanduser()
     if out.exists():
         raise FieldError("out", config.out, "is there already; name a new file or folder")
-    artefact = io.load(config.artefact)
+    artefact = io.load(file_of(expand(config.artefact)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         foreign.export(artefact, out, layout=config.layout)
@@ -63,6 +66,9 @@ def _show(config: Config, artefact: io.Artefact, out: pathlib.Path) -> None:
     if config.layout == "png":
         how = f"without their preprocessing ({kind}), clipped to 0..255 and rounded"
     print(f"{num} images are in {out}, {how}")
+    if config.layout == "mtt":
+        labels = "class numbers" if exports.are_hard(artefact) else "logits"
+        print(f"labels_best.pt holds {labels}, lr_best.pt the inner learning rate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

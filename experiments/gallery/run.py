@@ -5,8 +5,9 @@
     python -m experiments.gallery --cards
 
 Each folder of `experiments/artefacts` is one distillation: the set with its preprocessing
-(`distilled.npz`), its picture, every outer step, settings, command and numbers. `--cards`
-writes a README.md into each. A set is named by its folder wherever a command takes
+(`distilled.npz`), its picture, every outer step, settings, command and numbers; a wheel
+holds the numbers of all, and the files of the smallest. `--cards` writes a README.md into
+each. A set is named by its folder wherever a command takes
 `--artefacts`; `distilljax.io.load` takes the path of its file.
 """
 
@@ -21,7 +22,7 @@ from distilljax.config import FieldError, option
 from distilljax.disk.files import read_json, replacing
 from distilljax.types import InputError
 from experiments.lab.accuracy import spelt_accuracy
-from experiments.lab.sets import GALLERY
+from experiments.lab.sets import GALLERY, RESULT
 from experiments.lab.terminal import new_table, show_table
 
 NAME = "experiments.gallery"
@@ -51,20 +52,25 @@ class Entry(NamedTuple):
     command: str
 
     @property
+    def here(self) -> bool:
+        """Whether its file is here; a wheel has no room for the larger ones."""
+        return (self.folder / RESULT).is_file()
+
+    @property
     def network(self) -> str:
         """The network that it was made with, and its width."""
         name = self.config["model"]
         return f"{name}, width {self.config[name].get('width')}"
 
 
-def entries(folder: pathlib.Path = GALLERY) -> list[Entry]:
-    """Returns all sets, in order of their names.
+def entries(folder: pathlib.Path | None = None) -> list[Entry]:
+    """Returns all sets of a folder, by default of the gallery, in order of their names.
 
     Raises:
       InputError: a folder whose files cannot be read.
     """
     found = []
-    for place in sorted(path.parent for path in folder.glob("*/distilled.npz")):
+    for place in sorted(path.parent for path in (folder or GALLERY).glob("*/config.json")):
         try:
             about, summary = (read_json(place / f"{n}.json") for n in ("config", "summary"))
             found.append(Entry(place, about["config"], summary, about["command"]))
@@ -124,7 +130,9 @@ def run(config: Config) -> list[Entry]:
     ]
     if not chosen:
         field = "dataset" if config.dataset else "ipc"
-        raise FieldError(field, getattr(config, field), "there is no such set")
+        there = sorted({entry.config[field] for entry in entries()})
+        reason = f"there is no such set; there are {', '.join(map(str, there))}"
+        raise FieldError(field, getattr(config, field), reason)
     columns = (
         "set",
         "network",
@@ -134,12 +142,15 @@ def run(config: Config) -> list[Entry]:
         "random, %",
         "networks",
     )
+    absent = [entry.folder.name for entry in chosen if not entry.here]
+    if config.cards and absent:
+        raise FieldError("cards", True, "cards are written in a clone of the repository")
     table = new_table("Distilled sets of experiments/artefacts", columns, left=columns[1:2])
     for entry in chosen:
         accuracy = entry.summary["accuracy"]
         random = accuracy.get("random")
         table.add_row(
-            entry.folder.name,
+            entry.folder.name + "*" * (not entry.here),
             entry.network,
             f"{entry.summary['steps']:,}",
             entry.summary["protocol"]["name"],
@@ -151,6 +162,8 @@ def run(config: Config) -> list[Entry]:
             with replacing(entry.folder / "README.md") as temporary:
                 temporary.write_text(card(entry), encoding="utf-8")
     show_table(table, 130)
+    if absent:
+        print(f"* The files of {len(absent)} sets are in a clone of the repository alone.")
     return chosen
 
 

@@ -178,21 +178,24 @@ def group(runs: Sequence[Outcome]) -> list[Group]:
     for run in runs:
         about = {n: v for n, v in run.settings.items() if n != SEED}
         kinds.setdefault(repr((run.experiment, sorted(about.items()))), []).append(run)
-    labels = _labels([members[0] for members in kinds.values()])
+    labels = _labels(list(kinds.values()))
     return [
         Group(members, label, _joined(members))
         for members, label in zip(kinds.values(), labels, strict=True)
     ]
 
 
-def _labels(runs: Sequence[Outcome]) -> list[str]:
-    """Returns a short name of each run: what differs, else its folder, else a number."""
+def _labels(kinds: Sequence[Sequence[Outcome]]) -> list[str]:
+    """Returns a short name of each kind: what differs, else its folders, else a number."""
+    runs = [members[0] for members in kinds]
     shown = [n for n in differing(runs) if n != SEED and not n.startswith("(")]
     told = [
         " ".join(f"{n}={spell(run.settings[n])}" for n in shown if n in run.settings)
         for run in runs
     ]
-    for names in (told, [run.folder.resolve().name for run in runs]):
+    folders = [[run.folder.resolve().name for run in members] for members in kinds]
+    placed = [n[0] if len(n) == 1 else f"{n[0]} ... {n[-1]}" for n in folders]
+    for names in (told, placed):
         if len({*names}) == len(names) and all(0 < len(n) <= LONGEST for n in names):
             return names
     return [f"run {number}" for number, _ in enumerate(runs, 1)]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from distilljax.loop import Progress
+from distilljax.loop import Progress, duration
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -30,16 +30,6 @@ class Cell(Protocol):
     @property
     def kind(self) -> str:
         """Cells of one kind cost alike."""
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as 42s, 3m05s or 2h07m."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _figures(progress: Progress) -> str:

@@ -16,6 +16,7 @@ from experiments.lab.kept import digest
 from experiments.lab.options import parse_paths
 
 GALLERY = pathlib.Path(experiments.__file__).parent / "artefacts"
+RESULT = "distilled.npz"
 
 
 class Named(NamedTuple):
@@ -25,11 +26,25 @@ class Named(NamedTuple):
     artefact: io.Artefact
 
 
+def is_here(name: str) -> bool:
+    """Returns whether the file of a committed set is here; a wheel has few of them."""
+    return (GALLERY / name / RESULT).is_file()
+
+
 def file_of(path: str) -> str:
-    """Returns the file of a set: a path, or the name of one in `experiments/artefacts`."""
-    named = GALLERY / path / "distilled.npz"
-    if "/" in path or pathlib.Path(path).exists() or not named.is_file():
+    """Returns the file of a set: a path, or the name of one in `experiments/artefacts`.
+
+    Raises:
+      InputError: a set whose file is not here, as where the commands are those of a wheel.
+    """
+    named = GALLERY / path / RESULT
+    if "/" in path or pathlib.Path(path).exists() or not named.parent.is_dir():
         return path
+    if not named.is_file():
+        raise InputError(
+            f"the file of the set {path} is in a clone of the repository alone; distil it "
+            f"by the command in {named.with_name('config.json')}"
+        )
     with contextlib.suppress(ValueError):
         return str(named.resolve().relative_to(pathlib.Path.cwd()))
     return str(named)

@@ -25,6 +25,7 @@ BEFORE = "before"  # what a run had given before it went on with larger numbers
 
 # Options that name a folder of this machine, or say what of it is used.
 PLACES = ("workdir", "data_dir", "experts_dir", "devices")
+WATCHING = ("tensorboard", "hook")  # these change nothing of a run
 
 
 def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
@@ -38,14 +39,18 @@ def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
 
 
 def identity_of(config: Config) -> dict[str, Any]:
-    """Returns the settings that identify a run: all but those of this machine."""
-    return {n: value for n, value in config.to_dict().items() if n not in PLACES}
+    """Returns the settings that identify a run: all but those of machine and watching."""
+    apart = PLACES + WATCHING
+    return {n: value for n, value in config.to_dict().items() if n not in apart}
 
 
 def command_of(module: str, config: Config) -> str:
     """Returns the command that repeats the run, without those."""
     return launch.command_line(
-        module, config.replace({n: None for n in PLACES if hasattr(config, n)})
+        module,
+        config.replace(
+            {n: getattr(type(config)(), n) for n in PLACES + WATCHING if hasattr(config, n)}
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from experiments.lab.claims import set_name
 from experiments.lab.experiment import Experiment, load_all
 from experiments.lab.kept import digest
 from experiments.lab.options import WorkdirOption, parse_choices, parse_paths
-from experiments.lab.sets import file_of, transform_digest
+from experiments.lab.sets import file_of, is_here, transform_digest
 from experiments.lab.steps import Kind, MadeSets, ScaleName, Step, Study
 from experiments.lab.workdir import ROOT
 from experiments.study.scales import SCALES
@@ -151,18 +151,14 @@ def _ready(config: Config, sets: Mapping[str, str]) -> dict[str, pathlib.Path]:
     Raises:
       FieldError: there are none, as where the commands were installed from a wheel.
     """
-    found = {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
-    if absent := [
-        name
-        for name, path in zip(sets.values(), found.values(), strict=True)
-        if not path.is_file()
-    ]:
+    absent = [name for name in sets.values() if not is_here(name)]
+    if absent:
         reason = (
             f"{absent[0]} is in a clone of the repository alone; add --sets=distil, or "
             "name sets of your own, --artefacts"
         )
         raise FieldError("sets", config.sets, reason)
-    return found
+    return {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
 
 
 def _kind(path: pathlib.Path) -> Kind:

@@ -5,6 +5,7 @@ import pytest
 
 from distilljax.config import FieldError
 from distilljax.io import foreign
+from distilljax.io.foreign import pickles
 from distilljax.types import InputError
 
 from . import foreign_sets as given
@@ -91,6 +92,13 @@ def test_hard_labels_there_and_back(tmp_path, loaded, hard, layout):
 def test_learned_labels_there_and_back(tmp_path, loaded, soft, layout):
     foreign.export(soft, tmp_path / NAMES[layout], layout=layout)
     assert_same(back(loaded, tmp_path / NAMES[layout], layout), soft)
+
+
+def test_hard_labels_of_mtt_are_class_numbers(tmp_path, hard, soft):
+    """As the programs of this layout train on them."""
+    for name, held, kind in (("hard", hard, "i"), ("soft", soft, "f")):
+        foreign.export(held, tmp_path / name, layout="mtt")
+        assert pickles.read(tmp_path / name / "labels_best.pt").dtype.kind == kind
 
 
 def test_targets_there_and_back(tmp_path, loaded, real):

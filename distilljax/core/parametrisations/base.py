@@ -33,5 +33,12 @@ DIRECT = Parametrisation(_as_it_is, _as_it_is, None)
 
 
 def stored_numbers(stored: DistilledSet) -> int:
-    """Returns the number of floats in the code of the images."""
+    """Returns the number of floats in the code of the images.
+
+    >>> from distilljax.core import distilled
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> made = distilled.create(images, np.array([0, 1]), 2, learning_rate=0.1)
+    >>> base.stored_numbers(made)
+    128
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(stored.images))

@@ -14,5 +14,9 @@ class Config(Base):
 def make(
     config: Config, image_shape: tuple[int, int, int], num_classes: int, ipc: int
 ) -> Parametrisation:
-    """Returns the identity parametrisation; a set has `ipc` images per class."""
+    """Returns the identity parametrisation; a set has `ipc` images per class.
+
+    >>> direct.make(direct.Config(), (8, 8, 1), num_classes=2, ipc=1).images_per_class
+    1
+    """
     return DIRECT._replace(images_per_class=ipc)

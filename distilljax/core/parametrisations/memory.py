@@ -55,6 +55,11 @@ def make(
 ) -> Parametrisation:
     """Returns the parametrisation: a `Memory` that decodes to `images` per class.
 
+    >>> config = memory.Config(images=4, bases=2)
+    >>> made = memory.make(config, (8, 8, 1), num_classes=2, ipc=1)
+    >>> made.images_per_class
+    4
+
     Raises:
       FieldError: more bases than images, or than the storage allows; sides not divisible
         by `downsample`.

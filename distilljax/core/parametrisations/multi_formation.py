@@ -32,6 +32,11 @@ def make(
 ) -> Parametrisation:
     """Returns the parametrisation: `ipc` mosaics per class decode to ipc * factor^2 images.
 
+    >>> config = multi_formation.Config(factor=2)
+    >>> made = multi_formation.make(config, (8, 8, 1), num_classes=2, ipc=1)
+    >>> made.images_per_class
+    4
+
     Raises:
       FieldError: the sides are not divisible by `factor`.
     """

@@ -39,6 +39,15 @@ def _pairs(held: list[str]) -> dict[str, tuple[str, str]]:
 def read(path: pathlib.Path, request: Request) -> Found:
     """Reads images and labels; labels [n, 1] are taken as [n], as MedMNIST has them.
 
+    >>> import pathlib
+    >>> from distilljax.data.own import request
+    >>> images = np.zeros((4, 8, 8), np.uint8)
+    >>> np.savez("small.npz", x_train=images, y_train=np.arange(4) % 2,
+    ...     x_test=np.zeros((2, 8, 8), np.uint8), y_test=np.arange(2))
+    >>> found = arrays.read(pathlib.Path("small.npz"), request.parse("small.npz"))
+    >>> sorted(found.splits)
+    ['test', 'train']
+
     Raises:
       InputError: a damaged file, or one without arrays of usual names.
     """

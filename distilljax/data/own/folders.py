@@ -42,7 +42,13 @@ class Found(NamedTuple):
 
 
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders in a folder, sorted, but for hidden ones."""
+    """Returns the folders in a folder, sorted, but for hidden ones.
+
+    >>> import pathlib
+    >>> pathlib.Path("pets/cat").mkdir(parents=True, exist_ok=True)
+    >>> [place.name for place in folders.subfolders(pathlib.Path("pets"))]
+    ['cat']
+    """
     return sorted(
         path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
     )
@@ -50,6 +56,11 @@ def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Returns the subfolders that have the name of a split, by its normal name.
+
+    >>> import pathlib
+    >>> pathlib.Path("divided/val").mkdir(parents=True, exist_ok=True)
+    >>> list(folders.split_folders(pathlib.Path("divided")))
+    ['validation']
 
     Raises:
       InputError: two of the same split, such as val and valid.
@@ -69,7 +80,14 @@ def split_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the images in a folder and in the folders below it, sorted."""
+    """Returns the images in a folder and in the folders below it, sorted.
+
+    >>> import pathlib
+    >>> pathlib.Path("photos").mkdir(exist_ok=True)
+    >>> pathlib.Path("photos/1.png").touch()
+    >>> [path.name for path in folders.image_files(pathlib.Path("photos"))]
+    ['1.png']
+    """
     return sorted(
         path
         for path in folder.rglob("*")
@@ -78,12 +96,27 @@ def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def class_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the subfolders that hold images."""
+    """Returns the subfolders that hold images.
+
+    >>> import pathlib
+    >>> pathlib.Path("birds/owl").mkdir(parents=True, exist_ok=True)
+    >>> pathlib.Path("birds/owl/1.png").touch()
+    >>> [place.name for place in folders.class_folders(pathlib.Path("birds"))]
+    ['owl']
+    """
     return [path for path in subfolders(folder) if image_files(path)]
 
 
 def read(folder: pathlib.Path) -> Found:
     """Finds the images of a folder.
+
+    >>> import pathlib
+    >>> for name in ("birds/owl/1.png", "birds/tit/1.png"):
+    ...     pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
+    ...     pathlib.Path(name).touch()
+    ...
+    >>> folders.read(pathlib.Path("birds")).class_names
+    ('owl', 'tit')
 
     Args:
       folder: FOLDER/CLASS/..., or FOLDER/train/CLASS/... and so on. Images may lie deeper

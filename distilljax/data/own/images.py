@@ -61,6 +61,8 @@ class _Header(NamedTuple):
 def require(module: str, what: str) -> None:
     """Refuses to go on without a package.
 
+    >>> images.require("json", "records")
+
     Raises:
       InputError: it is not installed.
     """
@@ -72,6 +74,11 @@ def require(module: str, what: str) -> None:
 
 def decode(images: Images, request: Request) -> Decoded:
     """Decodes, resizes and converts images as the request says, and no further.
+
+    >>> from distilljax.data.own import request
+    >>> pixels = np.zeros((2, 16, 16, 1), np.uint8)
+    >>> images.decode(pixels, request.parse("pets,size=8")).images.shape
+    (2, 8, 8, 1)
 
     Raises:
       InputError: a file that is no image; images of several sizes without `size`, or of

@@ -40,6 +40,12 @@ class Own(NamedTuple):
 def read(request: Request) -> Own:
     """Reads the data that a request names.
 
+    >>> from distilljax.data.own import request
+    >>> images = np.zeros((20, 8, 8), np.uint8)
+    >>> np.savez("all.npz", images=images, labels=np.arange(20) % 2)
+    >>> read.read(request.parse("all.npz,test_share=0.2")).test_labels.shape
+    (4,)
+
     Raises:
       InputError: they cannot be read or divided as asked; the message says what to do.
     """

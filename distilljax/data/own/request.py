@@ -73,7 +73,11 @@ def _told(value: object) -> str:
 
 
 def normal(split: str) -> str:
-    """Returns the usual name of a split: 'val' and 'dev' are 'validation'."""
+    """Returns the usual name of a split: 'val' and 'dev' are 'validation'.
+
+    >>> request.normal("val")
+    'validation'
+    """
     return _ALIASES.get(split.lower(), split.lower())
 
 
@@ -143,6 +147,10 @@ def parse(name: str) -> Request:
     """Splits a name such as 'pets,size=32,colour=grey' into path and options.
 
     A path that exists is taken whole, commas and all.
+
+    >>> found = request.parse("pets,size=32,colour=grey,test_share=0.2")
+    >>> found.size, found.colour, found.test_share
+    ((32, 32), 'grey', 0.2)
 
     Raises:
       InputError: an unknown option, one given twice, or a value it cannot have.

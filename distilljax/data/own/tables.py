@@ -37,6 +37,12 @@ def files_of(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 
     The split is the folder that a table lies in (`train/data-00000.arrow`), or stands in
     its name (`train-00000-of-00001.parquet`).
+
+    >>> import pathlib
+    >>> pathlib.Path("table").mkdir(exist_ok=True)
+    >>> pathlib.Path("table/train-00000-of-00001.parquet").touch()
+    >>> list(tables.files_of(pathlib.Path("table")))
+    ['train']
     """
     found: dict[str, list[pathlib.Path]] = {}
     for split, place in split_folders(folder).items():
@@ -66,6 +72,15 @@ def _tables(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def read(files: Mapping[str, Sequence[pathlib.Path]], request: Request) -> Found:
     """Reads tables, by split.
+
+    >>> import pathlib
+    >>> from distilljax.data.own import request
+    >>> rows = ["label,pixels", "0,1 2 3 4", "1,5 6 7 8"]
+    >>> _ = pathlib.Path("grey.csv").write_text(chr(10).join(rows))
+    >>> asked = request.parse("grey.csv")
+    >>> found = tables.read({"train": [pathlib.Path("grey.csv")]}, asked)
+    >>> found.splits["train"].labels.tolist()
+    [0, 1]
 
     Raises:
       InputError: pyarrow or a column is absent; several columns might be meant; a damaged

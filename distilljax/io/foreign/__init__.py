@@ -64,6 +64,18 @@ def read(
 ) -> Artefact:
     """Reads a distilled set that another program made.
 
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> tensors = images[:12].transpose(0, 3, 1, 2) / np.float32(255)  # as in PyTorch
+    >>> np.savez("mine.npz", images=tensors, labels=np.eye(2, dtype="f4")[labels[:12]])
+    >>> made = foreign.read("mine.npz", real, preprocess="none", labels="probabilities",
+    ...     protocol="study", learning_rate=0.01)
+    >>> made.distilled.images.shape
+    (12, 8, 8, 1)
+
     Args:
       path: the file or folder, see the module.
       loaded: the data set that it was distilled from.
@@ -127,6 +139,18 @@ def from_tensors(
     unchecked: bool = False,
 ) -> Artefact:
     """Makes an artefact of tensors in memory, PyTorch's or any that numpy reads.
+
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> tensors = images[:12].transpose(0, 3, 1, 2) / np.float32(255)  # as in PyTorch
+    >>> made = foreign.from_tensors(
+    ...     tensors, labels[:12], real, preprocess="none", protocol="study",
+    ...     learning_rate=0.01)
+    >>> made.distilled.images.shape
+    (12, 8, 8, 1)
 
     Args:
       images: f32[n, c, h, w], what networks see.

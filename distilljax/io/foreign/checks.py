@@ -39,7 +39,17 @@ def _roughness(images: np.ndarray) -> float:
 
 
 def compare(transform: Transform, images: np.ndarray, loaded: data.Dataset) -> Fit:
-    """Compares a set, f32[n, h, w, c] as networks see it, with some real images."""
+    """Compares a set, f32[n, h, w, c] as networks see it, with some real images.
+
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> found = checks.compare(data.Identity(), images / np.float32(255), real)
+    >>> round(found.spread, 2), round(found.shift, 2), round(found.roughness, 2)
+    (1.0, 0.0, 1.0)
+    """
     every = max(1, len(loaded.train.images) // 1000)
     raw = loaded.train.images[::every]
     pictures = np.asarray(transform.inverse(jnp.asarray(images)), np.float64)
@@ -61,6 +71,16 @@ def check_preprocess(
     kind: str, transform: Transform, images: np.ndarray, loaded: data.Dataset
 ) -> dict[str, Any]:
     """Compares the set with real images under the preprocessing; returns what was found.
+
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> seen = images / np.float32(255)
+    >>> found = checks.check_preprocess("none", data.Identity(), seen, real)
+    >>> sorted(found)
+    ['roughness', 'shift', 'spread']
 
     Args:
       kind: the answer, of `data.KINDS`.
@@ -101,6 +121,16 @@ def check_labels(
     the mean over classes taken away; it is compared with the same under shuffled labels.
     Labels in another order of classes show; two classes exchanged among many need not.
 
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> seen = images / np.float32(255)
+    >>> found = checks.check_labels(data.Identity(), seen, labels, real)
+    >>> sorted(found)
+    ['as_good', 'shuffles']
+
     Args:
       transform: fitted to the data.
       images: f32[n, h, w, c], what networks see.
@@ -135,6 +165,13 @@ def check_labels(
 def check_images(images: np.ndarray, loaded: data.Dataset) -> None:
     """Refuses images that are not of the data set's shape, or not finite.
 
+    >>> from distilljax import data
+    >>> labels = np.arange(40) % 2
+    >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
+    >>> images = (images + 99 * labels.reshape(40, 1, 1, 1)).astype(np.uint8)
+    >>> real = data.dataset(images, labels, images, labels)
+    >>> checks.check_images(images / np.float32(255), real)
+
     Raises:
       InputError: such images.
     """
@@ -152,6 +189,8 @@ def check_images(images: np.ndarray, loaded: data.Dataset) -> None:
 
 def check_classes(labels: np.ndarray, num_images: int, k: int, name: str) -> None:
     """Refuses class numbers that are not those of k classes, as many images of each.
+
+    >>> checks.check_classes(np.array([0, 1]), num_images=2, k=2, name="mine.pt")
 
     Raises:
       InputError: such labels.
@@ -174,6 +213,8 @@ def check_classes(labels: np.ndarray, num_images: int, k: int, name: str) -> Non
 
 def check_rows(labels: np.ndarray, kind: str, num_images: int, k: int, name: str) -> None:
     """Refuses rows of real labels that are not of the kind said.
+
+    >>> checks.check_rows(np.eye(2), "probabilities", num_images=2, k=2, name="mine.pt")
 
     Raises:
       InputError: a shape that does not fit, NaN.
@@ -200,6 +241,8 @@ def check_rows(labels: np.ndarray, kind: str, num_images: int, k: int, name: str
 
 def check_divides(num_images: int, k: int, name: str) -> None:
     """Refuses a number of images that k classes do not divide.
+
+    >>> checks.check_divides(num_images=20, k=10, name="mine.pt")
 
     Raises:
       InputError: such a number.

@@ -36,6 +36,9 @@ def to_torch(artefact: Artefact) -> TorchSet:
 
     `torch.nn.functional.cross_entropy(network(images), labels)` trains on them.
 
+    >>> import distilljax
+    >>> tensors = exports.to_torch(distilljax.load("distilled.npz"))  # doctest: +SKIP
+
     Raises:
       InputError: PyTorch is not installed.
     """
@@ -58,11 +61,21 @@ def _channels_first(artefact: Artefact) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _classes(artefact: Artefact, layout: str) -> np.ndarray:
-    """i64[n]; labels must be hard, since the layout holds class numbers alone."""
+def are_hard(artefact: Artefact) -> bool:
+    """Returns whether each label is one class, so that class numbers are all of it.
+
+    >>> import distilljax
+    >>> exports.are_hard(distilljax.load("distilled.npz"))  # doctest: +SKIP
+    True
+    """
     probabilities = jax.nn.softmax(artefact.distilled.label_logits)
     soft = float(1 - probabilities.max(axis=1).min())
-    if artefact.targets is not None or soft > 1e-6:
+    return artefact.targets is None and soft <= 1e-6
+
+
+def _classes(artefact: Artefact, layout: str) -> np.ndarray:
+    """i64[n]; labels must be hard, since the layout holds class numbers alone."""
+    if not are_hard(artefact):
         raise FieldError(
             "layout",
             layout,
@@ -82,7 +95,10 @@ def _write_mtt(artefact: Artefact, path: pathlib.Path) -> None:
     if artefact.targets is not None:
         reason = "holds logits, and the set's labels are real-valued targets; choose npz"
         raise FieldError("layout", "mtt", reason)
+    # As its programs have them: class numbers; logits only where labels are learned.
     labels: np.ndarray = np.asarray(artefact.distilled.label_logits, np.float32)
+    if are_hard(artefact):
+        labels = _classes(artefact, "mtt")
     rate = np.asarray(np.exp(np.float64(artefact.distilled.log_lr)), np.float32)
 
     def fill(folder: pathlib.Path) -> None:
@@ -171,6 +187,10 @@ def export(artefact: Artefact, path: pathlib.Path | str, *, layout: str) -> None
     Preprocessed images are written as they are, but for `png`: there the preprocessing is
     taken back, values are clipped to 0..255 and rounded, and what a program makes of the
     pictures is no longer the set to the last bit. No layout holds the preprocessing.
+
+    >>> import distilljax
+    >>> made = distilljax.load("distilled.npz")  # doctest: +SKIP
+    >>> exports.export(made, "images_best.pt", layout="mtt")  # doctest: +SKIP
 
     Raises:
       FieldError: of `layout`: an unknown one, or one that cannot hold the set's labels.

@@ -40,6 +40,10 @@ def _image(source: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 def read_png(path: pathlib.Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Returns u8[n, h, w, c] and str[n], the folder's name of each, in order of names.
 
+    >>> import pathlib
+    >>> place, shape = pathlib.Path("pictures"), (32, 32, 3)
+    >>> images, names = folders.read_png(place, shape)  # doctest: +SKIP
+
     Raises:
       InputError: no such folder, no pictures, a damaged one or one of another size.
     """
@@ -56,6 +60,10 @@ def read_arrow(path: pathlib.Path, shape: tuple[int, ...]) -> tuple[np.ndarray, 
     """Returns images, u8 pictures or f32 arrays [n, h, w, c], and their labels.
 
     Labels are str[n] where the data set states class names, else i64[n] or f32[n, k].
+
+    >>> import pathlib
+    >>> place, shape = pathlib.Path("saved"), (32, 32, 3)
+    >>> images, labels = folders.read_arrow(place, shape)  # doctest: +SKIP
 
     Raises:
       InputError: no package pyarrow, several splits, absent columns, damaged files.
@@ -151,6 +159,9 @@ def _class_names(path: pathlib.Path) -> list[str] | None:
 
 def classes_of_names(names: np.ndarray, known: tuple[str, ...]) -> np.ndarray:
     """Returns i64[n], the class of each name; numbers count as classes.
+
+    >>> folders.classes_of_names(np.array(["dog", "cat"]), ("cat", "dog")).tolist()
+    [1, 0]
 
     Raises:
       FieldError: a name that is no class of the data set.

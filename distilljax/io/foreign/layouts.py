@@ -43,7 +43,11 @@ def _tensor(value: Any, what: str) -> np.ndarray:
 
 
 def channels_last(images: np.ndarray, what: str = "images") -> np.ndarray:
-    """f[n, c, h, w] -> f[n, h, w, c]."""
+    """f[n, c, h, w] -> f[n, h, w, c].
+
+    >>> layouts.channels_last(np.zeros((2, 3, 8, 9))).shape
+    (2, 8, 9, 3)
+    """
     if images.ndim != 4:
         raise InputError(f"{what} have shape {list(images.shape)}, expected [n, c, h, w]")
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
@@ -54,7 +58,15 @@ def _classes_or_rows(labels: np.ndarray) -> tuple[np.ndarray, LabelKind | None]:
 
 
 def read_dc(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found:
-    """DC, DSA, DM: {'data': [[images, labels], ...], ...}, one pair a snapshot."""
+    """DC, DSA, DM: {'data': [[images, labels], ...], ...}, one pair a snapshot.
+
+    >>> import pathlib
+    >>> from distilljax.io.foreign import pickles
+    >>> images = np.zeros((2, 1, 8, 8), np.float32)
+    >>> pickles.write("res_DC.pt", {"data": [[images, np.array([0, 1])]]})
+    >>> layouts.read_dc(pathlib.Path("res_DC.pt"), (8, 8, 1), snapshot=-1).labels.tolist()
+    [0, 1]
+    """
     held = pickles.read(path)
     snapshots = held.get("data") if isinstance(held, dict) else None
     if not isinstance(snapshots, list) or not snapshots:
@@ -87,6 +99,13 @@ def read_mtt(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found
     """MTT, TESLA, FTD, DATM: images_X.pt with labels_X.pt and, where it is, lr_X.pt.
 
     `path` is the file of the images, or the folder, where X is `best`.
+
+    >>> import pathlib
+    >>> from distilljax.io.foreign import pickles
+    >>> pickles.write("images_best.pt", np.zeros((2, 1, 8, 8), np.float32))
+    >>> pickles.write("labels_best.pt", np.array([0, 1]))
+    >>> layouts.read_mtt(pathlib.Path("images_best.pt"), (8, 8, 1), snapshot=-1).kind
+    'classes'
     """
     if path.is_dir():
         path = path / "images_best.pt"
@@ -118,7 +137,11 @@ def _is_real(value: Any) -> bool:
 
 
 def read_rat(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found:
-    """RaT-BPTT: HDF5 with one array `data`, f32[n, c h w], images in order of classes."""
+    """RaT-BPTT: HDF5 with one array `data`, f32[n, c h w], images in order of classes.
+
+    >>> import pathlib
+    >>> found = layouts.read_rat(pathlib.Path("set.h5"), (32, 32, 3), -1)  # doctest: +SKIP
+    """
     try:
         import h5py
     except ImportError:
@@ -157,6 +180,13 @@ def read_npz(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found
     """RFAD, KIP: arrays `images`, f32[n, c, h, w], and `labels`, f32[n, k], targets.
 
     FRePo's own form (`image`, `label`, channels last) and that of `export` are read too.
+
+    >>> import pathlib
+    >>> images, labels = np.zeros((2, 1, 8, 8), "f4"), np.eye(2, dtype="f4")
+    >>> np.savez("rfad.npz", images=images, labels=labels)
+    >>> found = layouts.read_npz(pathlib.Path("rfad.npz"), (8, 8, 1), snapshot=-1)
+    >>> found.images.shape, found.kind
+    ((2, 8, 8, 1), 'targets')
     """
     with archives.opened(path, ".npz file") as archive:
         names = archives.npz_names(archive)
@@ -189,7 +219,12 @@ def _npz(archive: zipfile.ZipFile, names: list[str]) -> Found:
 
 
 def read_rcig(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found:
-    """RCIG, FRePo: a flax checkpoint; `ema_average`, or `params` where that is empty."""
+    """RCIG, FRePo: a flax checkpoint; `ema_average`, or `params` where that is empty.
+
+    >>> import pathlib
+    >>> path, shape = pathlib.Path("checkpoint_1"), (32, 32, 3)
+    >>> found = layouts.read_rcig(path, shape, snapshot=-1)  # doctest: +SKIP
+    """
     import msgpack
     from flax import serialization
 
@@ -217,13 +252,22 @@ def read_rcig(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Foun
 
 
 def read_png(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found:
-    """A folder with a folder of PNG files for each class; names as labels, str[n]."""
+    """A folder with a folder of PNG files for each class; names as labels, str[n].
+
+    >>> import pathlib
+    >>> path = pathlib.Path("pictures")
+    >>> found = layouts.read_png(path, (32, 32, 3), -1)  # doctest: +SKIP
+    """
     images, names = folders.read_png(path, shape)
     return Found(images, names, "classes", None, {})
 
 
 def read_hf(path: pathlib.Path, shape: tuple[int, ...], snapshot: int) -> Found:
-    """A split of Hugging Face `datasets`, as `save_to_disk` writes it."""
+    """A split of Hugging Face `datasets`, as `save_to_disk` writes it.
+
+    >>> import pathlib
+    >>> found = layouts.read_hf(pathlib.Path("saved"), (32, 32, 3), -1)  # doctest: +SKIP
+    """
     images, labels = folders.read_arrow(path, shape)
     return Found(images, labels, None if labels.ndim == 2 else "classes", None, {})
 
@@ -243,6 +287,10 @@ READERS: dict[str, Reader] = {
 
 def detect(path: pathlib.Path) -> str:
     """Returns the layout that a file's name and a folder's contents show.
+
+    >>> import pathlib
+    >>> layouts.detect(pathlib.Path("res_DC_CIFAR10_ConvNet_1ipc.pt"))
+    'dc'
 
     Raises:
       FieldError: they show none.

@@ -156,6 +156,11 @@ def _checked(data: bytes) -> bytes:
 def read(path: pathlib.Path) -> Any:
     """Returns what a .pt file holds: dictionaries, lists, numbers, numpy arrays.
 
+    >>> import pathlib
+    >>> pickles.write("small.pt", {"images": np.zeros((2, 3))})
+    >>> pickles.read(pathlib.Path("small.pt"))["images"].shape
+    (2, 3)
+
     Raises:
       InputError: no such file; a truncated or foreign one, or one of PyTorch before 1.6; a
         pickle that names anything but tensors and plain values; more than
@@ -209,6 +214,8 @@ def _unpickle(archive: zipfile.ZipFile, folder: str, data: bytes) -> Any:
 
 def write(path: pathlib.Path | str, value: Any) -> None:
     """Writes a .pt file that `torch.load(path, weights_only=True)` reads.
+
+    >>> pickles.write("small.pt", {"images": np.zeros((2, 3)), "lr": 0.1})
 
     Args:
       path: of the file.

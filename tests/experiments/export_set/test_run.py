@@ -7,6 +7,7 @@ from distilljax import data, flags, io, launch
 from distilljax.io import foreign
 from distilljax.types import InputError
 from experiments.export_set import run as export_set
+from experiments.lab.sets import GALLERY
 from tests.experiments.helpers import write
 
 
@@ -64,6 +65,13 @@ def test_what_cannot_be_written(artefact, tmp_path, said, line):
         run(**{"artefact": artefact, "layout": "dc", "out": out} | said)
     assert line in flags.message(caught.value)
     assert not out.exists()
+
+
+def test_a_set_of_the_gallery_is_exported_by_its_name(tmp_path):
+    run(artefact="embedded_dm_ipc1", layout="npz", out=tmp_path / "set.npz")
+    held = io.load(GALLERY / "embedded_dm_ipc1" / "distilled.npz")
+    images = np.load(tmp_path / "set.npz")["images"]
+    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), held.distilled.images)
 
 
 def test_a_file_is_not_overwritten(artefact, tmp_path):

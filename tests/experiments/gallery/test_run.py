@@ -1,6 +1,7 @@
 """The gallery: every committed set is listed, explained and loaded by its name."""
 
 import re
+import shutil
 
 import pytest
 
@@ -8,6 +9,7 @@ from distilljax import io, launch
 from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.gallery import run as gallery
+from experiments.lab import sets
 from experiments.lab.sets import GALLERY, load_artefacts
 
 
@@ -64,3 +66,29 @@ def test_a_damaged_folder_is_named(tmp_path, text):
     (place / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="set: its description is damaged"):
         gallery.entries(tmp_path)
+
+
+@pytest.fixture
+def as_in_a_wheel(tmp_path, monkeypatch):
+    """The gallery with the numbers of two sets, and the file of one."""
+    for name in ("embedded_bptt_ipc1", "cifar10_tm_ipc10"):
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "summary.json"):
+            shutil.copy(GALLERY / name / file, tmp_path / name)
+    shutil.copy(
+        GALLERY / "embedded_bptt_ipc1" / "distilled.npz", tmp_path / "embedded_bptt_ipc1"
+    )
+    monkeypatch.setattr(sets, "GALLERY", tmp_path)
+    monkeypatch.setattr(gallery, "GALLERY", tmp_path)
+
+
+def test_a_wheel_has_the_numbers_of_all_sets_and_the_files_of_some(as_in_a_wheel, capsys):
+    assert [entry.here for entry in listed()] == [False, True]
+    shown = capsys.readouterr().out
+    assert "cifar10_tm_ipc10*" in shown
+    assert "* The files of 1 sets are in a clone of the repository alone." in shown
+    with pytest.raises(FieldError, match="cards are written in a clone"):
+        listed("--cards")
+    assert list(load_artefacts("embedded_bptt_ipc1")) == ["embedded_bptt_ipc1"]
+    with pytest.raises(InputError, match="the set cifar10_tm_ipc10 is in a clone of"):
+        load_artefacts("cifar10_tm_ipc10")

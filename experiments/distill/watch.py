@@ -1,0 +1,69 @@
+"""What watches a distillation: TensorBoard and a hook of the user's."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distilljax import watching
+from distilljax.config import FieldError
+from distilljax.types import DistilledSet, InputError
+from distilljax.watching import events
+from experiments.distill.options import Config
+from experiments.distill.setting import Setting
+from experiments.lab.sets import displayable
+
+BOARD = "tensorboard"  # folder of the event files, beside the run
+
+
+def find_hook(config: Config) -> watching.Hook | None:
+    """Returns the function of `--hook`; None where there is none.
+
+    Raises:
+      FieldError: there is no such function, or a package for TensorBoard is missing.
+    """
+    try:
+        if config.tensorboard:
+            events.check_packages()
+    except InputError as error:
+        raise FieldError("tensorboard", True, str(error)) from None
+    try:
+        return watching.find(config.hook) if config.hook else None
+    except InputError as error:
+        raise FieldError("hook", config.hook, str(error)) from None
+
+
+def catch_up(board: watching.TensorBoard, history: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the curves of steps that the run has taken while TensorBoard did not watch."""
+    last = board.last_step()
+    watching.Watcher([board], None).replay([r for r in history if r["step"] > last])
+
+
+def make_watcher(
+    config: Config,
+    hook: watching.Hook | None,
+    setting: Setting,
+    workdir: pathlib.Path,
+    history: Sequence[Mapping[str, Any]],
+) -> watching.Watcher:
+    """Returns what tells TensorBoard and the hook.
+
+    Args:
+      config: the options.
+      hook: of `--hook`.
+      setting: of the distillation.
+      workdir: folder of the run.
+      history: metrics of the steps before a resume.
+    """
+    hooks: list[watching.Hook] = [hook] if hook else []
+    if config.tensorboard:
+        board = watching.TensorBoard(workdir / BOARD, setting.prepared.data.num_classes)
+        catch_up(board, history)
+        hooks.insert(0, board)
+
+    def pixels(distilled: DistilledSet) -> np.ndarray:
+        images = displayable(setting.prepared.transform, distilled.images)
+        return np.clip(images, 0, 1)
+
+    return watching.Watcher(hooks, pixels)
