@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distilljax import __version__, data, io, launch, loop
+from distilljax import __version__, data, io, launch, loop, processes
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.real import select_baselines
@@ -104,7 +104,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     notes = _notes(setting, result)
     artefact = _artefact(config, setting, result.best, notes)
     io.save(workdir / RESULT, artefact)
-    (workdir / SO_FAR).unlink(missing_ok=True)
+    processes.once((workdir / SO_FAR).unlink)(missing_ok=True)
     with kept_apart("the pictures"):
         _draw(config, setting, result, workdir)
     accuracy, scores = _accuracies(config, setting, result.best)
@@ -131,6 +131,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
     return write_summary(workdir, Summary, summary)
 
 
+@processes.once
 def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool:
     """Whether the set of a finished run is there; else checkpoints give it again."""
     path = workdir / RESULT
@@ -145,6 +146,7 @@ def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool
     return True
 
 
+@processes.once
 def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) -> None:
     """Writes down which experts the run uses; a resumed run must use the same."""
     if described is None:

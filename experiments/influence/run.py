@@ -238,6 +238,7 @@ def _on_subsets(
         "subsets",
         piece=config.piece,
         together=config.together,
+        mesh=devices.mesh(config.devices),
     )
     losses = np.asarray(trained.losses).reshape(config.seeds, config.subsets, -1)
 

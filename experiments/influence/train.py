@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from distilljax import data
+from distilljax import data, devices
 from distilljax.analysis import leave_one_out
 from distilljax.analysis.leave_one_out import Retrained
 from distilljax.training.evaluation import PROTOCOLS
@@ -140,7 +140,6 @@ def trained_on(
     pieces = _pieces(problem, members, keys, piece, together, prefix)
     size = len(pieces[0].networks)
 
-    @jax.jit
     def train(keys: Key, members: Array, batch: Batch, test: RealSet) -> Retrained:
         return leave_one_out.retrain_on(
             keys,
@@ -153,6 +152,8 @@ def trained_on(
             mesh=mesh,
         )
 
+    program = devices.jit(train, mesh)
+    fixed = devices.everywhere((problem.batch, problem.test), mesh)
     store = _Store(workdir)
     held = {one.name: found for one in pieces if (found := store.read(one)) is not None}
     missing = [one for one in pieces if one.name not in held]
@@ -164,9 +165,8 @@ def trained_on(
         # The last piece is filled up, so that one program serves all of them.
         chosen = np.arange(one.networks.start, one.networks.start + size) % num
         began = time.perf_counter()
-        trained = jax.device_get(
-            train(keys[chosen], members[chosen], problem.batch, problem.test)
-        )
+        given = devices.everywhere((keys[chosen], members[chosen]), mesh)
+        trained = jax.device_get(program(*given, *fixed))
         trained = Retrained(*(x[: len(one.networks)] for x in trained))
         if not np.isfinite(trained.losses).all():
             raise InputError(

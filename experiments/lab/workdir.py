@@ -10,13 +10,14 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from distilljax import data, launch
+from distilljax import data, launch, processes
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
+from experiments.lab.options import PROCESS_OPTIONS
 
 ROOT = pathlib.Path("runs")
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
@@ -24,7 +25,7 @@ CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
 BEFORE = "before"  # what a run had given before it went on with larger numbers
 
 # Options that name a folder of this machine, or say what of it is used.
-PLACES = ("workdir", "data_dir", "experts_dir", "devices")
+PLACES = ("workdir", "data_dir", "experts_dir", "devices", *PROCESS_OPTIONS)
 
 
 def workdir_path(module: str, config: Config, label: str) -> pathlib.Path:
@@ -44,8 +45,10 @@ def identity_of(config: Config) -> dict[str, Any]:
 
 def command_of(module: str, config: Config) -> str:
     """Returns the command that repeats the run, without those."""
+    default = type(config)()
     return launch.command_line(
-        module, config.replace({n: None for n in PLACES if hasattr(config, n)})
+        module,
+        config.replace({n: getattr(default, n) for n in PLACES if hasattr(config, n)}),
     )
 
 
@@ -68,18 +71,37 @@ def open_workdir(
     Raises:
       InputError: the place cannot be written, holds a different run, or is in use.
     """
+    claimed = _claim(path, module, config, grows)
+    try:
+        yield
+    except Exception:
+        if processes.index() == 0 and claimed.new and not _holds_results(path):
+            _leave(path, claimed.made)
+        raise
+    finally:
+        if processes.index() == 0:
+            os.close(claimed.lock)
+
+
+class _Claimed(NamedTuple):
+    """A folder that belongs to this run."""
+
+    made: list[pathlib.Path]  # folders, the outermost first
+    lock: int  # descriptor of the lock file, in the first process
+    new: bool  # whether the run begins here
+
+
+@processes.once
+def _claim(
+    path: pathlib.Path, module: str, config: Config, grows: Sequence[str]
+) -> _Claimed:
     made = _make_folder(path)
     lock = _lock(path)
     try:
-        new = _check_identity(path, module, config, grows)
-        try:
-            yield
-        except Exception:
-            if new and not _holds_results(path):
-                _leave(path, made)
-            raise
-    finally:
+        return _Claimed(made, lock, _check_identity(path, module, config, grows))
+    except BaseException:
         os.close(lock)
+        raise
 
 
 def _make_folder(path: pathlib.Path) -> list[pathlib.Path]:
@@ -237,6 +259,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return held
 
 
+@processes.once
 def claim_data(path: pathlib.Path, loaded: data.Dataset) -> str:
     """Writes down which data a run is on; refuses to go on with others.
 

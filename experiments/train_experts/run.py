@@ -30,7 +30,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from distilljax import devices, io, launch, platforms
+from distilljax import devices, io, launch, platforms, processes
 from distilljax.analysis.statistics import spread
 from distilljax.config import chooses, option
 from distilljax.core import parameters
@@ -104,6 +104,7 @@ def run(config: Config) -> Summary:
     return summary
 
 
+@processes.once
 def _has_result(workdir: pathlib.Path) -> bool:
     """Whether the experts of a finished run are there; says so on stderr where not."""
     try:
@@ -165,7 +166,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
         "environment": environment(),
     }
     written = write_summary(workdir, Summary, summary)
-    shutil.rmtree(workdir / "checkpoints")
+    processes.once(shutil.rmtree)(workdir / "checkpoints")
     return written
 
 
@@ -199,6 +200,7 @@ def _programs(config: Config, model: Model, prepared: Prepared) -> Programs:
     )
 
 
+@processes.once
 def _store(
     config: Config, workdir: pathlib.Path, description: trajectories.Description
 ) -> trajectories.Store:
@@ -264,7 +266,7 @@ def _open_checkpoints(
         return checkpoints
     print(f"{metrics} lacks {missing} records; computed again", file=sys.stderr, flush=True)
     checkpoints.close()
-    shutil.rmtree(folder)
+    processes.once(shutil.rmtree)(folder)
     records.keep_until(metrics, -1)
     return io.Checkpoints(folder, identity=identity)
 

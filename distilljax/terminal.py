@@ -1,0 +1,105 @@
+"""The terminal of a run of several processes: the first one's, and one line if it fails.
+
+JAX's runtime writes to the file descriptors of the process, past Python, and ends it when
+another process dies. Its output goes through a small process of its own, which drops what
+the runtime says of itself and gives its end one line.
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from typing import NoReturn
+
+from distilljax import processes
+from distilljax.config import Config
+
+LOST = (
+    "another process of this run has ended or does not answer, what it said tells why; "
+    "what was saved is kept, and the same command goes on with any number of processes"
+)
+_OF_RUNTIME = ("gloo", "coordination service", "nccl", "socket closed", "connection reset")
+
+_FILTER = r"""
+import os, re, sys
+number, lost = (text.encode() for text in sys.argv[1:])
+noise = re.compile(rb"coordination|preemption_sync|heartbeat|Gloo|gloo", re.I)
+record = re.compile(rb"[IWEF]\d{4} \d\d:|\[Gloo\]")
+held, dropping, ended = b"", False, False
+while part := os.read(0, 1 << 16):
+    *lines, held = (held + part).split(b"\n")
+    for line in lines:
+        if line == b"ended" or ended:
+            ended = True
+        elif b"JAX distributed service detected fatal errors" in line:
+            ended = True
+            os.write(2, b"error: process %s: %s\n" % (number, lost))
+        else:
+            if record.match(line):
+                dropping = bool(noise.search(line))
+            if not dropping:
+                os.write(2, line + b"\n")
+"""
+
+
+def join(config: Config) -> None:
+    """Joins the processes of a run if the options say so, and leaves the terminal to one.
+
+    The options are those of `experiments.lab.options.DevicesOption`.
+
+    Raises:
+      InputError: see `processes.start`; or the processes have different commands.
+    """
+    given = config.to_dict()
+    if not given.get("distributed"):
+        return
+    number = given["process_id"]
+    _screen("of several" if number is None else str(number))
+    processes.start(given["coordinator_address"], given["num_processes"], number)
+    if processes.index() > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    processes.same("the command", repr(config.replace({"process_id": None})))
+
+
+def _screen(number: str) -> None:
+    """Keeps Python's output as it is; that of the runtime goes through the filter."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        stream.flush()
+        own = os.dup(descriptor)
+        kept = {"encoding": stream.encoding, "errors": stream.errors}
+        setattr(sys, name, os.fdopen(own, "w", buffering=1, **kept))
+    read, write = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _FILTER, number, LOST]
+    subprocess.Popen(command, stdin=read, start_new_session=True)
+    os.close(read)
+    global _errors
+    _errors = sys.stderr
+    for descriptor in (1, 2):
+        os.dup2(write, descriptor)
+    os.close(write)
+
+
+_errors = None  # of this process, also where its terminal is that of another
+
+
+def end(code: int, text: str | None, error: BaseException) -> NoReturn:
+    """Ends one of several processes at once; the others find out.
+
+    An error that all have is said by the first.
+    """
+    os.write(2, b"ended\n")  # the filter adds nothing
+    first = processes.index() == 0
+    if text is not None and (first or not processes.is_known_to_all(error)):
+        who = "" if first else f"process {processes.index()}: "
+        print(f"error: {who}{text}", file=_errors, flush=True)
+    elif text is None:
+        traceback.print_exception(error, file=_errors)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is the runtime's, for want of another process."""
+    said = str(error).lower()
+    return any(word in said for word in _OF_RUNTIME)
