@@ -128,8 +128,7 @@ def spread(
     no device does more than it would by an even split.
 
     Args:
-      function: x -> a pytree of arrays. It may close over arrays, which every device holds;
-        those that it indexes must not lie on the mesh already.
+      function: x -> a pytree of arrays. It may close over arrays, which every device holds.
       xs: a pytree of arrays with one leading axis n.
       over: mesh of one axis; None for no spreading.
       together: how many a device computes at a time, vmapped.
@@ -204,6 +203,31 @@ def added(
 
 
 def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
+    """Returns the function of all shares; what `share` closes over becomes an argument.
+
+    Inside `shard_map` an array that is closed over and lies on the mesh could not be
+    indexed.
+    """
     (axis,) = over.axis_names
     along = PartitionSpec(axis)
-    return jax.shard_map(share, mesh=over, in_specs=along, out_specs=along, check_vma=False)
+
+    def of_all(xs: Any) -> Any:
+        one = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((x.shape[0] // over.size, *x.shape[1:]), x.dtype),
+            xs,
+        )
+        closed, like = jax.make_jaxpr(share, return_shape=True)(one)
+
+        def of_one(xs: Any, held: Any) -> Any:
+            found = jax.core.eval_jaxpr(closed.jaxpr, held, *jax.tree.leaves(xs))
+            return jax.tree.unflatten(jax.tree.structure(like), found)
+
+        return jax.shard_map(
+            of_one,
+            mesh=over,
+            in_specs=(along, PartitionSpec()),
+            out_specs=along,
+            check_vma=False,
+        )(xs, closed.consts)
+
+    return of_all

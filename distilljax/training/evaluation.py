@@ -390,8 +390,5 @@ def fresh_accuracy(
         )
         return losses.accuracy(predict(apply, params, test), test.labels)
 
-    if mesh is not None and not stacked and isinstance(data, Batch):
-        data = jax.tree.map(lambda x: jnp.stack([x] * keys.shape[0]), data)
-        stacked = True
     given = (keys, data if stacked else None)
     return devices.spread(one, given, mesh, together=together)
