@@ -39,9 +39,7 @@ def mesh(num: int | None = None) -> Mesh | None:
         raise FieldError("devices", num, reason)
     processes = jax.process_count()
     if num % processes:
-        reason = (
-            f"{processes} processes have as many each; give a multiple of {processes}"
-        )
+        reason = f"{processes} processes have as many each; give a multiple of {processes}"
         raise FieldError("devices", num, reason)
     taken = dict.fromkeys(range(processes), 0)
     chosen = []
@@ -213,7 +211,9 @@ def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
 
     def of_all(xs: Any) -> Any:
         one = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((x.shape[0] // over.size, *x.shape[1:]), x.dtype),
+            lambda x: jax.ShapeDtypeStruct(
+                (x.shape[0] // over.size, *x.shape[1:]), x.dtype
+            ),
             xs,
         )
         closed, like = jax.make_jaxpr(share, return_shape=True)(one)

@@ -167,6 +167,7 @@ def interrupted() -> NoReturn:
     print("interrupted; run the same command again to resume", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    terminal.said()
     # A program that XLA still compiles or runs does not survive an orderly exit.
     os._exit(130)
 

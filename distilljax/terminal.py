@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from distilljax import processes
 from distilljax.config import Config
@@ -45,7 +45,7 @@ while part := os.read(0, 1 << 16):
 def join(config: Config) -> None:
     """Joins the processes of a run if the options say so, and leaves the terminal to one.
 
-    The options are those of `experiments.lab.options.DevicesOption`.
+    The options are those of `experiments.lab.options.ProcessesOption`.
 
     Raises:
       InputError: see `processes.start`; or the processes have different commands.
@@ -80,7 +80,8 @@ def _screen(number: str) -> None:
     os.close(write)
 
 
-_errors = None  # of this process, also where its terminal is that of another
+# Of this process, also where the terminal is that of another.
+_errors: TextIO | None = None
 
 
 def end(code: int, text: str | None, error: BaseException) -> NoReturn:
@@ -88,7 +89,7 @@ def end(code: int, text: str | None, error: BaseException) -> NoReturn:
 
     An error that all have is said by the first.
     """
-    os.write(2, b"ended\n")  # the filter adds nothing
+    said()
     first = processes.index() == 0
     if text is not None and (first or not processes.is_known_to_all(error)):
         who = "" if first else f"process {processes.index()}: "
@@ -97,6 +98,12 @@ def end(code: int, text: str | None, error: BaseException) -> NoReturn:
         traceback.print_exception(error, file=_errors)
     sys.stdout.flush()
     os._exit(code)
+
+
+def said() -> None:
+    """Tells the filter that the end of this process needs no line."""
+    if _errors is not None:
+        os.write(2, b"ended\n")
 
 
 def lost(error: BaseException) -> bool:

@@ -80,7 +80,7 @@ MOST = 9  # test images shown beside a distilled one
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.ProcessesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

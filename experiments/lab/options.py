@@ -91,6 +91,12 @@ class DevicesOption(Config):
     devices: int | None = option(
         None, "Devices that share the work; none: all that there are.", low=1
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessesOption(DevicesOption):
+    """Devices of several processes that share the work."""
+
     distributed: bool = option(
         False,
         "One of several processes that share the work, each started by this command; on a "

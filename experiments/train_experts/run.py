@@ -50,7 +50,7 @@ from experiments.lab.data import (
 )
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
-from experiments.lab.options import DevicesOption, SeedOption, WorkdirOption
+from experiments.lab.options import ProcessesOption, SeedOption, WorkdirOption
 from experiments.lab.pictures import kept_apart
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
@@ -65,7 +65,7 @@ METRICS = "metrics.jsonl"
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions, ModelChoice):
+class Config(WorkdirOption, ProcessesOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     experts: int = option(10, "Number of experts.", low=1)

@@ -33,7 +33,7 @@ CASES = {  # name -> (command, options)
     "tm": (
         "distill",
         (*DISTIL, "--method=tm", "--tm.student_steps=2", "--tm.expert_epochs=1",
-         "--tm.max_start=1", "--experts_dir={folder}/experts"),
+         "--tm.max_start=1", "--experts_dir={beside}/experts"),
     ),
     "evaluate": ("evaluate", (f"--artefact={SET}", "--seeds=3", "--expert_epochs=1")),
     "agreement": (
@@ -72,7 +72,8 @@ def make(folder: pathlib.Path) -> None:
 
 def argv(case: str, folder: pathlib.Path, workdir: pathlib.Path) -> list[str]:
     """Returns the options of a case."""
-    return [f"--workdir={workdir}", *(o.format(folder=folder) for o in CASES[case][1])]
+    places = {"folder": folder, "beside": workdir.parent}
+    return [f"--workdir={workdir}", *(o.format(**places) for o in CASES[case][1])]
 
 
 def numbers(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -123,7 +124,7 @@ def main() -> None:
         out = pathlib.Path(folder) / f"of{num}"
     for case in cases.split():
         command = importlib.import_module(f"experiments.{CASES[case][0]}.run")
-        config = getattr(command, "Config")
+        config = command.Config
         command.run(launch.parse(config, argv(case, pathlib.Path(folder), out / case)))
     if where:
         import jax
