@@ -20,24 +20,32 @@ LOST = (
 )
 _OF_RUNTIME = ("gloo", "coordination service", "nccl", "socket closed", "connection reset")
 
+# What it is told of by `_tell`.
+_NUMBER, _LOST, _SAID = "number", "lost", "said"
+
 _FILTER = r"""
 import os, re, sys
-number, lost = (text.encode() for text in sys.argv[1:])
-noise = re.compile(rb"coordination|preemption_sync|heartbeat|Gloo|gloo", re.I)
+lost = sys.argv[1].encode()
+noise = re.compile(rb"coordination|preemption_sync|heartbeat|gloo", re.I)
 record = re.compile(rb"[IWEF]\d{4} \d\d:|\[Gloo\]")
-held, dropping, ended = b"", False, False
+number, held, dropping, ended = b"?", b"", False, False
 while part := os.read(0, 1 << 16):
     *lines, held = (held + part).split(b"\n")
     for line in lines:
-        if line == b"ended" or ended:
+        told, _, value = line.partition(b" ") if line.startswith(b"\0") else (b"", b"", b"")
+        if ended:
+            continue
+        if told == b"\0number":
+            number = value
+        elif told == b"\0said":
             ended = True
-        elif b"JAX distributed service detected fatal errors" in line:
+        elif told or b"JAX distributed service detected fatal errors" in line:
             ended = True
             os.write(2, b"error: process %s: %s\n" % (number, lost))
         else:
             if record.match(line):
                 dropping = bool(noise.search(line))
-            if not dropping:
+            if line and not dropping:
                 os.write(2, line + b"\n")
 """
 
@@ -53,15 +61,16 @@ def join(config: Config) -> None:
     given = config.to_dict()
     if not given.get("distributed"):
         return
-    number = given["process_id"]
-    _screen("of several" if number is None else str(number))
-    processes.start(given["coordinator_address"], given["num_processes"], number)
+    _screen()
+    about = ("coordinator_address", "num_processes", "process_id")
+    processes.start(*(given[name] for name in about))
+    _tell(_NUMBER, str(processes.index()))
     if processes.index() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     processes.same("the command", repr(config.replace({"process_id": None})))
 
 
-def _screen(number: str) -> None:
+def _screen() -> None:
     """Keeps Python's output as it is; that of the runtime goes through the filter."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -70,7 +79,7 @@ def _screen(number: str) -> None:
         kept = {"encoding": stream.encoding, "errors": stream.errors}
         setattr(sys, name, os.fdopen(own, "w", buffering=1, **kept))
     read, write = os.pipe()
-    command = [sys.executable, "-I", "-S", "-c", _FILTER, number, LOST]
+    command = [sys.executable, "-I", "-S", "-c", _FILTER, LOST]
     subprocess.Popen(command, stdin=read, start_new_session=True)
     os.close(read)
     global _errors
@@ -88,25 +97,38 @@ def end(code: int, text: str | None, error: BaseException) -> NoReturn:
     """Ends one of several processes at once; the others find out.
 
     An error that all have is said by the first.
+
+    Args:
+      code: exit code.
+      text: one line; None for the traceback.
+      error: what happened.
     """
-    said()
-    first = processes.index() == 0
-    if text is not None and (first or not processes.is_known_to_all(error)):
-        who = "" if first else f"process {processes.index()}: "
-        print(f"error: {who}{text}", file=_errors, flush=True)
+    if text == LOST:
+        _tell(_LOST)
     elif text is None:
+        said()
         traceback.print_exception(error, file=_errors)
+    else:
+        said()
+        first = processes.index() == 0
+        if first or not processes.is_known_to_all(error):
+            who = "" if first else f"process {processes.index()}: "
+            print(f"error: {who}{text}", file=_errors, flush=True)
     sys.stdout.flush()
     os._exit(code)
 
 
 def said() -> None:
     """Tells the filter that the end of this process needs no line."""
+    _tell(_SAID)
+
+
+def _tell(what: str, value: str = "") -> None:
     if _errors is not None:
-        os.write(2, b"ended\n")
+        os.write(2, f"\n\0{what} {value}\n".encode())
 
 
 def lost(error: BaseException) -> bool:
     """Whether an error is the runtime's, for want of another process."""
-    said = str(error).lower()
-    return any(word in said for word in _OF_RUNTIME)
+    text = str(error).lower()
+    return any(word in text for word in _OF_RUNTIME)
