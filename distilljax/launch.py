@@ -150,7 +150,9 @@ def _fail(error: Exception) -> NoReturn:
     """Ends on an exception that is no user's mistake: one of several at once."""
     if processes.count() == 1:
         raise error
-    terminal.end(*((3, terminal.LOST) if terminal.lost(error) else (1, None)), error)
+    if terminal.lost(error):
+        terminal.end(3, terminal.LOST, error)
+    terminal.end(1, None, error)
 
 
 def _no_space(error: BaseException | None) -> OSError | None:

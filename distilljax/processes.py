@@ -99,7 +99,7 @@ def once(function: Callable[P, T]) -> Callable[P, T]:
             value, error = pickle.loads(_from_first(b""))
         if error is not None:
             raise _known(error)
-        return value  # type: ignore[no-any-return]
+        return value
 
     return shared
 

@@ -27,13 +27,13 @@ _FILTER = r"""
 import os, re, sys
 lost = sys.argv[1].encode()
 noise = re.compile(rb"coordination|preemption_sync|heartbeat|gloo", re.I)
-record = re.compile(rb"[IWEF]\d{4} \d\d:|\[Gloo\]")
+record = re.compile(rb"[IWEF]\d{4} \d\d:")
 number, held, dropping, ended = b"?", b"", False, False
 while part := os.read(0, 1 << 16):
     *lines, held = (held + part).split(b"\n")
     for line in lines:
         told, _, value = line.partition(b" ") if line.startswith(b"\0") else (b"", b"", b"")
-        if ended:
+        if ended or line.startswith(b"[Gloo]"):
             continue
         if told == b"\0number":
             number = value

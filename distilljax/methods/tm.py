@@ -26,6 +26,7 @@ the others.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -223,7 +224,8 @@ def outer_loss(
             return each.mean(), step + 1
 
         def share(shared: Any, keys: Key, counts: Array) -> Array:
-            each = jax.vmap(functools.partial(distance, *shared))(keys)
+            of_shared: Callable[[Key], Array] = functools.partial(distance, *shared)
+            each = jax.vmap(of_shared)(keys)
             return jnp.where(counts, each, 0).sum()
 
         total = devices.added(share, (distilled, step, source), keys, mesh)

@@ -163,7 +163,8 @@ def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
     return Problem(
         model,
         num_parameters,
-        *devices.everywhere((real, test), mesh),
+        devices.everywhere(real, mesh),
+        devices.everywhere(test, mesh),
         rows,
         pools.subsets(
             loaded.train.labels,
