@@ -62,6 +62,8 @@ def join(config: Config) -> None:
     if not given.get("distributed"):
         return
     _screen()
+    if given["process_id"] is not None:
+        _tell(_NUMBER, str(given["process_id"]))
     about = ("coordinator_address", "num_processes", "process_id")
     processes.start(*(given[name] for name in about))
     _tell(_NUMBER, str(processes.index()))
