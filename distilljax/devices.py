@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from distilljax import processes
 from distilljax.config import FieldError
 from distilljax.types import Array
 
@@ -36,11 +37,11 @@ def mesh(num: int | None = None) -> Mesh | None:
     if not 1 <= num <= len(found):
         platform = found[0].platform
         reason = f"there are {len(found)} ({platform}); give 1..{len(found)}"
-        raise FieldError("devices", num, reason)
+        raise _refused(num, reason)
     processes = jax.process_count()
     if num % processes:
         reason = f"{processes} processes have as many each; give a multiple of {processes}"
-        raise FieldError("devices", num, reason)
+        raise _refused(num, reason)
     taken = dict.fromkeys(range(processes), 0)
     chosen = []
     for device in found:
@@ -49,8 +50,12 @@ def mesh(num: int | None = None) -> Mesh | None:
             chosen.append(device)
     if len(chosen) < num:
         reason = f"process {min(taken, key=lambda i: taken[i])} has fewer; give less"
-        raise FieldError("devices", num, reason)
+        raise _refused(num, reason)
     return Mesh(np.array(chosen), (AXIS,)) if num > 1 else None
+
+
+def _refused(num: int, reason: str) -> FieldError:
+    return processes.known_to_all(FieldError("devices", num, reason))
 
 
 def size(over: Mesh | None) -> int:

@@ -26,6 +26,7 @@ from distilljax.types import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 LEAST_BYTES = 1024  # of a message; longer ones are filled up to a power of two
 
@@ -98,7 +99,7 @@ def once(function: Callable[P, T]) -> Callable[P, T]:
         else:
             value, error = pickle.loads(_from_first(b""))
         if error is not None:
-            raise _known(error)
+            raise known_to_all(error)
         return value
 
     return shared
@@ -120,7 +121,7 @@ def same(what: str, value: str) -> None:
     theirs = gathered(own)
     other = np.flatnonzero((theirs != theirs[0]).any(axis=1))
     if other.size:
-        raise _known(
+        raise known_to_all(
             InputError(
                 f"{what} of process {other[0]} and of process 0 differ; start all "
                 "processes by the same command, on machines alike, with the same files"
@@ -135,6 +136,12 @@ def gathered(values: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(values))
+
+
+def known_to_all(error: E) -> E:
+    """Marks an error that every process raises: the first alone says so."""
+    error._known_to_all = True  # type: ignore[attr-defined]
+    return error
 
 
 def is_known_to_all(error: BaseException) -> bool:
@@ -160,11 +167,6 @@ def interruptions() -> Iterator[list[int]]:
     finally:
         for one, handler in zip(kept, before, strict=True):
             signal.signal(one, handler)
-
-
-def _known(error: Exception) -> Exception:
-    error._known_to_all = True  # type: ignore[attr-defined]
-    return error
 
 
 def _from_first(message: bytes) -> bytes:

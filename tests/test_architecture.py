@@ -16,7 +16,7 @@ ROOMS = {
     "platforms": set(),
     "keys": {"types"},
     "varying": {"types"},
-    "devices": {"types", "config"},
+    "devices": {"types", "config", "processes"},
     "processes": {"types", "platforms"},
     "terminal": {"config", "processes"},
     "memory": {"types"},

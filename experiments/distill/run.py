@@ -237,10 +237,11 @@ def _distil(
                 f"--{method}.{name}={getattr(group, name)}"
                 for name in METHODS[method].LOWER
             )
-            raise InputError(
+            refused = InputError(
                 f"{error}; the set before that step is in {good}. "
                 f"Lower {lower}, in a new --workdir"
-            ) from None
+            )
+            raise processes.known_to_all(refused) from None
         finally:
             checkpoints.close()
 

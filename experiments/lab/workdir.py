@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from distilljax import data, launch, processes
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, replacing, write_json
@@ -181,7 +183,7 @@ def _check_identity(
                 f"workdir {path} holds files of something else; choose an empty --workdir"
             )
         about = {"experiment": module, "config": identity_of(config)}
-        about |= {"command": command_of(module, config), "computed": [arithmetic()]}
+        about |= {"command": command_of(module, config), "computed": [_arithmetic(config)]}
         write_json(described, about)
         return True
     held = _read_config(path)
@@ -202,7 +204,7 @@ def _check_identity(
             * bool({*differing} & {*grows})
         )
     if not (path / SUMMARY).exists():
-        _note_arithmetic(path, held)
+        _note_arithmetic(path, held, _arithmetic(config))
     return False
 
 
@@ -229,9 +231,16 @@ def _go_on(
     )
 
 
-def _note_arithmetic(path: pathlib.Path, held: dict[str, Any]) -> None:
+def _arithmetic(config: Config) -> str:
+    """Returns what the last digits of a run depend on, with its number of devices."""
+    given = config.to_dict().get("devices", 1)
+    num = jax.device_count() if given is None else given
+    return arithmetic() + f", {num} devices" * (num > 1)
+
+
+def _note_arithmetic(path: pathlib.Path, held: dict[str, Any], now: str) -> None:
     """Says where the rest of a run may differ in the last digits, and writes it down."""
-    now, said = arithmetic(), held.get("computed")
+    said = held.get("computed")
     before: list[str] = said if isinstance(said, list) else []
     if not all(isinstance(one, str) for one in before):
         before = []
