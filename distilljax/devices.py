@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from distilljax import processes
 from distilljax.config import FieldError
 from distilljax.types import Array
 
@@ -24,18 +25,37 @@ def mesh(num: int | None = None) -> Mesh | None:
     """Returns a mesh of the first `num` devices; None for a single one.
 
     Args:
-      num: number of devices; None for all that there are.
+      num: number of devices; None for all that there are. Of several processes, see
+        `distilljax.processes`, each has as many of them.
 
     Raises:
-      FieldError: more devices than there are, or none.
+      FieldError: more devices than there are, or none; or a number that the processes
+        do not divide.
     """
     found = jax.devices()
     num = len(found) if num is None else num
     if not 1 <= num <= len(found):
         platform = found[0].platform
         reason = f"there are {len(found)} ({platform}); give 1..{len(found)}"
-        raise FieldError("devices", num, reason)
-    return Mesh(np.array(found[:num]), (AXIS,)) if num > 1 else None
+        raise _refused(num, reason)
+    processes = jax.process_count()
+    if num % processes:
+        reason = f"{processes} processes have as many each; give a multiple of {processes}"
+        raise _refused(num, reason)
+    taken = dict.fromkeys(range(processes), 0)
+    chosen = []
+    for device in found:
+        if taken[device.process_index] < num // processes:
+            taken[device.process_index] += 1
+            chosen.append(device)
+    if len(chosen) < num:
+        reason = f"process {min(taken, key=lambda i: taken[i])} has fewer; give less"
+        raise _refused(num, reason)
+    return Mesh(np.array(chosen), (AXIS,)) if num > 1 else None
+
+
+def _refused(num: int, reason: str) -> FieldError:
+    return processes.known_to_all(FieldError("devices", num, reason))
 
 
 def size(over: Mesh | None) -> int:
@@ -46,7 +66,7 @@ def size(over: Mesh | None) -> int:
 def everywhere(tree: Any, over: Mesh | None) -> Any:
     """Returns arrays, or shapes of arrays, with a copy on every device.
 
-    None leaves them where they are.
+    None leaves them where they are. Of several processes each gives the same values.
     """
     if over is None:
         return tree
@@ -55,13 +75,43 @@ def everywhere(tree: Any, over: Mesh | None) -> Any:
     def one(x: Any) -> Any:
         if isinstance(x, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        return placed(x, place)
+
+    return jax.tree.map(one, tree)
+
+
+def placed(x: Any, place: Sharding) -> Array:
+    """Returns an array on the devices of a sharding, which may be those of others."""
+    if place.is_fully_addressable:
         return jax.device_put(x, place)
+    if getattr(x, "sharding", None) == place:
+        return x
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = placed(jax.random.key_data(x), place)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    held = np.asarray(x)
+    return jax.make_array_from_callback(held.shape, place, lambda index: held[index])
+
+
+def here(tree: Any) -> Any:
+    """Returns arrays that lie on the devices of several processes as arrays of this one.
+
+    Each process has a copy of them; others are left where they are.
+    """
+
+    def one(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return x
+        return jnp.asarray(np.asarray(x))
 
     return jax.tree.map(one, tree)
 
 
 def jit(function: Callable[..., Any], over: Mesh | None) -> Any:
-    """Returns the compiled function, with results on every device of a mesh."""
+    """Returns the compiled function, with results on every device of a mesh.
+
+    Its arguments are those of `everywhere`.
+    """
     if over is None:
         return jax.jit(function)
     return jax.jit(function, out_shardings=NamedSharding(over, PartitionSpec()))
@@ -81,8 +131,7 @@ def spread(
     no device does more than it would by an even split.
 
     Args:
-      function: x -> a pytree of arrays. It may close over arrays, which every device holds;
-        those that it indexes must not lie on the mesh already.
+      function: x -> a pytree of arrays. It may close over arrays, which every device holds.
       xs: a pytree of arrays with one leading axis n.
       over: mesh of one axis; None for no spreading.
       together: how many a device computes at a time, vmapped.
@@ -157,6 +206,33 @@ def added(
 
 
 def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
+    """Returns the function of all shares; what `share` closes over becomes an argument.
+
+    Inside `shard_map` an array that is closed over and lies on the mesh could not be
+    indexed.
+    """
     (axis,) = over.axis_names
     along = PartitionSpec(axis)
-    return jax.shard_map(share, mesh=over, in_specs=along, out_specs=along, check_vma=False)
+
+    def of_all(xs: Any) -> Any:
+        one = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                (x.shape[0] // over.size, *x.shape[1:]), x.dtype
+            ),
+            xs,
+        )
+        closed, like = jax.make_jaxpr(share, return_shape=True)(one)
+
+        def of_one(xs: Any, held: Any) -> Any:
+            found = jax.core.eval_jaxpr(closed.jaxpr, held, *jax.tree.leaves(xs))
+            return jax.tree.unflatten(jax.tree.structure(like), found)
+
+        return jax.shard_map(
+            of_one,
+            mesh=over,
+            in_specs=(along, PartitionSpec()),
+            out_specs=along,
+            check_vma=False,
+        )(xs, closed.consts)
+
+    return of_all

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 
+from distilljax import processes, terminal
 from distilljax.disk.files import NO_SPACE, advice
 from distilljax.flags import (
     AnyConfig,
@@ -111,29 +112,47 @@ def main(
         config = None if many else parse(config_class, argv, presets=presets)
         compile_quickly()
         enable_compilation_cache()
+        for chosen in [config] if config else list((many or {}).values())[:1]:
+            terminal.join(chosen)
         _start_jax()
         if several is not None and many:
             several(many)
         elif config is not None:
             run(config)
+        jax.distributed.shutdown()
     except InputError as error:
-        _refuse(message(error))
+        _refuse(message(error), error)
     except MemoryError as error:
-        _refuse(f"out of memory ({error}); choose smaller sizes, or a larger machine")
+        text = f"out of memory ({error}); choose smaller sizes, or a larger machine"
+        _refuse(text, error)
     except OSError as error:
         if not (cause := _no_space(error)):
-            raise
+            _fail(error)
         place = f" at {error.filename}" if error.filename else ""
         what = os.strerror(cause.errno or 0)
         what = f"{what[0].lower()}{what[1:]}{place}"
-        _refuse(f"{what}; {advice(cause)}, the same command goes on")
+        _refuse(f"{what}; {advice(cause)}, the same command goes on", error)
     except KeyboardInterrupt:
         interrupted()
+    except Exception as error:
+        _fail(error)
 
 
-def _refuse(text: str) -> NoReturn:
-    print("error:", printable(" ".join(text.splitlines())), file=sys.stderr)
+def _refuse(text: str, error: BaseException) -> NoReturn:
+    text = printable(" ".join(text.splitlines()))
+    if processes.count() > 1:
+        terminal.end(2, text, error)
+    print("error:", text, file=sys.stderr)
     sys.exit(2)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Ends on an exception that is no user's mistake: one of several at once."""
+    if processes.count() == 1:
+        raise error
+    if terminal.lost(error):
+        terminal.end(3, terminal.LOST, error)
+    terminal.end(1, None, error)
 
 
 def _no_space(error: BaseException | None) -> OSError | None:
@@ -150,6 +169,7 @@ def interrupted() -> NoReturn:
     print("interrupted; run the same command again to resume", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    terminal.said()
     # A program that XLA still compiles or runs does not survive an orderly exit.
     os._exit(130)
 

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from distilljax import devices, exported
+from distilljax import devices, exported, processes
 from distilljax.core.outer import Method, OuterState, Source, StepInfo
 from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
@@ -321,6 +322,9 @@ def run(
         step = int(state.outer.step)
         on_resume(step)
 
+    def decode(encoded: DistilledSet) -> DistilledSet:
+        return method.decode(devices.here(encoded))
+
     def number(value: int) -> Array:
         return devices.everywhere(jnp.asarray(value, jnp.int32), mesh)
 
@@ -372,7 +376,7 @@ def run(
                 stopped = True
             waiting.popleft()
         if not healthy:
-            raise _diverged(method, dispatch, records[-1])
+            raise _diverged(decode, dispatch, records[-1])
         done = records[-1]["step"]
         speed = (done - first_step) / (now - started)
         progress = Progress(
@@ -383,16 +387,16 @@ def run(
             speed,
             (num_steps - done) / speed,
             dispatch.state,
-            method.decode,
+            decode,
         )
         try:
             if value is not None and float(value) > best_score:
                 best_score = float(value)
-                on_best(done, best_score, method.decode(dispatch.state.best))
+                on_best(done, best_score, decode(dispatch.state.best))
             on_progress(progress)
         except Stop:
             stopped = True
-        if stopped:
+        if processes.gathered(np.array([stopped])).any():
             raise _Stopped(dispatch.state, done)
 
     def save() -> None:
@@ -411,43 +415,63 @@ def run(
         state, step = stopped.state, stopped.step
         keep()
 
-    try:
-        while step < num_steps:
-            ahead = score_every - step % score_every if select else num_steps
-            wanted = max(1, math.floor(rate * seconds_per_dispatch))
-            count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
-            after, infos, taken = advance(step_key, state, source, number(count))
-            value = None
-            if select and (step + count == num_steps or (step + count) % score_every == 0):
-                after, value = select(score_key, after, score_source)
-            waiting.append(_Dispatch(step, count, infos, after, taken, value))
-            # Assigned together and last: an interruption saves a state with its own step.
-            state, step = after, step + count
-            while len(waiting) > 1:
-                read()
-            if time.perf_counter() - last_save > checkpoint_seconds:
-                save()
-                last_save = time.perf_counter()
-        save()
-    except _Stopped as stopped:
-        end(stopped)
-    except KeyboardInterrupt:
+    with processes.interruptions() as asked:
         try:
+            while step < num_steps:
+                ahead = score_every - step % score_every if select else num_steps
+                due = time.perf_counter() - last_save > checkpoint_seconds
+                wanted = max(1, math.floor(rate * seconds_per_dispatch))
+                wanted, due = _agreed(wanted, due, bool(asked))
+                count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
+                after, infos, taken = advance(step_key, state, source, number(count))
+                value = None
+                if select and (
+                    step + count == num_steps or (step + count) % score_every == 0
+                ):
+                    after, value = select(score_key, after, score_source)
+                waiting.append(_Dispatch(step, count, infos, after, taken, value))
+                # Assigned together and last: a state is saved with its own step.
+                state, step = after, step + count
+                while len(waiting) > 1:
+                    read()
+                if due:
+                    save()
+                    last_save = time.perf_counter()
+            _agreed(0, False, bool(asked))
             save()
         except _Stopped as stopped:
             end(stopped)
-        raise
+        except KeyboardInterrupt:
+            try:
+                save()
+            except _Stopped as stopped:
+                end(stopped)
+            raise
 
     scored = select is not None and float(state.best_score) > NO_SCORE
-    last = method.decode(state.outer.distilled)
+    last = decode(state.outer.distilled)
     return Result(
-        method.decode(state.best) if scored else last,
+        decode(state.best) if scored else last,
         int(state.best_step) if scored else step,
         float(state.best_score) if scored else None,
         last,
         compile_seconds,
         step,
     )
+
+
+def _agreed(wanted: int, due: bool, asked: bool) -> tuple[int, bool]:
+    """Returns the steps of a dispatch, and whether a checkpoint is due.
+
+    Of several processes the first one's clock counts, and all end if one is asked to.
+
+    Raises:
+      KeyboardInterrupt: one of several was interrupted.
+    """
+    found = processes.gathered(np.array([wanted, due, asked], np.int32))
+    if found[:, 2].any():
+        raise KeyboardInterrupt
+    return int(found[0, 0]), bool(found[0, 1])
 
 
 class _Stopped(Exception):
@@ -481,7 +505,9 @@ def _undivided() -> Iterator[None]:
 
 
 def _diverged(
-    method: Method, dispatch: _Dispatch, record: Mapping[str, Any]
+    decode: Callable[[DistilledSet], DistilledSet],
+    dispatch: _Dispatch,
+    record: Mapping[str, Any],
 ) -> DivergedError:
     state = dispatch.state
     loss, first = record["loss"], float(state.first_loss)
@@ -494,5 +520,5 @@ def _diverged(
     return DivergedError(
         f"the outer loss {what} at outer step {record['step']}",
         record["step"],
-        method.decode(state.outer.distilled),
+        decode(state.outer.distilled),
     )

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "distilljax"
-BASE = {"types", "config", "checks", "varying", "devices", "exported"}
+BASE = {"types", "config", "checks", "varying", "devices", "exported", "processes"}
 ROOMS = {
     "lazy": set(),
     "exported": set(),
@@ -16,7 +16,9 @@ ROOMS = {
     "platforms": set(),
     "keys": {"types"},
     "varying": {"types"},
-    "devices": {"types", "config"},
+    "devices": {"types", "config", "processes"},
+    "processes": {"types", "platforms"},
+    "terminal": {"config", "processes"},
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
@@ -24,7 +26,7 @@ ROOMS = {
     "flags": BASE,
     "commands": {"flags"},
     "__main__": {"commands"},
-    "launch": BASE | {"flags", "disk"},
+    "launch": BASE | {"flags", "disk", "terminal"},
     "data": BASE | {"disk", "memory"},
     "models": BASE,
     "core": BASE | {"lazy", "platforms"},

@@ -93,6 +93,7 @@ def retrain(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a left-out image.
@@ -110,6 +111,7 @@ def retrain(
       learning_rate: learning rate if the protocol leaves it to the set.
       together: networks vmapped at a time (`batch_size` of `jax.lax.map`). Results differ
         by rounding at most.
+      chunk: test images that each of them predicts at a time, see `evaluation.predict`.
       mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
     Returns:
@@ -135,6 +137,7 @@ def retrain(
         protocol,
         learning_rate=learning_rate,
         together=together,
+        chunk=chunk,
         mesh=mesh,
     )
 
@@ -149,6 +152,7 @@ def retrain_on(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Retrained:
     """Trains and tests one network for each pair of a key and a subset of the images.
@@ -167,6 +171,7 @@ def retrain_on(
       protocol: training protocol, with full batches and without augmentation.
       learning_rate: learning rate if the protocol leaves it to the set.
       together: networks vmapped at a time.
+      chunk: test images that each of them predicts at a time.
       mesh: devices that share the networks.
 
     Raises:
@@ -217,7 +222,7 @@ def retrain_on(
             remat="none",
             chunk=inner.cache_chunk(num),
         )
-        logits = predict(model.apply, state.params, test)
+        logits = predict(model.apply, state.params, test, chunk=chunk)
         each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
         predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return Retrained(
@@ -236,6 +241,7 @@ def leave_one_out(
     *,
     learning_rate: Array | float = 0.01,
     together: int = 1,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> LeaveOneOut:
     """Trains networks without each image and with all images from every initialisation.
@@ -251,6 +257,7 @@ def leave_one_out(
       protocol: training protocol.
       learning_rate: see `retrain`.
       together: see `retrain`.
+      chunk: see `retrain`.
       mesh: see `retrain`.
 
     Returns:
@@ -268,6 +275,7 @@ def leave_one_out(
         protocol,
         learning_rate=learning_rate,
         together=together,
+        chunk=chunk,
         mesh=mesh,
     )
     return arrange(retrained, keys.shape[0])

@@ -1,12 +1,14 @@
 """Test accuracies of fresh networks, on distilled sets and on real images."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from distilljax import devices
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.comparison.real import real_labels, repeated
 from distilljax.training import evaluation
@@ -48,34 +50,36 @@ def measure_accuracies(
     """
     rate = jnp.asarray(learning_rate, jnp.float32)
     keys = jax.random.split(key, seeds)
-    return spread(
-        _fresh_accuracy(model, protocol, mesh, keys, train_on, test, rate, validation)
-    )
+    given = devices.everywhere((keys, train_on, test, rate, validation), mesh)
+    return spread(_program(model, protocol, mesh)(*given))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _fresh_accuracy(
-    model: Model,
-    protocol: EvaluationProtocol,
-    mesh: Mesh | None,
-    keys: Key,
-    train_on: Batch | RealSet,
-    test: RealSet,
-    rate: Array,
-    validation: RealSet | None,
-) -> Array:
-    """Compiled once for all sets of one shape."""
-    return evaluation.fresh_accuracy(
-        keys,
-        model,
-        train_on,
-        test,
-        protocol,
-        learning_rate=rate,
-        stacked=isinstance(train_on, Batch),
-        validation=validation,
-        mesh=mesh,
-    )
+@functools.lru_cache(maxsize=16)
+def _program(
+    model: Model, protocol: EvaluationProtocol, mesh: Mesh | None
+) -> Callable[..., Array]:
+    """Returns the program that trains and tests, compiled once for sets of one shape."""
+
+    def fresh_accuracy(
+        keys: Key,
+        train_on: Batch | RealSet,
+        test: RealSet,
+        rate: Array,
+        validation: RealSet | None,
+    ) -> Array:
+        return evaluation.fresh_accuracy(
+            keys,
+            model,
+            train_on,
+            test,
+            protocol,
+            learning_rate=rate,
+            stacked=isinstance(train_on, Batch),
+            validation=validation,
+            mesh=mesh,
+        )
+
+    return cast(Callable[..., Array], devices.jit(fresh_accuracy, mesh))
 
 
 def compare_accuracies(

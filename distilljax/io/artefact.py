@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import processes
 from distilljax.data import stored
 from distilljax.disk import archives
 from distilljax.disk.files import replacing
@@ -68,6 +69,7 @@ _TRANSFORM = "transform."
 _TARGETS = "targets"
 
 
+@processes.once
 def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True) -> None:
     """Writes the artefact; an existing file is replaced only by a whole one.
 

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from distilljax import devices, processes
 from distilljax.disk.files import NO_SPACE
 from distilljax.types import InputError
 
@@ -27,6 +29,23 @@ def _is_key(x: Any) -> bool:
 
 def _unwrap(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _on_host(x: Any) -> np.ndarray:
+    return np.asarray(_unwrap(x))
+
+
+def _kinds(state: Any) -> list[tuple[Any, ...]]:
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+
+
+def _placed(value: np.ndarray, like: Any) -> Any:
+    """Returns a restored array where `like` lies, which may be a key."""
+    if _is_key(like):
+        data = _placed(value, jax.random.key_data(like))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+    place = getattr(like, "sharding", None)
+    return jnp.asarray(value) if place is None else devices.placed(value, place)
 
 
 def _digest(state: Any, identity: str) -> np.ndarray:
@@ -103,32 +122,42 @@ class Checkpoints:
           max_to_keep: how many of the newest are left.
           identity: of the run; a checkpoint of another is refused.
         """
+        self._identity = identity
+        self._directory = directory.absolute()
+        self._max_to_keep = max_to_keep
+        processes.once(self._open)()
+
+    def _open(self) -> None:
         import orbax.checkpoint as ocp
 
         logging.getLogger("absl").addFilter(_not_of_orbax)
         logging.getLogger("asyncio").addFilter(_not_of_a_future)
-        self._identity = identity
-
         self._args = ocp.args
-        self._directory = directory.absolute()
         self._directory.mkdir(parents=True, exist_ok=True)
         for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep)
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._max_to_keep)
+        if processes.count() > 1:  # the others wait for no barrier of Orbax's
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="distilljax"
+            )
+            options.create = False
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
+    @processes.once
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        step: int | None = self._manager.latest_step()
+        return step
 
+    @processes.once
     def save(self, step: int, state: Any) -> None:
         """Starts writing `state`; waits only for the device and a previous save.
 
         Raises:
           OSError: the disk is full, here or in the previous save.
         """
-        packed = jax.tree.map(_unwrap, state)
+        packed = jax.tree.map(_on_host, state)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
         _require_space(self._directory, held)
         with _one_error(self._directory):
@@ -137,23 +166,26 @@ class Checkpoints:
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the structure and dtypes of `like`.
 
+        Each array is put where that of `like` lies, on any number of devices.
+
         Raises:
           InputError: the checkpoint cannot be read, or has another structure, checksum or
             identity.
         """
-        packed = jax.tree.map(_unwrap, like)
+        return jax.tree.map(_placed, self._read(step, like), like)
+
+    @processes.once
+    def _read(self, step: int, like: Any) -> Any:
+        """Returns the state of a checkpoint as NumPy arrays."""
+        packed = jax.tree.map(_on_host, like)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=getattr(x, "sharding", None)
-            ),
-            held,
-        )
         failed = ""
         try:
-            held = self._manager.restore(step, args=self._args.StandardRestore(abstract))
+            held = self._manager.restore(step, args=self._args.StandardRestore(held))
             if not np.array_equal(held["digest"], _digest(held["state"], self._identity)):
                 failed = "its checksum differs"
+            elif _kinds(held["state"]) != _kinds(packed):
+                failed = "other shapes"
         except Exception as error:
             failed = type(error).__name__
         if failed:
@@ -163,18 +195,12 @@ class Checkpoints:
                 "delete that folder to fall back on an earlier checkpoint, or choose "
                 "another workdir"
             )
-        return jax.tree.map(
-            lambda x, template: (
-                jax.random.wrap_key_data(x, impl=jax.random.key_impl(template))
-                if _is_key(template)
-                else x
-            ),
-            held["state"],
-            like,
-        )
+        return held["state"]
 
     def close(self) -> None:
         """Waits for pending writes and closes the manager."""
+        if processes.index() > 0:
+            return
         with _one_error(self._directory):
             self._manager.wait_until_finished()
             self._manager.close()

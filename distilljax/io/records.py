@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from distilljax import processes
 from distilljax.disk.files import parse_json, replacing
 from distilljax.types import InputError
 
@@ -20,6 +21,7 @@ def _line(record: Record) -> str:
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
+@processes.once
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
     """Appends one line per record; a number that is not finite becomes null.
 
@@ -30,6 +32,7 @@ def append(path: pathlib.Path, records: Iterable[Record]) -> None:
         file.writelines(map(_line, records))
 
 
+@processes.once
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns all records; a last line torn by a kill is left out, no file is no records.
 
@@ -60,6 +63,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
+@processes.once
 def keep_until(path: pathlib.Path, step: int, by: Sequence[str] = ("step",)) -> int:
     """Leaves one record of each step up to `step`; a resumed run writes those after it.
 

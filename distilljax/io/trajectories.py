@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import distilljax
+from distilljax import processes
 from distilljax.core.parameters import Trajectories
 from distilljax.data import stored
 from distilljax.disk.files import advice, read_json, write_json
@@ -260,6 +261,7 @@ class Store:
         """Indices of the experts whose training is complete, i64[...]."""
         return np.flatnonzero(self.rows_done == self.shape[1])
 
+    @processes.once
     def write(self, first_expert: int, epoch: int, params: Array | np.ndarray) -> None:
         """Writes the parameters of consecutive experts after `epoch`.
 

@@ -26,14 +26,15 @@ the others.
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks
+from distilljax import checks, devices
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.core import distilled as distilled_set
@@ -169,7 +170,8 @@ def outer_loss(
       config: settings; those of outer optimizers are not read.
       model: the network of the experts.
       augmentation: of student batches, in place of `config.augment`.
-      mesh: taken as by the other methods, and not used: every device does all.
+      mesh: devices that share the segments; the images of student steps where there is
+        one segment.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
@@ -177,6 +179,7 @@ def outer_loss(
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
     unflatten = parameters.unflatten(model)
+    within = mesh if config.segments == 1 else None
 
     def distance(
         distilled: DistilledSet, step: Array, source: Trajectories, key: Key
@@ -194,7 +197,7 @@ def outer_loss(
 
         positions, read = sampling.minibatches(
             order_key,
-            distilled_set.as_batch(distilled),
+            devices.split(distilled_set.as_batch(distilled), within),
             config.student_batch,
             config.student_steps,
         )
@@ -227,8 +230,17 @@ def outer_loss(
         if config.segments == 1:
             return distance(distilled, step, source, key), step + 1
         keys = jax.random.split(key, config.segments)
-        each = jax.vmap(functools.partial(distance, distilled, step, source))(keys)
-        return each.mean(), step + 1
+        if mesh is None:
+            each = jax.vmap(functools.partial(distance, distilled, step, source))(keys)
+            return each.mean(), step + 1
+
+        def share(shared: Any, keys: Key, counts: Array) -> Array:
+            of_shared: Callable[[Key], Array] = functools.partial(distance, *shared)
+            each = jax.vmap(of_shared)(keys)
+            return jnp.where(counts, each, 0).sum()
+
+        total = devices.added(share, (distilled, step, source), keys, mesh)
+        return total / config.segments, step + 1
 
     return compute
 
@@ -253,7 +265,8 @@ def make(
       parametrisation: how the set is stored.
       optimizers: in place of those of `config`.
       augmentation: of student batches, in place of `config.augment`.
-      mesh: taken as by the other methods, and not used: every device does all.
+      mesh: devices that share the segments; the images of student steps where there is
+        one segment.
 
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.

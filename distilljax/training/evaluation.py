@@ -387,6 +387,7 @@ def fresh_accuracy(
     learning_rate: Array | float = 0.01,
     stacked: bool = False,
     together: int = 1,
+    chunk: int | None = None,
     validation: RealSet | None = None,
     mesh: Mesh | None = None,
 ) -> Array:
@@ -412,6 +413,7 @@ def fresh_accuracy(
       learning_rate: see `train`; one for all networks.
       stacked: `data` has a leading axis s, one set for each network.
       together: how many networks train side by side; the others wait their turn.
+      chunk: test images that each of them predicts at a time, see `predict`.
       validation: see `train`.
       mesh: devices that share the networks, see `distilljax.devices`; None for one.
 
@@ -430,10 +432,7 @@ def fresh_accuracy(
             learning_rate=learning_rate,
             validation=validation,
         )
-        return losses.accuracy(predict(apply, params, test), test.labels)
+        return losses.accuracy(predict(apply, params, test, chunk=chunk), test.labels)
 
-    if mesh is not None and not stacked and isinstance(data, Batch):
-        data = jax.tree.map(lambda x: jnp.stack([x] * keys.shape[0]), data)
-        stacked = True
     given = (keys, data if stacked else None)
     return devices.spread(one, given, mesh, together=together)

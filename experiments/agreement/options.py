@@ -19,7 +19,7 @@ NAMES = {SUBSET: "subset-trained", EARLY: "early-stopped"}
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.ProcessesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

@@ -64,7 +64,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis import pools
 from distilljax.analysis.statistics import spread, spread_interval
 from distilljax.config import FieldError
@@ -158,11 +158,13 @@ def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
     # Networks on sets and those of the pools share no random number.
     keys = jax.random.split(fresh_key(config.seed), 3)
     arrays = [test.images, jax.random.key_data(keys)]
+    real = data.on_device(loaded.train, transform, loaded.num_classes)
+    mesh = devices.mesh(config.devices)
     return Problem(
         model,
         num_parameters,
-        data.on_device(loaded.train, transform, loaded.num_classes),
-        test,
+        devices.everywhere(real, mesh),
+        devices.everywhere(test, mesh),
         rows,
         pools.subsets(
             loaded.train.labels,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from distilljax import devices
 from distilljax.analysis import pools
@@ -72,10 +73,11 @@ class Group(NamedTuple):
 
     pieces: list[Piece]
     weight: float  # cost of a step, in images trained on
-    program: jax.stages.Wrapped
+    program: Any  # of `devices.jit`
     # Numbers of networks -> arguments of the program. A piece with fewer than others has
     # some twice; the flags say which are wanted.
     given: Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
+    mesh: Mesh | None  # devices that share the networks of a dispatch
 
     def size(self) -> int:
         """Returns the number of networks in a dispatch."""
@@ -115,7 +117,6 @@ def subset_group(config: Config, problem: Problem) -> Group:
         total = int(steps[numbers].sum())
         pieces.append(Piece(NAMES[SUBSET], tuple(numbers.tolist()), identity, total))
 
-    @jax.jit
     def program(
         key: Key,
         numbers: Array,
@@ -147,7 +148,7 @@ def subset_group(config: Config, problem: Problem) -> Group:
 
     mean = float(subsets.sizes.mean())
     weight = mean / math.ceil(mean / config.batch)
-    return Group(pieces, weight, program, given)
+    return Group(pieces, weight, devices.jit(program, mesh), given, mesh)
 
 
 def early_group(config: Config, problem: Problem) -> Group:
@@ -155,7 +156,6 @@ def early_group(config: Config, problem: Problem) -> Group:
     described = _settings(config, ("early_iterations", "early_every"))
     mesh = devices.mesh(config.devices)
 
-    @jax.jit
     def program(key: Key, numbers: Array, real: RealSet, test: RealSet) -> Predicted:
         return pools.early_stopped(
             _keys(key, numbers),
@@ -183,7 +183,7 @@ def early_group(config: Config, problem: Problem) -> Group:
     )
     # To predict an image costs a third of training on it.
     weight = config.batch + len(problem.test.labels) / config.early_every / 3
-    return Group(pieces, weight, program, given)
+    return Group(pieces, weight, devices.jit(program, mesh), given, mesh)
 
 
 def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
@@ -191,8 +191,7 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
     mesh = devices.mesh(config.devices)
 
     @functools.cache
-    def program(protocol: evaluation.EvaluationProtocol) -> jax.stages.Wrapped:
-        @jax.jit
+    def program(protocol: evaluation.EvaluationProtocol) -> Any:
         def train(
             key: Key,
             numbers: Array,
@@ -217,7 +216,7 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
             given = _keys(key, numbers), sets
             return devices.spread(one, given, mesh, together=config.together)
 
-        return train
+        return devices.jit(train, mesh)
 
     found = {}
     for row in problem.rows:
@@ -236,7 +235,7 @@ def row_groups(config: Config, problem: Problem) -> dict[str, Group]:
         described = [row.identity, *problem.described, *computed]
         pieces = _equal_pieces(name, config.seeds, config.together, described, steps)
         weight = training_cost(num_images, row.protocol, len(row.test.labels)) / steps
-        found[name] = Group(pieces, weight, program(row.protocol), given)
+        found[name] = Group(pieces, weight, program(row.protocol), given, mesh)
     return found
 
 
@@ -298,6 +297,7 @@ class _Programs:
         """Returns the predictions of a dispatch, and the seconds it took."""
         numbers = np.resize(np.array(piece.numbers), group.size())
         given = group.given(numbers, np.arange(len(numbers)) < len(piece.numbers))
+        given = devices.everywhere(given, group.mesh)
         which = group.program, tuple(leaf.shape for leaf in jax.tree.leaves(given))
         if which not in self._compiled:
             title = f"compiling {piece.kind}, {self._num_parameters:,} parameters"

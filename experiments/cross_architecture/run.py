@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis.statistics import spread
 from distilljax.config import option
 from distilljax.io.environment import environment, peak_memory_bytes
@@ -50,6 +50,7 @@ NAME = "experiments.cross_architecture"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -130,7 +131,9 @@ def _run(
     models, cells = _cells(config, architectures, rows, loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "network", config.seeds)
     keys = jax.random.split(fresh_key(config.seed), config.seeds)
-    trainer = CellTrainer(keys, config.together, table.progress)
+    trainer = CellTrainer(
+        keys, config.together, table.progress, devices.mesh(config.devices)
+    )
     for cell in table.missing:
         began = time.perf_counter()
 

@@ -13,7 +13,7 @@ from experiments.lab.baselines import parse_baselines
 from experiments.lab.choices import MethodChoice, ModelChoice, ParametrisationChoice
 from experiments.lab.data import DataOptions
 from experiments.lab.options import (
-    DevicesOption,
+    ProcessesOption,
     ProtocolName,
     SeedOption,
     WorkdirOption,
@@ -32,7 +32,7 @@ from experiments.lab.options import (
 @dataclasses.dataclass(frozen=True)
 class Config(
     WorkdirOption,
-    DevicesOption,
+    ProcessesOption,
     SeedOption,
     DataOptions,
     MethodChoice,

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from distilljax import __version__, data, io, launch, loop, watching
+from distilljax import __version__, data, io, launch, loop, processes, watching
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.real import select_baselines
@@ -111,7 +111,7 @@ def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> S
     notes = _notes(setting, result)
     artefact = _artefact(config, setting, result.best, notes)
     io.save(workdir / RESULT, artefact)
-    (workdir / SO_FAR).unlink(missing_ok=True)
+    processes.once((workdir / SO_FAR).unlink)(missing_ok=True)
     with kept_apart("the pictures"):
         _draw(config, setting, result, workdir)
     print("training networks on the set and on real images, to test it", file=sys.stderr)
@@ -139,6 +139,7 @@ def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> S
     return write_summary(workdir, Summary, summary)
 
 
+@processes.once
 def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool:
     """Whether the set of a finished run is there; else checkpoints give it again."""
     path = workdir / RESULT
@@ -153,6 +154,7 @@ def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool
     return True
 
 
+@processes.once
 def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) -> None:
     """Writes down which experts the run uses; a resumed run must use the same."""
     if described is None:
@@ -258,10 +260,11 @@ def _distil(
                 f"--{method}.{name}={getattr(group, name)}"
                 for name in METHODS[method].LOWER
             )
-            raise InputError(
+            refused = InputError(
                 f"{error}; the set before that step is in {good}. "
                 f"Lower {lower}, in a new --workdir"
-            ) from None
+            )
+            raise processes.known_to_all(refused) from None
         finally:
             checkpoints.close()
 

@@ -33,8 +33,8 @@ from experiments.lab.keys import expert, fresh_key
 from experiments.lab.networks import Network, model_of, sized_model
 from experiments.lab.options import (
     OWN,
-    DevicesOption,
     LabelsOption,
+    ProcessesOption,
     ProtocolOrOwn,
     RealDataOptions,
     SeedOption,
@@ -67,7 +67,7 @@ class _Own:
 
 @chooses("model", {OWN: _Own, **MODELS}, OWN, "Network that is trained on the set.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, RealDataOptions, LabelsOption):
+class Config(WorkdirOption, ProcessesOption, SeedOption, RealDataOptions, LabelsOption):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz) to evaluate.")

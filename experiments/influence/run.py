@@ -80,7 +80,7 @@ MOST = 9  # test images shown beside a distilled one
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.ProcessesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -109,6 +109,11 @@ class Config(
         "Random halves of the set that networks are trained on besides, from each "
         "initialisation, for the linear datamodelling score; 0: none.",
         low=0,
+    )
+    chunk: int | None = option(
+        None,
+        "Test images that a network predicts at a time; none: 32 on a CPU, 500 elsewhere.",
+        low=1,
     )
     piece: int = option(11, "Networks in a piece that is kept.", low=1)
     shown: int = option(10, "Distilled images in the picture.", low=1)
@@ -238,6 +243,8 @@ def _on_subsets(
         "subsets",
         piece=config.piece,
         together=config.together,
+        chunk=config.chunk,
+        mesh=devices.mesh(config.devices),
     )
     losses = np.asarray(trained.losses).reshape(config.seeds, config.subsets, -1)
 
@@ -263,6 +270,7 @@ def _run(
         workdir,
         piece=config.piece,
         together=config.together,
+        chunk=config.chunk,
         mesh=devices.mesh(config.devices),
     )
     networks = leave_one_out.arrange(trained, config.seeds)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from distilljax import data
+from distilljax import data, devices
 from distilljax.analysis import leave_one_out
 from distilljax.analysis.leave_one_out import Retrained
 from distilljax.training.evaluation import PROTOCOLS
@@ -56,12 +56,17 @@ class Piece(NamedTuple):
 
 
 def _pieces(
-    problem: Problem, members: np.ndarray, keys: Key, most: int, together: int, prefix: str
+    problem: Problem,
+    members: np.ndarray,
+    keys: Key,
+    most: int,
+    computed: list[int],
+    prefix: str,
 ) -> list[Piece]:
     """Returns the pieces of all networks, at most `most` in each."""
     num = len(members)
     size = min(most, num)
-    settings = [problem.digest, problem.network, PROTOCOL, together, size]
+    settings = [problem.digest, problem.network, PROTOCOL, *computed, size]
     arrays = [problem.test_positions, jax.random.key_data(keys), members]
     shared = digest(settings, arrays)
     return [
@@ -96,6 +101,7 @@ def retrained(
     *,
     piece: int,
     together: int,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Retrained:
     """Returns the networks of leave-one-out, in the order of `leave_one_out.pairs`.
@@ -106,7 +112,15 @@ def retrained(
     keys, left_out = leave_one_out.pairs(problem.keys, num)
     members = np.arange(num) != np.asarray(left_out)[:, None]
     return trained_on(
-        problem, workdir, keys, members, "", piece=piece, together=together, mesh=mesh
+        problem,
+        workdir,
+        keys,
+        members,
+        "",
+        piece=piece,
+        together=together,
+        chunk=chunk,
+        mesh=mesh,
     )
 
 
@@ -119,6 +133,7 @@ def trained_on(
     *,
     piece: int,
     together: int,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> Retrained:
     """Returns a network for each pair of a key and a subset of the images.
@@ -131,16 +146,17 @@ def trained_on(
       prefix: of the names of the pieces.
       piece: networks in a piece.
       together: networks trained side by side.
+      chunk: test images that each of them predicts at a time; None: as the device has it.
       mesh: devices that share the networks of a piece; None for one.
 
     Raises:
       InputError: a network whose losses are not finite.
     """
     num = keys.shape[0]
-    pieces = _pieces(problem, members, keys, piece, together, prefix)
+    computed = [together] if chunk is None else [together, chunk]
+    pieces = _pieces(problem, members, keys, piece, computed, prefix)
     size = len(pieces[0].networks)
 
-    @jax.jit
     def train(keys: Key, members: Array, batch: Batch, test: RealSet) -> Retrained:
         return leave_one_out.retrain_on(
             keys,
@@ -150,9 +166,12 @@ def trained_on(
             test,
             PROTOCOLS[PROTOCOL],
             together=together,
+            chunk=chunk,
             mesh=mesh,
         )
 
+    program = devices.jit(train, mesh)
+    fixed = devices.everywhere((problem.batch, problem.test), mesh)
     store = _Store(workdir)
     held = {one.name: found for one in pieces if (found := store.read(one)) is not None}
     missing = [one for one in pieces if one.name not in held]
@@ -164,9 +183,8 @@ def trained_on(
         # The last piece is filled up, so that one program serves all of them.
         chosen = np.arange(one.networks.start, one.networks.start + size) % num
         began = time.perf_counter()
-        trained = jax.device_get(
-            train(keys[chosen], members[chosen], problem.batch, problem.test)
-        )
+        given = devices.everywhere((keys[chosen], members[chosen]), mesh)
+        trained = jax.device_get(program(*given, *fixed))
         trained = Retrained(*(x[: len(one.networks)] for x in trained))
         if not np.isfinite(trained.losses).all():
             raise InputError(

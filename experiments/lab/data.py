@@ -5,7 +5,7 @@ import pathlib
 import sys
 from typing import Literal
 
-from distilljax import data, launch
+from distilljax import data, launch, processes
 from distilljax.config import Config, option
 from distilljax.data import Prepared
 from distilljax.types import InputError
@@ -54,7 +54,12 @@ def prepare(config: DataOptions) -> Prepared:
 
 
 def tell(loaded: data.Dataset) -> None:
-    """Prints what was done to the images of a data set, and what to know of it."""
+    """Prints what was done to the images of a data set, and what to know of it.
+
+    Raises:
+      InputError: another process of the run has other data.
+    """
+    processes.same("the data", loaded.fingerprint)
     for note in loaded.notes:
         text = launch.printable(f"{loaded.name}: {note}")
         print(text, file=sys.stderr, flush=True)
@@ -111,6 +116,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
     return loaded
 
 
+@processes.once
 def check_same_data(
     workdir: pathlib.Path, dataset: str, data_dir: str | None, summary: Common
 ) -> None:

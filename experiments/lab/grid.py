@@ -1,6 +1,6 @@
 """A grid of test accuracies: fresh networks on the sets of a row, in several variants.
 
-    accuracy = fill(workdir, cells, models, config.seeds, config.together, config.seed)
+    accuracy = fill(workdir, cells, models, config.seeds, together, mesh, config.seed)
 
 Each finished cell is kept in `cells.jsonl`. Networks of one number begin at the same
 weights in every cell, so that differences are taken network by network.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from distilljax.analysis.statistics import SpreadInterval, spread, spread_interval
 from distilljax.types import Batch, Model
@@ -59,6 +60,7 @@ def fill(
     models: Mapping[str, tuple[Model, int]],
     seeds: int,
     together: int,
+    mesh: Mesh | None,
     seed: int,
 ) -> Filled:
     """Trains and tests the networks of the cells that are missing; returns all accuracies.
@@ -68,7 +70,8 @@ def fill(
       cells: all of the grid.
       models: settings of a network -> the model and its number of parameters.
       seeds: networks of a cell.
-      together: most networks trained side by side.
+      together: most networks trained side by side on a device.
+      mesh: devices that share the networks; None for one.
       seed: random seed.
     """
     weights = {
@@ -79,7 +82,7 @@ def fill(
     }
     table = CellTable(workdir / "cells.jsonl", cells, "network", seeds, weights=weights)
     keys = jax.random.split(fresh_key(seed), seeds)
-    trainer = CellTrainer(keys, together, table.progress)
+    trainer = CellTrainer(keys, together, table.progress, mesh)
     for cell in table.missing:
         began = time.perf_counter()
         made = models[cell.network]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from distilljax import processes
 from distilljax.disk.files import parse_json, replacing
 from distilljax.io import records
 
@@ -54,6 +55,7 @@ class Unusable(Exception):
     """A file of arrays that cannot be used; the message says why."""
 
 
+@processes.once
 def write_arrays(path: pathlib.Path, identity: str, **arrays: Any) -> None:
     """Writes one piece: arrays with their identity and checksum, atomically."""
     held: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
@@ -88,7 +90,7 @@ class Arrays:
 
     def __init__(self, folder: pathlib.Path):
         """Makes the folder where it is missing."""
-        folder.mkdir(parents=True, exist_ok=True)
+        processes.once(folder.mkdir)(parents=True, exist_ok=True)
         self._folder = folder
 
     def path(self, name: str) -> pathlib.Path:
@@ -99,6 +101,7 @@ class Arrays:
         """Keeps a piece; replaces one of the same name."""
         write_arrays(self.path(name), identity, **arrays)
 
+    @processes.once
     def read(
         self, name: str, identity: str, wanted: Iterable[str] | None = None
     ) -> dict[str, np.ndarray] | None:

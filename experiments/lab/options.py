@@ -81,6 +81,9 @@ class TogetherOption(Config):
     )
 
 
+PROCESS_OPTIONS = ("distributed", "coordinator_address", "num_processes", "process_id")
+
+
 @dataclasses.dataclass(frozen=True)
 class DevicesOption(Config):
     """Devices that share the work."""
@@ -88,6 +91,35 @@ class DevicesOption(Config):
     devices: int | None = option(
         None, "Devices that share the work; none: all that there are.", low=1
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessesOption(DevicesOption):
+    """Devices of several processes that share the work."""
+
+    distributed: bool = option(
+        False,
+        "One of several processes that share the work, each started by this command; on a "
+        "cluster JAX finds the others.",
+    )
+    coordinator_address: str | None = option(
+        None, "Of --distributed: HOST:PORT of process 0; none: found by JAX."
+    )
+    num_processes: int | None = option(
+        None, "Of --distributed: how many there are; none: found by JAX.", low=1
+    )
+    process_id: int | None = option(
+        None, "Of --distributed: which this is, from 0; none: found by JAX.", low=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in PROCESS_OPTIONS[1:]:
+            if not self.distributed and getattr(self, name) is not None:
+                raise FieldError(name, getattr(self, name), "only with --distributed")
+        if (num := self.num_processes) and (self.process_id or 0) >= num:
+            reason = f"there are {num} processes; give 0..{num - 1}"
+            raise FieldError("process_id", self.process_id, reason)
 
 
 def parse_names(text: str, field: str) -> list[str]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from distilljax import launch
+from distilljax import launch, processes
 from distilljax.disk.files import replacing
 
 MOST_IMAGES_PER_CLASS = 10
@@ -70,6 +70,7 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
         spine.set_visible(False)
 
 
+@processes.once
 def save(figure: Figure, path: pathlib.Path) -> None:
     """Writes a figure as PNG, atomically, and closes it."""
     with replacing(path) as temporary:

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, Required, TypedDict, TypeVar
 
+from distilljax import processes
 from distilljax.disk.files import read_json, write_json
 from distilljax.io.environment import Environment
 from distilljax.training.evaluation import EvaluationProtocol
@@ -192,6 +193,7 @@ def _check_leaf(kind: Any, value: Any, path: Sequence[str]) -> None:
         raise Mismatch(path, _WORDS[kind], value, absent=False)
 
 
+@processes.once
 def write_summary(
     workdir: pathlib.Path, kind: type[AnySummary], summary: AnySummary
 ) -> AnySummary:
@@ -211,6 +213,7 @@ def write_summary(
     return typing.cast(AnySummary, plain)
 
 
+@processes.once
 def finished_summary(
     workdir: pathlib.Path, kind: type[AnySummary], experiment: str
 ) -> AnySummary | None:

@@ -20,8 +20,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from distilljax import data, io
+from distilljax import data, devices, io
 from distilljax.comparison.real import (
     random_subsets,
     real_labels,
@@ -231,18 +232,22 @@ class Training(NamedTuple):
 class CellTrainer:
     """Trains and tests the networks of cells; those of like shapes share a program."""
 
-    def __init__(self, keys: Key, together: int, progress: CellProgress):
+    def __init__(
+        self, keys: Key, together: int, progress: CellProgress, mesh: Mesh | None = None
+    ):
         """Ready to train.
 
         Args:
           keys: key[s], one for each network of a cell.
-          together: most networks trained side by side.
+          together: most networks trained side by side on a device.
           progress: told of every network.
+          mesh: devices that share the networks; None for one.
         """
-        self._keys, self._progress = keys, progress
-        num = keys.shape[0]
+        self._keys, self._progress, self._mesh = keys, progress, mesh
+        num, most = keys.shape[0], together * devices.size(mesh)
         # Dispatches of even size; the last is filled up with networks trained before.
-        self._size = math.ceil(num / math.ceil(num / together))
+        self._size = math.ceil(num / math.ceil(num / most))
+        self._together = math.ceil(self._size / devices.size(mesh))
         self._programs: dict[Any, Any] = {}
 
     def train(self, cell: Cell, training: Training) -> list[float]:
@@ -252,13 +257,8 @@ class CellTrainer:
             chosen = np.arange(first, first + self._size) % num
             sets = training.sets(chosen)
             row = training.row
-            given = (
-                self._keys[chosen],
-                sets,
-                row.test,
-                row.learning_rate,
-                row.validation,
-            )
+            about = row.test, row.learning_rate, row.validation
+            given = devices.everywhere((self._keys[chosen], sets, *about), self._mesh)
             program = self._program(training, given)
             began = time.perf_counter()
             new = min(self._size, num - first)
@@ -294,9 +294,11 @@ class CellTrainer:
                     protocol,
                     learning_rate=rate,
                     stacked=True,
-                    together=self._size,
+                    together=self._together,
                     validation=validation,
+                    mesh=self._mesh,
                 )
 
-            self._programs[which] = jax.jit(compute).lower(*given).compile()
+            program = devices.jit(compute, self._mesh)
+            self._programs[which] = program.lower(*given).compile()
         return self._programs[which]

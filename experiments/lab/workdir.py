@@ -10,13 +10,16 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from distilljax import data, launch
+import jax
+
+from distilljax import data, launch, processes
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
+from experiments.lab.options import PROCESS_OPTIONS
 
 ROOT = pathlib.Path("runs")
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
@@ -24,7 +27,7 @@ CONFIG, SUMMARY, LOCK = "config.json", "summary.json", ".lock"
 BEFORE = "before"  # what a run had given before it went on with larger numbers
 
 # Options that name a folder of this machine, or say what of it is used.
-PLACES = ("workdir", "data_dir", "experts_dir", "devices")
+PLACES = ("workdir", "data_dir", "experts_dir", "devices", *PROCESS_OPTIONS)
 WATCHING = ("tensorboard", "hook")  # these change nothing of a run
 
 
@@ -46,10 +49,11 @@ def identity_of(config: Config) -> dict[str, Any]:
 
 def command_of(module: str, config: Config) -> str:
     """Returns the command that repeats the run, without those."""
+    default = type(config)()
     return launch.command_line(
         module,
         config.replace(
-            {n: getattr(type(config)(), n) for n in PLACES + WATCHING if hasattr(config, n)}
+            {n: getattr(default, n) for n in PLACES + WATCHING if hasattr(config, n)}
         ),
     )
 
@@ -73,18 +77,37 @@ def open_workdir(
     Raises:
       InputError: the place cannot be written, holds a different run, or is in use.
     """
+    claimed = _claim(path, module, config, grows)
+    try:
+        yield
+    except Exception:
+        if processes.index() == 0 and claimed.new and not _holds_results(path):
+            _leave(path, claimed.made)
+        raise
+    finally:
+        if processes.index() == 0:
+            os.close(claimed.lock)
+
+
+class _Claimed(NamedTuple):
+    """A folder that belongs to this run."""
+
+    made: list[pathlib.Path]  # folders, the outermost first
+    lock: int  # descriptor of the lock file, in the first process
+    new: bool  # whether the run begins here
+
+
+@processes.once
+def _claim(
+    path: pathlib.Path, module: str, config: Config, grows: Sequence[str]
+) -> _Claimed:
     made = _make_folder(path)
     lock = _lock(path)
     try:
-        new = _check_identity(path, module, config, grows)
-        try:
-            yield
-        except Exception:
-            if new and not _holds_results(path):
-                _leave(path, made)
-            raise
-    finally:
+        return _Claimed(made, lock, _check_identity(path, module, config, grows))
+    except BaseException:
         os.close(lock)
+        raise
 
 
 def _make_folder(path: pathlib.Path) -> list[pathlib.Path]:
@@ -164,7 +187,7 @@ def _check_identity(
                 f"workdir {path} holds files of something else; choose an empty --workdir"
             )
         about = {"experiment": module, "config": identity_of(config)}
-        about |= {"command": command_of(module, config), "computed": [arithmetic()]}
+        about |= {"command": command_of(module, config), "computed": [_arithmetic(config)]}
         write_json(described, about)
         return True
     held = _read_config(path)
@@ -185,7 +208,7 @@ def _check_identity(
             * bool({*differing} & {*grows})
         )
     if not (path / SUMMARY).exists():
-        _note_arithmetic(path, held)
+        _note_arithmetic(path, held, _arithmetic(config))
     return False
 
 
@@ -212,9 +235,16 @@ def _go_on(
     )
 
 
-def _note_arithmetic(path: pathlib.Path, held: dict[str, Any]) -> None:
+def _arithmetic(config: Config) -> str:
+    """Returns what the last digits of a run depend on, with its number of devices."""
+    given = config.to_dict().get("devices", 1)
+    num = jax.device_count() if given is None else given
+    return arithmetic() + f", {num} devices" * (num > 1)
+
+
+def _note_arithmetic(path: pathlib.Path, held: dict[str, Any], now: str) -> None:
     """Says where the rest of a run may differ in the last digits, and writes it down."""
-    now, said = arithmetic(), held.get("computed")
+    said = held.get("computed")
     before: list[str] = said if isinstance(said, list) else []
     if not all(isinstance(one, str) for one in before):
         before = []
@@ -242,6 +272,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return held
 
 
+@processes.once
 def claim_data(path: pathlib.Path, loaded: data.Dataset) -> str:
     """Writes down which data a run is on; refuses to go on with others.
 

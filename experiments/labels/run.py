@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.comparison.real import real_labels, select_baselines
 from distilljax.config import FieldError, option
 from distilljax.core import losses, parameters
@@ -61,6 +61,7 @@ CHUNK = 500  # images of a real set that an expert sees at a time
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -158,6 +159,7 @@ def _run(
         {described: (model, size)},
         config.seeds,
         config.together,
+        devices.mesh(config.devices),
         config.seed,
     )
     return _summarise(config, network, workdir, loaded, rows, experts, found)

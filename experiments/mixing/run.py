@@ -46,7 +46,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis.statistics import SpreadInterval, spread, spread_interval
 from distilljax.comparison.real import real_labels
 from distilljax.config import FieldError, option
@@ -88,6 +88,7 @@ NAME = "experiments.mixing"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -275,7 +276,9 @@ def _run(
         workdir / "cells.jsonl", wanted, "network", config.seeds, weights=weights
     )
     keys = jax.random.split(fresh_key(config.seed), config.seeds)
-    trainer = CellTrainer(keys, config.together, table.progress)
+    trainer = CellTrainer(
+        keys, config.together, table.progress, devices.mesh(config.devices)
+    )
     for cell in table.missing:
         began = time.perf_counter()
 

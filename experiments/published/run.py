@@ -17,17 +17,19 @@ of width 1,024, takes 1.8 s of one core a step and 5 min a look at 5,000 images:
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from distilljax import data, io, launch
+from distilljax import data, devices, io, launch
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError, option
@@ -41,7 +43,12 @@ from experiments.lab.data import describe_dataset
 from experiments.lab.kept import Lines, digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
-from experiments.lab.options import SeedOption, WorkdirOption, parse_choices
+from experiments.lab.options import (
+    DevicesOption,
+    SeedOption,
+    WorkdirOption,
+    parse_choices,
+)
 from experiments.lab.progress import CellProgress, duration
 from experiments.lab.protocols import batch_of
 from experiments.lab.records import describe_protocol, write_summary
@@ -57,7 +64,7 @@ ANEW = ("folder", "rows", "seeds")  # options that no single network depends on
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption):
+class Config(WorkdirOption, DevicesOption, SeedOption):
     """Options of the experiment."""
 
     folder: str = option("", "Where the files of the authors lie.")
@@ -240,27 +247,38 @@ def _train(
     )
     key = fresh_key(config.seed)
 
-    def accuracy(key: Array, batch: Any, test: Any, validation: Any, rate: Array) -> Array:
+    mesh = devices.mesh(config.devices)
+    num = min(devices.size(mesh), len(cells))  # networks of a dispatch
+    keys = jax.random.split(key, num)
+
+    def accuracy(keys: Array, batch: Any, test: Any, validation: Any, rate: Array) -> Array:
         return fresh_accuracy(
-            key[None],
+            keys,
             model,
             batch,
             test,
             protocol,
             learning_rate=rate,
             validation=validation,
-        )[0]
+            mesh=mesh,
+        )
 
+    given = devices.everywhere(given, mesh)
     print(f"compiling {name}, {size:,} parameters", file=sys.stderr, flush=True)
-    compute: Callable[..., Array] = jax.jit(accuracy).lower(key, *given).compile()
-    for cell in cells:
+    program = devices.jit(accuracy, mesh)
+    compute = program.lower(devices.everywhere(keys, mesh), *given).compile()
+    for first in range(0, len(cells), num):
+        some = cells[first : first + num]
+        numbers = np.resize(np.array([cell.number for cell in some]), num)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
         began = time.perf_counter()
-        value = float(compute(jax.random.fold_in(key, cell.number), *given))
-        seconds = time.perf_counter() - began
-        about = {"row": name, "network": cell.number}
-        kept.write(cell.identity, {**about, "accuracy": value, "seconds": seconds})
-        progress.trained(cell, 1, seconds)
-        progress.finished(cell, f"{100 * value:.2f} %")
+        values = np.asarray(compute(devices.everywhere(keys, mesh), *given))
+        seconds = (time.perf_counter() - began) / len(some)
+        for cell, value in zip(some, values.tolist(), strict=False):
+            about = {"row": name, "network": cell.number}
+            kept.write(cell.identity, {**about, "accuracy": value, "seconds": seconds})
+            progress.trained(cell, 1, seconds)
+            progress.finished(cell, f"{100 * value:.2f} %")
 
 
 def _recorded(artefact: io.Artefact) -> Spread | None:

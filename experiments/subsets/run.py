@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis import coresets
 from distilljax.config import FieldError, option
 from distilljax.io.environment import environment, peak_memory_bytes
@@ -49,6 +49,7 @@ NAME = "experiments.subsets"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,
@@ -191,7 +192,15 @@ def _run(
             cells += [_part_cell(row, num, described, config.seed) for num in sizes]
         elif row.about["path"] is not None:
             cells.append(_whole_cell(row, described, config.seed))
-    found = grid.fill(workdir, cells, models, config.seeds, config.together, config.seed)
+    found = grid.fill(
+        workdir,
+        cells,
+        models,
+        config.seeds,
+        config.together,
+        devices.mesh(config.devices),
+        config.seed,
+    )
     abouts = {label: abouts[label] for label in found.accuracy}
     return _summarise(config, workdir, loaded, abouts, smaller, randoms, found)
 

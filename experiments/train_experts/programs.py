@@ -53,14 +53,16 @@ class Programs:
           scores: f32[n], difficulty of each image, for the curriculum of the recipe.
         """
         self._key, self._model, self._recipe = key, model, recipe
-        self._real, self._held_out = real, held_out
-        self._at_once, self._mesh, self._scores = at_once, mesh, scores
+        given = devices.everywhere((real, held_out, scores), mesh)
+        self._real, self._held_out, self._scores = given
+        self._at_once, self._mesh = at_once, mesh
         self._begin = devices.jit(self._begin_all, mesh)
         self._advance: dict[int, Any] = {}  # number of experts -> program
 
     def begin(self, experts: range) -> tuple[InnerState, Trained]:
         """Returns the experts of these numbers at epoch 0."""
-        state, begun = self._begin(self._key, jnp.asarray(experts), self._held_out)
+        given = devices.everywhere((self._key, jnp.asarray(experts)), self._mesh)
+        state, begun = self._begin(*given, self._held_out)
         # On the host: JAX_DEBUG_NANS stops a program that makes a NaN.
         return state, begun._replace(loss=np.full(len(experts), np.nan, np.float32))
 

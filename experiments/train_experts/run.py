@@ -30,7 +30,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from distilljax import devices, io, launch, platforms
+from distilljax import devices, io, launch, platforms, processes
 from distilljax.analysis.statistics import spread
 from distilljax.config import chooses, option
 from distilljax.core import parameters
@@ -52,7 +52,7 @@ from experiments.lab.data import (
 )
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
-from experiments.lab.options import DevicesOption, SeedOption, WorkdirOption
+from experiments.lab.options import ProcessesOption, SeedOption, WorkdirOption
 from experiments.lab.pictures import kept_apart
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
@@ -67,7 +67,7 @@ METRICS = "metrics.jsonl"
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions, ModelChoice):
+class Config(WorkdirOption, ProcessesOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     experts: int = option(10, "Number of experts.", low=1)
@@ -106,6 +106,7 @@ def run(config: Config) -> Summary:
     return summary
 
 
+@processes.once
 def _has_result(workdir: pathlib.Path) -> bool:
     """Whether the experts of a finished run are there; says so on stderr where not."""
     try:
@@ -168,7 +169,7 @@ def _run(config: Config, workdir: pathlib.Path) -> Summary:
         "environment": environment(),
     }
     written = write_summary(workdir, Summary, summary)
-    shutil.rmtree(workdir / "checkpoints")
+    processes.once(shutil.rmtree)(workdir / "checkpoints")
     return written
 
 
@@ -224,6 +225,7 @@ def _programs(
     )
 
 
+@processes.once
 def _store(
     config: Config, workdir: pathlib.Path, description: trajectories.Description
 ) -> trajectories.Store:
@@ -289,7 +291,7 @@ def _open_checkpoints(
         return checkpoints
     print(f"{metrics} lacks {missing} records; computed again", file=sys.stderr, flush=True)
     checkpoints.close()
-    shutil.rmtree(folder)
+    processes.once(shutil.rmtree)(folder)
     records.keep_until(metrics, -1)
     return io.Checkpoints(folder, identity=identity)
 

@@ -14,6 +14,7 @@ from benchmarks import all as every
 from benchmarks import (
     contest,
     convolutions,
+    cores,
     devices,
     dispatch,
     experts,
@@ -43,9 +44,10 @@ CONFIGS = {
     experts: SMALL | {"experts": 2, "batch": 1500, "epochs": 7, "augment": ""},
     devices: TINY
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
+    cores: SMALL | {"works": "dm,evaluation", "networks": 3, "steps": 2},
 }
 ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
-ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4}
+ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4, cores: 4}
 
 
 def named(modules):
@@ -265,6 +267,15 @@ def test_devices_give_the_same_numbers(tmp_path):
     ]
     threads = record["environment"]["threads"]
     assert f"share {threads} core" in devices.table(record)
+
+
+@pytest.mark.slow  # two processes, each of which compiles for itself
+def test_cores_as_threads_and_as_devices_give_the_same_numbers(tmp_path):
+    record, (_, _, *rows) = ran(cores, tmp_path)
+    assert [row[:2] for row in rows] == [
+        [work, num] for work in ("dm", "evaluation") for num in "12"
+    ]
+    assert [one["devices"] for one in record["records"]] == [1, 2, 1, 2]
 
 
 def test_what_differs_is_refused():

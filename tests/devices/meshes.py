@@ -94,6 +94,12 @@ def tm_step(x, mesh):
 
 
 @case
+def tm_of_one_segment(x, mesh):
+    config = tm.Config(student_steps=2, expert_epochs=1, max_start=0, student_batch=5)
+    return step_of(tm.make(config, MLP, mesh=mesh), x, x.experts)
+
+
+@case
 def curvature(x, mesh):
     params, batch = MLP.init(x.key), batch_of(x)
     v = estimators.probe(x.key, params)

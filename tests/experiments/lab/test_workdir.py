@@ -14,7 +14,7 @@ from distilljax.config import option
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 from experiments.lab import workdir
-from experiments.lab.options import SeedOption, WorkdirOption
+from experiments.lab.options import DevicesOption, SeedOption, WorkdirOption
 from experiments.lab.workdir import claim_data, command_of, open_workdir, workdir_path
 
 
@@ -47,6 +47,20 @@ def test_a_new_run_describes_itself_and_is_found_again(tmp_path):
     with claim(path, data_dir="elsewhere"):
         pass
     assert (path / "result.txt").read_text() == "x"
+
+
+def test_another_number_of_devices_is_said(tmp_path, monkeypatch, capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Sharing(WorkdirOption, DevicesOption):
+        """Options of a run that devices share."""
+
+    for found, given in ((4, None), (4, 4), (4, 1)):
+        monkeypatch.setattr("jax.device_count", lambda found=found: found)
+        with open_workdir(tmp_path, NAME, Sharing(workdir=str(tmp_path), devices=given)):
+            (tmp_path / "part.txt").write_text("x")
+    four, one = json.loads((tmp_path / "config.json").read_text())["computed"]
+    assert four == f"{one}, 4 devices"
+    assert f"begun by {four} and goes on by {one}: " in capsys.readouterr().err
 
 
 def test_another_number_of_threads_is_said_and_written_down(tmp_path, monkeypatch, capsys):

@@ -138,10 +138,52 @@ np.testing.assert_allclose(spread.value, trace(params, batch).value, rtol=1e-3)
 #   --seed=$SLURM_ARRAY_TASK_ID --workdir=runs/seed$SLURM_ARRAY_TASK_ID
 # ```
 #
-# The second is one program over all nodes: `jax.distributed.initialize()` as the first line
-# of this script, started once on each node. `jax.devices()` are then those of all nodes.
-# Each process must give its part of what is sharded, by
-# `jax.make_array_from_process_local_data(over, keys)`, and reads back its own part alone.
+# The second is one run over all nodes: `distill`, `train_experts`, `evaluate`, `agreement`
+# and `influence` take `--distributed`. JAX finds the other processes on Slurm, Open MPI,
+# Kubernetes and TPU pods; on Slurm a process has one GPU, and `sbatch` of this file does:
+#
+# ```
+# #!/bin/bash
+# #SBATCH --nodes=2
+# #SBATCH --ntasks-per-node=8
+# #SBATCH --gpus-per-node=8
+# #SBATCH --cpus-per-task=8
+# #SBATCH --time=04:00:00
+# #SBATCH --requeue
+# #SBATCH --signal=TERM@120
+# srun --kill-on-bad-exit=1 python -m experiments.distill --distributed \
+#   --preset=cifar10_ipc10 --method=tm --dataset=cifar10 --data_dir=$HOME/data \
+#   --experts_dir=$HOME/experts --workdir=$SCRATCH/tm10
+# ```
+#
+# The first process alone writes into `--workdir` and to the terminal, the others need no
+# file system in common with it; data, artefacts and experts are read by each. All numbers
+# are those of one process up to rounding. SIGTERM, which Slurm sends here 2 minutes before
+# the end, has all of them stop after a checkpoint; where one process is killed, the others
+# end with one line, at most a minute is lost (`--checkpoint_seconds`), and the same command
+# goes on, with any number of processes.
+#
+# Without such a launcher each process is told where the first one listens. Two on one
+# machine, to try it:
+#
+# ```
+# for i in 0 1; do python -m experiments.distill --workdir=runs/two --distributed \
+#   --coordinator_address=localhost:12321 --num_processes=2 --process_id=$i & done; wait
+# ```
+#
+# In a program of your own, [`processes`][distilljax.processes] and
+# [`devices`][distilljax.devices] are the whole of it:
+#
+# ```
+# processes.start(None, None, None)  # before the first computation
+# mesh = devices.mesh()  # of the devices of all processes
+# def program(keys, test):
+#     return fresh_accuracy(keys, model, own, test, protocol, mesh=mesh)
+# given = devices.everywhere((keys, test), mesh)
+# accuracy = devices.jit(program, mesh)(*given)  # the same in every process
+# if processes.index() == 0:
+#     np.save("accuracy.npy", accuracy)
+# ```
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
