@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import jaxprs_in_params
 
 from distilljax import checks, exported, platforms, varying
 from distilljax.core.scan import GRADIENT, Remat, scan
@@ -73,6 +74,57 @@ def cache_chunk(num: int) -> int | None:
     if not platforms.on_cpu() or num < 2 * best:
         return None
     return min(sizes, key=lambda size: (-num % size, abs(size - best)))
+
+
+# Bytes of values that one piece of a large batch may have in its forward pass, on an
+# accelerator. The reverse pass stores some of them, of a ConvNet about a fifth.
+VALUES = 4 * 2**30
+
+
+def memory_chunk(
+    loss_fn: Callable[[Params, Any], Array], params: Params, batch: Any, share: int = 1
+) -> int | None:
+    """Returns the chunk size for the gradient of a batch that may be large.
+
+    On a CPU that of `cache_chunk`. Elsewhere the whole batch, None, if the values that
+    `loss_fn` computes of it take at most `VALUES` bytes on a device, else as many examples
+    as do: a divisor of the batch if there is one of half of them or more, otherwise pieces
+    of even sizes.
+
+    Args:
+      loss_fn: (params, batch) -> f32[].
+      params: arrays or their shapes.
+      batch: a pytree of leaves [b, ...], arrays or their shapes.
+      share: number of devices over which the batch is split.
+    """
+    num = jax.tree.leaves(batch)[0].shape[0]
+    if platforms.on_cpu():
+        return cache_chunk(num)
+
+    def values(size: int) -> int:
+        examples = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), batch
+        )
+        return _value_bytes(jax.make_jaxpr(loss_fn)(params, examples).jaxpr)
+
+    each = max(1, values(2) - values(1))
+    most = max(1, share * VALUES // each)
+    if num <= most:
+        return None
+    even = [size for size in range(-(-most // 2), most + 1) if num % size == 0]
+    return max(even) if even else -(-num // -(-num // most))
+
+
+def _value_bytes(jaxpr: Any) -> int:
+    """Returns the bytes of all values of a program; of branches those of their results."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [] if eqn.primitive.name == "cond" else jaxprs_in_params(eqn.params)
+        if parts := list(inner):
+            total += sum(map(_value_bytes, parts))
+        else:
+            total += sum(x.aval.size * x.aval.dtype.itemsize for x in eqn.outvars)
+    return total
 
 
 def cache_groups(num: int, size: int) -> int:

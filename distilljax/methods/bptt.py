@@ -314,9 +314,10 @@ def outer_loss(
         )
         batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
-        num = len(images)
-        chunk = inner.cache_chunk(num) or num
-        term, parts = inner.terms(loss_fn, batch._replace(images=images), chunk)
+        batch = batch._replace(images=images)
+        share = devices.size(mesh)
+        chunk = inner.memory_chunk(loss_fn, state.params, batch, share) or len(images)
+        term, parts = inner.terms(loss_fn, batch, chunk)
         loss = summed(term, state.params, parts)
         return loss, aux + 1 if config.adapt else aux
 

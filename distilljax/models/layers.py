@@ -14,6 +14,7 @@ from distilljax.types import Array, InputError, Key, Model, Params
 Norm = Literal["instance", "group", "layer", "none"]
 Pooling = Literal["avg", "max", "none"]
 Init = Literal["torch", "he", "lecun", "gaussian", "ntk"]
+Activations = Literal["float32", "bfloat16"]
 
 GROUPS = 4  # number of groups of norm=group
 BIAS_STD = 0.1  # of init=gaussian and init=ntk
@@ -75,6 +76,9 @@ class Conv(nn.Module):
     Instance normalisation subtracts the mean of each channel, so a bias before it
     (`then="instance"`) has no effect. It remains a parameter, as in published networks, but
     is not added, which saves time: its gradient is exactly zero, not rounding error.
+
+    With `activations="bfloat16"` images and weights are rounded to it; the weights that are
+    learned, and their gradients, stay float32.
     """
 
     features: int
@@ -84,10 +88,11 @@ class Conv(nn.Module):
     scheme: Init = "torch"
     formulation: Formulation = "auto"
     then: Norm = "none"
+    activations: Activations = "float32"
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """Maps f32[b, h, w, c] to f32[b, h', w', features]."""
+        """Maps f32[b, h, w, c] to f32[b, h', w', features]; see `activations`."""
         size, channels = self.kernel_size, images.shape[-1]
         fan_in = size * size * channels
         kernel = self.param(
@@ -102,6 +107,8 @@ class Conv(nn.Module):
         if self.scheme == "ntk":
             gain, bias_gain = ntk_gains(fan_in)
             kernel, bias = gain * kernel, bias_gain * bias
+        if self.activations == "bfloat16":
+            images, kernel, bias = (x.astype(jnp.bfloat16) for x in (images, kernel, bias))
         out = conv2d(
             images,
             kernel,
@@ -190,10 +197,11 @@ def pool(x: Array, kind: Pooling) -> Array:
     b, h, w, c = x.shape
     if h < 2 or w < 2:
         raise InputError(f"cannot halve a {h}x{w} feature map; use a smaller depth")
-    x = x[:, : h // 2 * 2, : w // 2 * 2]
-    if kind == "avg":
-        return functional.average_pool(x)
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+    with jax.named_scope("pool"):
+        x = x[:, : h // 2 * 2, : w // 2 * 2]
+        if kind == "avg":
+            return functional.average_pool(functional.widened(x)).astype(x.dtype)
+        return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
 class Classifier(nn.Module):

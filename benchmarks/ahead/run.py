@@ -1,0 +1,159 @@
+"""The command of `benchmarks.ahead`: compiles, prints a table and writes records."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import contest, harness
+from benchmarks.ahead import targets
+from benchmarks.ahead.compile import compiled, record
+from benchmarks.ahead.programs import PROGRAMS, Sizes
+from benchmarks.harness import Column, figure
+from distilljax.config import FieldError, option
+from distilljax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Sizes):
+    """Options of the command."""
+
+    target: str = option("h100", "Devices, with commas: h100, h200, v5e, v6e.")
+    program: str = option(
+        "all", f"Programs, with commas: {', '.join(PROGRAMS)}; or all of them."
+    )
+    devices: str = option("1", "Numbers of devices, with commas.")
+    series: str = option(
+        "now", "Name of these records, to compare with others in the same file."
+    )
+    json: str | None = option(
+        None, "File for the records; others that it holds already are kept."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.targets, self.programs
+        if max(self.counts) > targets.MOST:
+            raise FieldError("devices", self.devices, f"at most {targets.MOST}")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return contest.names("target", self.target, targets.TARGETS)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Names of the programs."""
+        if self.program == "all":
+            return tuple(PROGRAMS)
+        return contest.names("program", self.program, PROGRAMS)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of devices."""
+        return contest.counts("devices", self.devices)
+
+
+def estimate(one: Mapping[str, Any]) -> float:
+    """Returns the estimated seconds: by XLA's cycles where it states them."""
+    return one["seconds"] if one["estimated_seconds"] is None else one["estimated_seconds"]
+
+
+def gathered(one: Mapping[str, Any]) -> float:
+    """Returns the bytes of all collectives."""
+    return sum(kind["bytes"] for kind in one["collectives"].values())
+
+
+def _figures(scale: float, of: Any) -> Any:
+    """Returns a cell with a figure of each series, the oldest first."""
+
+    def cell(row: Sequence[Mapping[str, Any]]) -> str:
+        found = [figure(of(one) / scale) for one in row]
+        return " → ".join(dict.fromkeys(found))
+
+    return cell
+
+
+COLUMNS = (
+    Column("program", lambda r: r[-1]["program"], left=True),
+    Column("target", lambda r: targets.TARGETS[r[-1]["target"]].name, left=True),
+    Column("devices", lambda r: r[-1]["devices"]),
+    Column("temporary MiB", _figures(harness.MIB, lambda r: r["bytes"]["temporaries"])),
+    Column("TFLOP", _figures(1e12, lambda r: r["flops"])),
+    Column("GB moved", _figures(1e9, lambda r: r["bytes_moved"])),
+    Column("kernels", _figures(1, lambda r: r["kernels"])),
+    Column("estimated ms", _figures(1e-3, estimate)),
+    Column("MB in collectives", _figures(1e6, gathered)),
+    Column("compile CPU s", lambda r: figure(r[-1]["compile_cpu_seconds"])),
+)
+
+
+def rows(records: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Returns the records of a program, target and number of devices, series in order."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    order = {name: place for place, name in enumerate(PROGRAMS)}
+    kinds = {name: place for place, name in enumerate(targets.TARGETS)}
+    for one in records:
+        at = order[one["program"]], kinds[one["target"]], one["devices"]
+        found.setdefault(at, []).append(one)
+    return [found[at] for at in sorted(found)]
+
+
+def table(record: dict[str, Any]) -> str:
+    """Returns the table of a record in Markdown."""
+    return harness.markdown(COLUMNS, rows(record["records"]))
+
+
+def _identity(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    return one["program"], one["target"], one["devices"], one["series"]
+
+
+def _held(path: str | None) -> list[dict[str, Any]]:
+    if path is None or not pathlib.Path(path).exists():
+        return []
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["records"]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"json={path}: holds no records; give another file") from error
+
+
+def run(config: Config) -> None:
+    """Compiles every program, writes its record at once, and prints the table.
+
+    Raises:
+      InputError: a compiler is not installed.
+    """
+    for target in config.targets:
+        if reason := targets.missing(target):
+            raise InputError(f"target={target}: {reason}")
+    about = harness.described("ahead", config)
+    sizes = Sizes(
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Sizes)}
+    )
+    held = {_identity(one): one for one in _held(config.json)}
+    made = []
+    for target in config.targets:
+        for program in config.programs:
+            for num in config.counts:
+                began = time.perf_counter()
+                words = about | {"command": _command(config, target, program, num)}
+                one = {
+                    "series": config.series,
+                    **record(target, program, num, compiled(target, program, num, sizes)),
+                    **{name: words[name] for name in ("date", "commit", "command")},
+                }
+                made.append(one)
+                held[_identity(one)] = one
+                harness.write(config.json, about | {"records": list(held.values())})
+                spent = time.perf_counter() - began
+                print(f"{target} {program} x{num}: {spent:.0f} s", flush=True)
+    harness.show("compiled, not run", COLUMNS, rows(made))
+
+
+def _command(config: Config, target: str, program: str, num: int) -> str:
+    one = config.replace(
+        {"target": target, "program": program, "devices": str(num), "series": "now"}
+    )
+    return harness.described("ahead", one)["command"]
