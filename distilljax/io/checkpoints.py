@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -101,23 +102,26 @@ class Checkpoints:
           max_to_keep: how many of the newest are left.
           identity: of the run; a checkpoint of another is refused.
         """
-        import orbax.checkpoint as ocp
-
-        logging.getLogger("absl").addFilter(_not_of_orbax)
-        logging.getLogger("asyncio").addFilter(_not_of_a_future)
-        self._identity = identity
-
-        self._args = ocp.args
+        self._identity, self._max_to_keep = identity, max_to_keep
         self._directory = directory.absolute()
         self._directory.mkdir(parents=True, exist_ok=True)
         for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep)
-        )
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        """Orbax, which takes long to import: where there is something to read or save."""
+        import orbax.checkpoint as ocp
+
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        logging.getLogger("asyncio").addFilter(_not_of_a_future)
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._max_to_keep)
+        return ocp.CheckpointManager(self._directory, options=options)
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
+        if "_manager" not in vars(self) and not any(self._directory.iterdir()):
+            return None
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
@@ -129,8 +133,10 @@ class Checkpoints:
         packed = jax.tree.map(_unwrap, state)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
         _require_space(self._directory, held)
+        import orbax.checkpoint as ocp
+
         with _one_error(self._directory):
-            self._manager.save(step, args=self._args.StandardSave(held), force=True)
+            self._manager.save(step, args=ocp.args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the structure and dtypes of `like`.
@@ -147,8 +153,10 @@ class Checkpoints:
             ),
             held,
         )
+        import orbax.checkpoint as ocp
+
         try:
-            held = self._manager.restore(step, args=self._args.StandardRestore(abstract))
+            held = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
             if not np.array_equal(held["digest"], _digest(held["state"], self._identity)):
                 raise ValueError("checksum mismatch")
         except Exception as error:
@@ -169,6 +177,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for pending writes and closes the manager."""
+        if "_manager" not in vars(self):
+            return
         with _one_error(self._directory):
             self._manager.wait_until_finished()
             self._manager.close()
