@@ -7,10 +7,14 @@ An experiment defines a `Config` and a function `run(config)`; its command calls
 `python -m experiments.NAME --help` then lists every option, see `distilljax.flags`.
 """
 
+import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import platform
+import re
 import shutil
 import signal
 import sys
@@ -49,6 +53,7 @@ __all__ = [
 ]
 
 _LEVEL = "xla_backend_optimization_level"
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
 def main(
@@ -272,14 +277,16 @@ def enable_compilation_cache() -> None:
 
     Sets JAX's global configuration. `JAX_COMPILATION_CACHE_DIR` in the environment takes
     precedence; if empty, there is no cache. If the directory is not writable, there is a
-    warning and no cache. Programs that compile in less than a second are not cached, by the
-    JAX default of `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`.
+    warning and no cache. Every kind of processor has a directory of its own, for its
+    programs do not run on others. Small programs are cached too, unless
+    `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` says otherwise: a command begins with
+    dozens of them.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
         caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        directory = pathlib.Path(caches, "distilljax", "xla")
+        directory = pathlib.Path(caches, "distilljax", "xla", _processor())
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home directory.
@@ -288,3 +295,15 @@ def enable_compilation_cache() -> None:
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(directory))
+    if _LEAST_SECONDS.upper() not in os.environ:
+        jax.config.update(_LEAST_SECONDS, 0.0)
+
+
+def _processor() -> str:
+    """Returns a name for the instructions that the processor has."""
+    found = platform.machine()
+    with contextlib.suppress(OSError):
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        found += " ".join(sorted(flags[1].split())) if flags else platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(found.encode()).hexdigest()[:12]}"

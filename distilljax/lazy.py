@@ -1,6 +1,7 @@
 """Lazy import of submodules and their objects on first use (PEP 562)."""
 
 import importlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -33,3 +34,26 @@ def submodules(
         return sorted({*vars(module), *names, *objects})
 
     return get, listed
+
+
+def module(name: str, then: Callable[[Any], object] | None = None) -> Any:
+    """Returns a stand-in for a module, which is imported when an attribute is first read.
+
+    Args:
+      name: of the module.
+      then: called once with the module after its import.
+    """
+    return _Later(name, then)
+
+
+class _Later(types.ModuleType):
+    def __init__(self, name: str, then: Callable[[Any], object] | None):
+        super().__init__(name)
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        imported = importlib.import_module(self.__name__)
+        then, self._then = self._then, None
+        if then is not None:
+            then(imported)
+        return getattr(imported, name)

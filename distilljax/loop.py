@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
 
-from distilljax import devices, exported, processes
+from distilljax import devices, exported, platforms, processes
 from distilljax.core.outer import Method, OuterState, Source, StepInfo
 from distilljax.io.checkpoints import Checkpoints
 from distilljax.types import Array, DistilledSet, InputError, Key
@@ -142,7 +144,7 @@ class Result(NamedTuple):
       best_step: outer steps that it had taken.
       best_score: its score; None without scores.
       last: the set after the last outer step.
-      compile_seconds: time of compilation.
+      compile_seconds: time that the run waited for compilation.
       num_steps: outer steps taken, fewer than asked for where a callback stopped the run.
     """
 
@@ -328,20 +330,21 @@ def run(
     def number(value: int) -> Array:
         return devices.everywhere(jnp.asarray(value, jnp.int32), mesh)
 
-    started = time.perf_counter()
-    advance = (
-        devices.jit(lambda *args: _advance(method, *args), mesh)
-        .lower(step_key, state, source, number(1))
-        .compile()
-    )
-    select = None
-    if score is not None:
-        select = (
-            devices.jit(lambda *args: _select(method, score, *args), mesh)
-            .lower(score_key, state, score_source)
-            .compile()
-        )
-    compile_seconds = time.perf_counter() - started
+    compile_seconds = 0.0
+
+    @contextlib.contextmanager
+    def timed() -> Iterator[None]:
+        nonlocal compile_seconds
+        began = time.perf_counter()
+        yield
+        compile_seconds += time.perf_counter() - began
+
+    with timed():
+        advance = _lower(
+            lambda *args: _advance(method, *args), mesh, step_key, state, source, number(1)
+        ).compile()
+    # Compiled beside the first steps, which need not wait for it.
+    select: Future[Compiled] | None = None
 
     waiting: deque[_Dispatch] = deque()
     best_score = float(state.best_score)
@@ -351,9 +354,8 @@ def run(
     def read() -> None:
         """Fetches the oldest dispatch and reports it."""
         nonlocal last_read, rate, last_score, best_score
-        dispatch = waiting[
-            0
-        ]  # removed only after it is recorded: waiting can be interrupted
+        # Removed only after it is recorded: waiting can be interrupted.
+        dispatch = waiting[0]
         taken, infos, value, healthy = jax.device_get(
             (dispatch.taken, dispatch.infos, dispatch.score, dispatch.state.healthy)
         )
@@ -418,17 +420,29 @@ def run(
     with processes.interruptions() as asked:
         try:
             while step < num_steps:
-                ahead = score_every - step % score_every if select else num_steps
+                ahead = num_steps if score is None else score_every - step % score_every
                 due = time.perf_counter() - last_save > checkpoint_seconds
                 wanted = max(1, math.floor(rate * seconds_per_dispatch))
                 wanted, due = _agreed(wanted, due, bool(asked))
                 count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
                 after, infos, taken = advance(step_key, state, source, number(count))
+                if score is not None and select is None:
+                    with timed():
+                        lowered = _lower(
+                            lambda *args: _select(method, score, *args),
+                            mesh,
+                            score_key,
+                            state,
+                            score_source,
+                        )
+                        select = _in_background(lowered.compile)
                 value = None
                 if select and (
                     step + count == num_steps or (step + count) % score_every == 0
                 ):
-                    after, value = select(score_key, after, score_source)
+                    with timed():
+                        program = select.result()
+                    after, value = program(score_key, after, score_source)
                 waiting.append(_Dispatch(step, count, infos, after, taken, value))
                 # Assigned together and last: a state is saved with its own step.
                 state, step = after, step + count
@@ -472,6 +486,21 @@ def _agreed(wanted: int, due: bool, asked: bool) -> tuple[int, bool]:
     if found[:, 2].any():
         raise KeyboardInterrupt
     return int(found[0, 0]), bool(found[0, 1])
+
+
+def _lower(function: Callable[..., Any], mesh: Mesh | None, *args: Any) -> Lowered:
+    """Traces and lowers a program for the platform at hand alone."""
+    with platforms.target(platforms.current()):
+        return devices.jit(function, mesh).lower(*args)
+
+
+def _in_background(function: Callable[[], Compiled]) -> Future[Compiled]:
+    """Calls a function in a thread of its own."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        return executor.submit(function)
+    finally:
+        executor.shutdown(wait=False)
 
 
 class _Stopped(Exception):

@@ -1,9 +1,10 @@
 """The platform for which programs are written, where their structure depends on it.
 
-How a convolution is computed is decided when a program is lowered (`models.conv`). Sizes of
-chunks and the number of networks side by side shape the traced program itself: they follow
-`on_cpu`. By default that is where JAX would run the program; a program that is compiled
-ahead of time for other devices is traced within `target`.
+How a convolution is computed is decided when a program is lowered (`models.conv`), and
+within `target` when it is traced, which spares tracing the formulations of other platforms.
+Sizes of chunks and the number of networks side by side shape the traced program itself:
+they follow `on_cpu`. By default that is where JAX would run the program; a program that is
+compiled ahead of time for other devices is traced within `target`.
 """
 
 import contextlib
@@ -33,12 +34,22 @@ def target(platform: str) -> Iterator[None]:
 def on_cpu() -> bool:
     """Returns whether programs traced here are structured for a CPU.
 
-    The platform is that of `target`, else of `jax.default_device`, else JAX's default.
+    The platform is that of `current`.
     """
+    return current() == "cpu"
+
+
+def current() -> str:
+    """Returns that of `target`, else of `jax.default_device`, else JAX's default."""
     if (platform := _TARGET.get()) is None:
         device = jax.config.jax_default_device  # type: ignore[attr-defined]
         platform = getattr(device, "platform", device) or jax.default_backend()
-    return platform == "cpu"
+    return str(platform)
+
+
+def targeted() -> str | None:
+    """Returns the platform of `target`; None outside of it."""
+    return _TARGET.get()
 
 
 def cpu_threads() -> int:

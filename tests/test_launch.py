@@ -527,7 +527,11 @@ def start(
     program: pathlib.Path, *argv: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     root = pathlib.Path(__file__).parents[2]
-    inherited = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    of_tests = (
+        "JAX_COMPILATION_CACHE_DIR",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+    )
+    inherited = {k: v for k, v in os.environ.items() if k not in of_tests}
     return subprocess.run(
         [sys.executable, "-m", program.stem, *argv],
         capture_output=True,
@@ -578,13 +582,25 @@ def test_program_bug_keeps_its_traceback(program: pathlib.Path) -> None:
 
 
 def test_compilation_cache_is_used_quietly(program: pathlib.Path) -> None:
-    keep_all = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for _ in ("write", "read"):
-        done = start(program, **keep_all)
+        done = start(program)
         assert (done.returncode, done.stdout, done.stderr) == (0, "2.0 told\n", "")
-    assert list((program.parent / "cache" / "distilljax" / "xla").glob("jit__lambda*"))
-    logged = start(program, JAX_LOG_COMPILES="1", **keep_all).stderr
+    assert list((program.parent / "cache" / "distilljax" / "xla").glob("*/jit__lambda*"))
+    logged = start(program, JAX_LOG_COMPILES="1").stderr
     assert "cache hit for 'jit__lambda'" in logged
+
+
+def test_a_processor_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "one": "flags : avx fma\n",
+        "same": "flags\t: fma avx\n",
+        "other": "flags : avx",
+    }
+    names = {}
+    for name, text in told.items():
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda self, text=text: text)
+        names[name] = launch._processor()
+    assert names["one"] == names["same"] != names["other"]
 
 
 @pytest.mark.parametrize(
@@ -613,9 +629,11 @@ def test_xla_optimises_less_on_a_cpu_alone(
 
 @pytest.fixture
 def cache_setting() -> Iterator[None]:
-    before = jax.config.jax_compilation_cache_dir
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.mark.usefixtures("cache_setting")
@@ -645,20 +663,24 @@ def test_environment_wins_over_the_default_cache(
     assert jax.config.jax_compilation_cache_dir == before
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     launch.enable_compilation_cache()
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "distilljax" / "xla")
+    found = pathlib.Path(jax.config.jax_compilation_cache_dir or "")
+    assert found.parent == tmp_path / "distilljax" / "xla"
 
 
-def test_only_slow_compilations_are_kept() -> None:
-    """JAX's own default, on which `enable_compilation_cache` relies."""
+@pytest.mark.usefixtures("cache_setting")
+@pytest.mark.parametrize("given", [None, "7"])
+def test_small_programs_are_kept_unless_the_environment_says_otherwise(
+    given: str | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "jax_persistent_cache_min_compile_time_secs"
-    told = subprocess.run(
-        [sys.executable, "-c", f"import jax; print(jax.config.{name})"],
-        env={k: v for k, v in os.environ.items() if k != name.upper()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert float(told.stdout) == 1.0
+    jax.config.update(name, 7.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv(name.upper(), raising=False)
+    if given:
+        monkeypatch.setenv(name.upper(), given)
+    launch.enable_compilation_cache()
+    assert getattr(jax.config, name) == (7.0 if given else 0.0)
 
 
 def test_several_values_are_several_configurations() -> None:

@@ -9,7 +9,6 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri, stdtrit
 
 ALPHA = 0.05
 
@@ -66,6 +65,8 @@ class Combined(NamedTuple):
 
 def quantile(alpha: float, freedom: float = math.inf) -> float:
     """Returns the quantile 1 - alpha / 2 of Student's t, or of the normal distribution."""
+    from scipy.special import ndtri, stdtrit  # a tenth of what a command imports
+
     share = 1 - alpha / 2
     return float(ndtri(share) if math.isinf(freedom) else stdtrit(freedom, share))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import platforms
 from distilljax.checks.arrays import concrete_tree
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, Params
 
@@ -197,12 +198,15 @@ def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:
 
 
 def _quickly(function: Callable[..., Any], *args: Any) -> Any:
-    """Returns function(*args); on a CPU little optimised, compiled in half the time."""
+    """Returns function(*args); on a CPU barely optimised, for it runs once."""
     options: dict[str, str | bool] = {}
     if jax.default_backend() == "cpu":
         options["xla_backend_optimization_level"] = "0"
         options["xla_llvm_disable_expensive_passes"] = True
-    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
+        options["xla_cpu_use_fusion_emitters"] = False
+    with platforms.target(platforms.current()):
+        lowered = jax.jit(function).lower(*args)
+    return lowered.compile(compiler_options=options)(*args)
 
 
 def _unlike(pair: Any) -> Any:

@@ -353,7 +353,7 @@ def _start(
         raise InputError(f"init={init!r:.40}: choose 'real', 'noise' or a DistilledSet")
     return initial_set(
         prepared,
-        keys.start_and_test(root)[0],
+        lambda: keys.start_and_test(root)[0],
         keys.seed_of(root),
         stored.images_per_class or ipc,
         learning_rate=rate,

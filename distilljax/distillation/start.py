@@ -29,7 +29,7 @@ ScoredOn = tuple[RealSet, RealSet | None]
 
 def initial_set(
     prepared: data.Prepared,
-    key: Key,
+    key: Callable[[], Key],
     seed: int,
     per_class: int,
     *,
@@ -42,7 +42,7 @@ def initial_set(
 
     Args:
       prepared: the data.
-      key: of the noise.
+      key: gives the key of the noise; called for noise alone.
       seed: of the choice of real images.
       per_class: images of each class.
       learning_rate: inner learning rate.
@@ -58,7 +58,7 @@ def initial_set(
     k = prepared.data.num_classes
     if init == "noise":
         shape = (k * per_class, *prepared.data.image_shape)
-        images = jax.random.normal(key, shape)
+        images = jax.random.normal(key(), shape)
     else:
         images = _real_images(prepared, seed, per_class, logits)
     if confidence * k <= 1:
@@ -142,7 +142,7 @@ def _real_images(
     prepared: data.Prepared, seed: int, per_class: int, logits: ExpertLogits | None
 ) -> Array:
     """Returns random training images, class-ordered and preprocessed, f32[n, h, w, c]."""
-    smallest = int(prepared.real.class_sizes.min())
+    smallest = int(np.min(prepared.real.class_sizes))
     if per_class > smallest:
         reason = (
             f"{per_class} images of each class are wanted, the smallest has {smallest} "

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import gc
 import hashlib
 import logging
@@ -122,31 +123,35 @@ class Checkpoints:
           max_to_keep: how many of the newest are left.
           identity: of the run; a checkpoint of another is refused.
         """
-        self._identity = identity
+        self._identity, self._max_to_keep = identity, max_to_keep
         self._directory = directory.absolute()
-        self._max_to_keep = max_to_keep
-        processes.once(self._open)()
+        processes.once(self._tidy)()
 
-    def _open(self) -> None:
+    def _tidy(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        """Orbax, which takes long to import: where there is something to read or save."""
         import orbax.checkpoint as ocp
 
         logging.getLogger("absl").addFilter(_not_of_orbax)
         logging.getLogger("asyncio").addFilter(_not_of_a_future)
-        self._args = ocp.args
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=self._max_to_keep)
         if processes.count() > 1:  # the others wait for no barrier of Orbax's
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="distilljax"
             )
             options.create = False
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        return ocp.CheckpointManager(self._directory, options=options)
 
     @processes.once
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
+        if "_manager" not in vars(self) and not any(self._directory.iterdir()):
+            return None
         step: int | None = self._manager.latest_step()
         return step
 
@@ -160,8 +165,10 @@ class Checkpoints:
         packed = jax.tree.map(_on_host, state)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
         _require_space(self._directory, held)
+        import orbax.checkpoint as ocp
+
         with _one_error(self._directory):
-            self._manager.save(step, args=self._args.StandardSave(held), force=True)
+            self._manager.save(step, args=ocp.args.StandardSave(held), force=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the structure and dtypes of `like`.
@@ -179,9 +186,11 @@ class Checkpoints:
         """Returns the state of a checkpoint as NumPy arrays."""
         packed = jax.tree.map(_on_host, like)
         held = {"state": packed, "digest": _digest(packed, self._identity)}
+        import orbax.checkpoint as ocp
+
         failed = ""
         try:
-            held = self._manager.restore(step, args=self._args.StandardRestore(held))
+            held = self._manager.restore(step, args=ocp.args.StandardRestore(held))
             if not np.array_equal(held["digest"], _digest(held["state"], self._identity)):
                 failed = "its checksum differs"
             elif _kinds(held["state"]) != _kinds(packed):
@@ -199,7 +208,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for pending writes and closes the manager."""
-        if processes.index() > 0:
+        if "_manager" not in vars(self):
             return
         with _one_error(self._directory):
             self._manager.wait_until_finished()

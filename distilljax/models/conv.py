@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from distilljax import platforms
 from distilljax.models import winograd
 from distilljax.types import Array
 
@@ -62,9 +63,10 @@ def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
         cpu = winograd.conv3x3
     else:
         cpu = functools.partial(_rows, **settings)
-    return jax.lax.platform_dependent(
-        images, kernel, cpu=cpu, default=functools.partial(_library, **settings)
-    )
+    library = functools.partial(_library, **settings)
+    if platform := platforms.targeted():
+        return (cpu if platform == "cpu" else library)(images, kernel)
+    return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=library)
 
 
 def _library(

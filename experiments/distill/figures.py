@@ -4,11 +4,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import PercentFormatter
 
-from experiments.lab.pictures import ACCENT, INK, SOFT, save
+from experiments.lab.pictures import ACCENT, INK, SOFT, plt, save, ticker
 
 
 def loss_curve(
@@ -46,7 +44,7 @@ def loss_curve(
         right.axvline(best_step, color=ACCENT, lw=0.8, ls=":")
         right.set_ylabel("held-out accuracy", color=ACCENT)
         right.tick_params(axis="y", colors=ACCENT)
-        right.yaxis.set_major_formatter(PercentFormatter(1.0))
+        right.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
         right.spines["right"].set_visible(True)
         right.spines["right"].set_color(ACCENT)
     axes.set_title(title, fontsize=10)

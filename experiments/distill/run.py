@@ -85,7 +85,7 @@ def run(config: Config) -> Summary:
         else:
             check_same_data(workdir, config.dataset, config.data_dir, summary)
             print(f"this run was finished before; its results are in {workdir}")
-            if config.tensorboard:
+            if config.tensorboard and processes.index() == 0:
                 board = watching.TensorBoard(workdir / BOARD)
                 catch_up(board, records.read(workdir / METRICS))
                 board.close()

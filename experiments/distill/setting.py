@@ -141,7 +141,7 @@ def _start(
     try:
         return initial_set(
             prepared,
-            keys.distillation(config.seed)[0],
+            lambda: keys.distillation(config.seed)[0],
             config.seed,
             per_class,
             learning_rate=getattr(config.chosen("method")[1], "inner_lr", 0.01),

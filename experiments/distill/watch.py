@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distilljax import watching
+from distilljax import processes, watching
 from distilljax.config import FieldError
 from distilljax.types import DistilledSet, InputError
 from distilljax.watching import events
@@ -47,7 +47,7 @@ def make_watcher(
     workdir: pathlib.Path,
     history: Sequence[Mapping[str, Any]],
 ) -> watching.Watcher:
-    """Returns what tells TensorBoard and the hook.
+    """Returns what tells TensorBoard and the hook, in the first process of a run.
 
     Args:
       config: the options.
@@ -56,8 +56,9 @@ def make_watcher(
       workdir: folder of the run.
       history: metrics of the steps before a resume.
     """
-    hooks: list[watching.Hook] = [hook] if hook else []
-    if config.tensorboard:
+    first = processes.index() == 0
+    hooks: list[watching.Hook] = [hook] if hook and first else []
+    if config.tensorboard and first:
         board = watching.TensorBoard(workdir / BOARD, setting.prepared.data.num_classes)
         catch_up(board, history)
         hooks.insert(0, board)

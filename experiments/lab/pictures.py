@@ -5,18 +5,14 @@ import os
 import pathlib
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Figures are written to files: a backend of the user's need not be installed.
 os.environ["MPLBACKEND"] = "Agg"
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from distilljax import launch, processes
+from distilljax import launch, lazy, processes
 from distilljax.disk.files import replacing
 
 MOST_IMAGES_PER_CLASS = 10
@@ -25,20 +21,28 @@ INK, SOFT, ACCENT = "#1f2933", "#9aa5b1", "#c2410c"
 
 COLOURS = [ACCENT, "#1d4ed8", "#15803d", "#7e22ce", "#a16207", INK]
 
-plt.rcParams.update(
-    {
-        "figure.dpi": 150,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": SOFT,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "text.color": INK,
-        "text.parse_math": False,  # names are drawn as they are, dollars and all
-    }
-)
+STYLE = {
+    "figure.dpi": 150,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # names are drawn as they are, dollars and all
+}
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    from matplotlib import ticker
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else:
+    # A quarter of what a command imports, for what it draws when it is done.
+    plt = lazy.module("matplotlib.pyplot", lambda plt: plt.rcParams.update(STYLE))
+    ticker = lazy.module("matplotlib.ticker")
 
 
 @contextlib.contextmanager
@@ -54,7 +58,7 @@ def kept_apart(what: str) -> Iterator[None]:
         print(launch.printable(text), file=sys.stderr, flush=True)
 
 
-def draw_image(axes: Axes, image: np.ndarray) -> None:
+def draw_image(axes: "Axes", image: np.ndarray) -> None:
     """Draws an image f32[h, w, c] in 0..1, clipped, without a frame."""
     grey = image.shape[-1] == 1
     axes.imshow(
@@ -71,7 +75,7 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
 
 
 @processes.once
-def save(figure: Figure, path: pathlib.Path) -> None:
+def save(figure: "Figure", path: pathlib.Path) -> None:
     """Writes a figure as PNG, atomically, and closes it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", facecolor="white")
@@ -217,13 +221,13 @@ def accuracy_dots(
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(measure)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_title(title, fontsize=10, loc="left")
     save(figure, path)
 
 
-def legend_beside(figure: Figure, axes: Axes) -> None:
+def legend_beside(figure: "Figure", axes: "Axes") -> None:
     """Adds the legend of `axes` on the right of the whole figure."""
     handles, labels = axes.get_legend_handles_labels()
     figure.tight_layout()

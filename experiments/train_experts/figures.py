@@ -4,11 +4,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.lab.pictures import ACCENT, INK, SOFT, save
+from experiments.lab.pictures import ACCENT, INK, SOFT, plt, save, ticker
 
 
 def expert_curves(
@@ -40,8 +38,8 @@ def expert_curves(
         axes.plot(epochs, mean, color=colour, lw=1.6, marker="o", ms=2.5)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    both[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    both[1].yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     save(figure, path)
