@@ -119,6 +119,7 @@ def main(
         enable_compilation_cache()
         for chosen in [config] if config else list((many or {}).values())[:1]:
             terminal.join(chosen)
+        sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
         _start_jax()
         if several is not None and many:
             several(many)

@@ -77,7 +77,7 @@ class Group(NamedTuple):
     # Numbers of networks -> arguments of the program. A piece with fewer than others has
     # some twice; the flags say which are wanted.
     given: Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
-    mesh: Mesh | None  # devices that share the networks of a dispatch
+    mesh: Mesh | None = None  # devices that share the networks of a dispatch
 
     def size(self) -> int:
         """Returns the number of networks in a dispatch."""
