@@ -63,9 +63,10 @@ def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
         cpu = winograd.conv3x3
     else:
         cpu = functools.partial(_rows, **settings)
-    library = functools.partial(_library, **settings)
+    library: Callable[..., Array] = functools.partial(_library, **settings)
     if platform := platforms.targeted():
-        return (cpu if platform == "cpu" else library)(images, kernel)
+        chosen = cpu if platform == "cpu" else library
+        return chosen(images, kernel)
     return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=library)
 
 
