@@ -76,8 +76,14 @@ def _figures(scale: float, of: Any) -> Any:
     return cell
 
 
+def _named(one: Mapping[str, Any]) -> str:
+    """Returns the program, with the series if it is an earlier one and has no successor."""
+    old = "" if one["series"] == "now" else f" ({one['series']})"
+    return f"{one['program']}{old}"
+
+
 COLUMNS = (
-    Column("program", lambda r: r[-1]["program"], left=True),
+    Column("program", lambda r: _named(r[-1]), left=True),
     Column("target", lambda r: targets.TARGETS[r[-1]["target"]].name, left=True),
     Column("devices", lambda r: r[-1]["devices"]),
     Column("temporary MiB", _figures(harness.MIB, lambda r: r["bytes"]["temporaries"])),
