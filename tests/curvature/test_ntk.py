@@ -399,7 +399,7 @@ def test_outputs_that_depend_on_the_batch_have_no_kernel():
 
 
 def test_contractions_of_half_precision_would_lose_small_eigenvalues():
-    """What `precision=HIGHEST` is for: one pass of a TPU rounds the Jacobians to bfloat16."""
+    """What `precision=HIGHEST` is for: one pass of a TPU rounds to bfloat16."""
     rng = np.random.default_rng(0)
     common = rng.normal(size=600)
     jacobians = (common + 0.01 * rng.normal(size=(20, 600))).astype(np.float32)
