@@ -42,6 +42,7 @@ IN_README = (
     "side_by_side_unroll30",
     "side_by_side_unroll80",
     "side_by_side_width128",
+    "ahead",
 )
 TINY = "--repeats=1 --width=4 --depth=1 --size=8 --images=4"
 
@@ -91,7 +92,7 @@ RUNS = {
     ),
 }
 _TINY_SIDE = RUNS["side_by_side"][1]
-# Further sizes of the side by side, run only when named.
+# Further sizes of the side by side, and what needs the extra `ahead`; run only when named.
 LONGER = {
     "side_by_side_one_core": (
         "--work=train,loo,pool --steps=30 --real_batch=64 --threads=1 --repeats=5",
@@ -110,6 +111,10 @@ LONGER = {
         "--width=128 --unroll=2 --steps=5 --real_batch=64 --repeats=3 --check_steps=1 "
         "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
+    ),
+    "ahead": (
+        "--target=h100,h200,v5e,v6e --devices=1,8",
+        "--program=train --width=4 --steps=2 --ipc=1",
     ),
 }
 EVERY = RUNS | LONGER
@@ -138,7 +143,7 @@ class Config(Base):
 
 def benchmark(name: str) -> str:
     """Returns the module in `benchmarks` that writes a record."""
-    return "side_by_side" if name in LONGER else name
+    return "side_by_side" if name.startswith("side_by_side") else name
 
 
 def flags(name: str, config: Config, torch: bool) -> list[str]:
@@ -146,6 +151,8 @@ def flags(name: str, config: Config, torch: bool) -> list[str]:
     words = shlex.split(EVERY[name][config.quick])
     if name == "memory":  # only compiles and plots
         words.append(f"--plot={pathlib.Path(config.out) / 'memory.png'}")
+    elif name == "ahead":  # only compiles
+        pass
     elif config.threads and not any(word.startswith("--threads") for word in words):
         words.append(f"--threads={config.threads}")
     if name == "curvature" and torch:

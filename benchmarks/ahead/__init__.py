@@ -17,6 +17,6 @@ in full; workspaces and the choice of algorithms of cuDNN, which are made on the
 host.
 """
 
-from benchmarks.ahead.run import Config, run, table
+from benchmarks.ahead.command import Config, run, table
 
 __all__ = ["Config", "run", "table"]

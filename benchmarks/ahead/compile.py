@@ -52,7 +52,7 @@ def lowered(target: str, described: Described, place: Any) -> Compiled:
         ended = time.process_time()
     memory: Any = made.memory_analysis()
     return Compiled(
-        made.as_text(),
+        made.as_text() or "",
         {
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,

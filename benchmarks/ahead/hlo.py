@@ -4,6 +4,7 @@
 out; `trip_count` gives the passes through a loop. `walk` counts with them.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -123,7 +124,8 @@ class Instruction(NamedTuple):
         return tuple(names)
 
 
-class Computation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Computation:
     """Instructions by name, in order of execution.
 
     Attributes:
@@ -137,7 +139,7 @@ class Computation(NamedTuple):
     def __getitem__(self, name: str) -> Instruction:
         return self.instructions[name]
 
-    def __iter__(self) -> Iterator[Instruction]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Instruction]:
         return iter(self.instructions.values())
 
     def users(self, name: str) -> list[tuple[Instruction, int]]:

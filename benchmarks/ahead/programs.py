@@ -184,7 +184,7 @@ def key(*shape: int) -> Any:
 
 def real_set(num: int, transform: Any = _NORMALISED) -> RealSet:
     """Returns the shapes of `num` real images, as many of each class."""
-    pixels = jax.ShapeDtypeStruct((num, *SHAPE), jnp.uint8)
+    pixels: Any = jax.ShapeDtypeStruct((num, *SHAPE), jnp.uint8)
     return RealSet(pixels, i32(num), i32(K, -(-num // K)), i32(K), transform)
 
 

@@ -152,7 +152,10 @@ class _Walker:
         return self.found[name]
 
     def _computation(self, inside: Computation) -> Count:
-        total, layers, collectives, loops = Cost(), {}, {}, []
+        total = Cost()
+        layers: dict[str, Cost] = {}
+        collectives: dict[str, tuple[float, float]] = {}
+        loops: list[Loop] = []
         for one in inside:
             part, times = self._instruction(inside, one)
             if part is None:

@@ -130,7 +130,7 @@ def block_pool(x: Array) -> Array:
 
 
 def window_pool(x: Array) -> Array:
-    """Returns means of 2x2 blocks by `reduce_window`; on a TPU slices are copies."""
+    """Returns means of 2x2 blocks by `reduce_window`; a TPU copies to slice."""
     window = (1, 2, 2, 1)
     zero = np.zeros((), x.dtype)  # a constant, or JAX does not take this for a sum
     return jax.lax.reduce_window(x, zero, jax.lax.add, window, window, "VALID") * 0.25

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import ahead, harness
 from benchmarks.ahead import hlo, programs, targets, walk
-from benchmarks.ahead.run import rows
+from benchmarks.ahead.command import rows
 from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.distill.presets import BY_METHOD

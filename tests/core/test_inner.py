@@ -469,3 +469,47 @@ def test_a_window_of_traced_size_is_that_of_a_plain_loop(given, remat):
             quadratic, rule, lambda t: t, inner.init(jnp.zeros(5), rule), jnp.arange(6),
             start=0, size=1, largest=7,
         )  # fmt: skip
+
+
+def two_layers(params, batch):
+    """Values of an example: 8 and 4 numbers, their tanh and squares, the labels, a sum."""
+    first, second = params
+    hidden = jnp.tanh(batch[0] @ first)
+    return jnp.square(jnp.tanh(hidden @ second) - batch[1]).sum(1).mean()
+
+
+def test_on_accelerators_a_large_batch_is_cut_by_what_it_would_store(monkeypatch):
+    """The bytes of an example are counted by hand, and the limit is set about them."""
+    params = jnp.ones((3, 8)), jnp.ones((8, 4))
+    bytes_of_one = 4 * (8 + 8 + 4 + 4 + 4 + 4 + 1)
+
+    def chosen(num, examples, share=1):
+        monkeypatch.setattr(inner, "VALUES", examples * bytes_of_one)
+        batch = jnp.ones((num, 3)), jnp.ones((num, 4))
+        return inner.memory_chunk(two_layers, params, batch, share)
+
+    with platforms.target("cuda"):
+        assert chosen(60, 60) is None
+        assert chosen(60, 59) == 30
+        assert chosen(60, 25) == 20
+        assert chosen(61, 25) == 21  # a prime number: three pieces, as even as can be
+        assert chosen(60, 30, share=2) is None
+        assert chosen(2, 0) == 1
+    with platforms.target("cpu"):
+        assert chosen(60, 1) == inner.cache_chunk(60)
+
+
+@pytest.mark.parametrize("num", [12, 13])
+def test_pieces_of_a_memory_rule_give_the_gradient_of_the_whole(num, monkeypatch, float64):
+    rng = np.random.default_rng(0)
+    params = jnp.asarray(rng.normal(size=(3, 8))), jnp.asarray(rng.normal(size=(8, 4)))
+    batch = jnp.asarray(rng.normal(size=(num, 3))), jnp.asarray(rng.normal(size=(num, 4)))
+    whole = jax.value_and_grad(two_layers)(params, batch)
+    monkeypatch.setattr(inner, "VALUES", 2000)
+    with platforms.target("tpu"):
+        chunk = inner.memory_chunk(two_layers, params, batch)
+    assert chunk is not None
+    assert chunk < num
+    found = inner.value_and_grad(two_layers, params, batch, chunk)
+    for a, b in zip(*map(jax.tree.leaves, (found, whole)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

@@ -396,3 +396,20 @@ def test_outputs_that_depend_on_the_batch_have_no_kernel():
 
     with pytest.raises(InputError, match="depend on the other images of the batch"):
         ntk.empirical_ntk(apply, state["params"], x)
+
+
+def test_contractions_of_half_precision_would_lose_small_eigenvalues():
+    """What `precision=HIGHEST` is for: one pass of a TPU rounds to bfloat16."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=600)
+    jacobians = (common + 0.01 * rng.normal(size=(20, 600))).astype(np.float32)
+    exact = np.linalg.eigvalsh(
+        jacobians.astype(np.float64) @ jacobians.T.astype(np.float64)
+    )
+
+    def worst(x):
+        found = np.linalg.eigvalsh(np.asarray(x @ x.T, np.float64))
+        return abs(found / exact - 1).max()
+
+    assert worst(jnp.asarray(jacobians)) < 0.02
+    assert worst(jnp.asarray(jacobians, jnp.bfloat16).astype(jnp.float32)) > 0.02

@@ -1,10 +1,12 @@
 """Networks against numpy loops, formulas and, where there is one, PyTorch."""
 
+import functools
 import itertools
 from typing import get_args
 
 import flax.linen
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -506,3 +508,34 @@ def test_the_size_of_ntk_gradients_does_not_grow_with_the_width():
 
     assert 0.4 < square("ntk", 256) / square("ntk", 32) < 2.5
     assert square("gaussian", 256) / square("gaussian", 32) > 4
+
+
+def test_bfloat16_activations_are_those_alone():
+    """Values between layers are rounded; what is learned, and the logits, are float32."""
+    shape = (16, 16, 3)
+    full, half = (
+        convnet.make(convnet.Config(width=8, depth=2, activations=kind), shape, 4)
+        for kind in ("float32", "bfloat16")
+    )
+    params = full.init(jax.random.key(0))
+    assert jax.tree.structure(params) == jax.tree.structure(half.init(jax.random.key(0)))
+    images = jax.random.normal(jax.random.key(1), (6, *shape))
+
+    def loss(model, params):
+        logits = model.apply(params, images)
+        return jnp.square(logits - jnp.eye(6, 4)).mean(), logits
+
+    found = {}
+    for name, model in (("full", full), ("half", half)):
+        both = jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))
+        (_, logits), grads = both(params)
+        leaves = [logits, *jax.tree.leaves(grads)]
+        assert all(leaf.dtype == jnp.float32 for leaf in leaves)
+        found[name] = logits, jax.flatten_util.ravel_pytree(grads)[0]
+    for ours, exact in zip(found["half"], found["full"], strict=True):
+        error = jnp.linalg.norm(ours - exact) / jnp.linalg.norm(exact)
+        assert 1e-4 < error < 0.05  # rounded to eight bits, a few times one after another
+
+    program = str(jax.make_jaxpr(half.apply)(params, images))
+    assert "bf16[6,16,16,8]" in program  # the first convolution's result
+    assert "bf16[8,8,8]" not in str(jax.make_jaxpr(full.apply)(params, images))

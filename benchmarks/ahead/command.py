@@ -76,17 +76,28 @@ def _figures(scale: float, of: Any) -> Any:
     return cell
 
 
+def _named(one: Mapping[str, Any]) -> str:
+    """Returns the program, with the series if it is an earlier one and has no successor."""
+    old = "" if one["series"] == "now" else f" ({one['series']})"
+    return f"{one['program']}{old}"
+
+
+def _newest(row: Any) -> Mapping[str, Any]:
+    """Returns the last record of a row."""
+    return row[-1]
+
+
 COLUMNS = (
-    Column("program", lambda r: r[-1]["program"], left=True),
-    Column("target", lambda r: targets.TARGETS[r[-1]["target"]].name, left=True),
-    Column("devices", lambda r: r[-1]["devices"]),
+    Column("program", lambda r: _named(_newest(r)), left=True),
+    Column("target", lambda r: targets.TARGETS[_newest(r)["target"]].name, left=True),
+    Column("devices", lambda r: _newest(r)["devices"]),
     Column("temporary MiB", _figures(harness.MIB, lambda r: r["bytes"]["temporaries"])),
     Column("TFLOP", _figures(1e12, lambda r: r["flops"])),
     Column("GB moved", _figures(1e9, lambda r: r["bytes_moved"])),
     Column("kernels", _figures(1, lambda r: r["kernels"])),
     Column("estimated ms", _figures(1e-3, estimate)),
     Column("MB in collectives", _figures(1e6, gathered)),
-    Column("compile CPU s", lambda r: figure(r[-1]["compile_cpu_seconds"])),
+    Column("compile CPU s", lambda r: figure(_newest(r)["compile_cpu_seconds"])),
 )
 
 
