@@ -71,9 +71,9 @@ class Watcher:
         """Tells of steps that were taken before, without the set."""
         for record in history:
             told = {n: math.nan if v is None else v for n, v in record.items()}
-            step = told.pop("step")
+            del told["step"]
             for hook in self._hooks:
-                hook(step, told, None)
+                hook(record["step"], told, None)
         self._call("flush")
 
     @contextlib.contextmanager
