@@ -414,7 +414,7 @@ def test_a_long_flag_is_not_broken() -> None:
         frozen=True,
     )
     text = launch.help_text(config, program="x")
-    assert f"  --{'a' * 30}.{'b' * 30}\n" in text
+    assert f"  --{'a' * 30}.{'b' * 30}=1\n" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -13,7 +13,13 @@ from distilljax import data
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ["--model=mlp", "--mlp.width=16", "--steps=4", "--score_every=2", "--score_seeds=1"]
-TINY += ["--bptt.unroll=3", "--eval_seeds=2", "--whole_epochs=0", "--noscores"]
+TINY += [
+    "--bptt.unroll=3",
+    "--bptt.real_batch=40",
+    "--eval_seeds=2",
+    "--whole_epochs=0",
+    "--noscores",
+]
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def check_drawn(name: str, config: Config, num_images: int) -> None:
         if (asked := getattr(config, option)) > num_images:
             reason = (
                 f"there are {num_images} training images besides those held out; choose "
-                "fewer"
+                "at most as many"
             )
             raise FieldError(f"{name}.{option}", asked, reason)
 

@@ -71,7 +71,9 @@ class Watcher:
         """Tells of steps that were taken before, without the set."""
         for record in history:
             told = {n: math.nan if v is None else v for n, v in record.items()}
-            self._tell(told, None)
+            del told["step"]
+            for hook in self._hooks:
+                hook(record["step"], told, None)
         self._call("flush")
 
     @contextlib.contextmanager
