@@ -139,7 +139,11 @@ class Checkpoints:
 
         logging.getLogger("absl").addFilter(_not_of_orbax)
         logging.getLogger("asyncio").addFilter(_not_of_a_future)
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._max_to_keep)
+        # Made in a thread, a folder that cannot be made leaves the others waiting for it.
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._max_to_keep, async_options=at_once
+        )
         if processes.count() > 1:  # the others wait for no barrier of Orbax's
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="distilljax"
