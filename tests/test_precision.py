@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from distilljax import data, loop
 from distilljax.core import distilled as distilled_set
@@ -33,8 +34,8 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def numbers():
-    """What methods, the loop, evaluation and influence give, as nested lists."""
+def numbers(names):
+    """What these methods, the loop, evaluation and influence give, as nested lists."""
     split = striped_images(6)
     transform = data.fit("normalise", split.images)
     real = data.on_device(split, transform, 3)
@@ -47,8 +48,8 @@ def numbers():
     walk = rng.normal(size=(2, 5, parameters.num_params(model))).cumsum(1).astype("float32")
     sources = {"real": real, "experts": Trajectories(jnp.asarray(walk), jnp.int32(0))}
     found, key = {}, jax.random.key(1)
-    for name, config in CONFIGS.items():
-        method = METHODS[name].make(config, model)
+    for name in names:
+        method = METHODS[name].make(CONFIGS[name], model)
         before = method.init(key, start)
         after, info = jax.jit(method.step)(key, before, sources[METHODS[name].SOURCE])
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
@@ -88,9 +89,13 @@ def numbers():
     return {name: [np.asarray(x).tolist() for x in xs] for name, xs in found.items()}
 
 
-def test_double_precision_at_hand_changes_no_number():
+@pytest.mark.parametrize(
+    "names", [["bptt"], pytest.param([*CONFIGS], marks=pytest.mark.slow)]
+)
+def test_double_precision_at_hand_changes_no_number(names):
     script = (
-        "import json; from tests import test_precision as t; print(json.dumps(t.numbers()))"
+        "import json; from tests import test_precision as t; "
+        f"print(json.dumps(t.numbers({names})))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script],
@@ -100,7 +105,7 @@ def test_double_precision_at_hand_changes_no_number():
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    wide, expected = json.loads(ran.stdout.splitlines()[-1]), numbers()
+    wide, expected = json.loads(ran.stdout.splitlines()[-1]), numbers(names)
     assert wide.keys() == expected.keys()
     for name, values in expected.items():
         for found, value in zip(wide[name], values, strict=True):
