@@ -462,7 +462,7 @@ def run(
                 end(stopped)
             raise
 
-    scored = select is not None and float(state.best_score) > NO_SCORE
+    scored = score is not None and float(state.best_score) > NO_SCORE
     last = decode(state.outer.distilled)
     return Result(
         decode(state.best) if scored else last,

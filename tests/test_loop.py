@@ -225,7 +225,12 @@ def test_a_finished_run_resumes_to_its_end(start, tmp_path):
         result, history = run(start, checkpoints=checkpoints)
         checkpoints.close()
     assert history == []
-    assert_same(result.last, run(start)[0].last)
+    reference = run(start)[0]
+    assert_same(result.last, reference.last)
+    # The best is that of the checkpoint: nothing is scored again.
+    assert_same(result.best, reference.best)
+    assert result.best_step == reference.best_step < result.num_steps
+    assert result.best_score == reference.best_score
 
 
 def test_an_interruption_while_waiting_loses_no_record(start, tmp_path, monkeypatch):
