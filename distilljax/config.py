@@ -45,6 +45,7 @@ def option(
     high: float | None = None,
     above: float | None = None,
     selected_by: tuple[str, object] | None = None,
+    rare: bool = False,
 ) -> Any:
     """Returns a dataclass field with help text and limits.
 
@@ -56,6 +57,7 @@ def option(
       above: minimum value, exclusive.
       selected_by: (field, value): the option applies only if that sibling field has that
         value; `launch` refuses it otherwise.
+      rare: `--help` leaves it to `--helpfull`.
     """
     return dataclasses.field(
         default=default,
@@ -65,6 +67,7 @@ def option(
             "high": high,
             "above": above,
             "selected_by": selected_by,
+            "rare": rare,
         },
     )
 

@@ -213,15 +213,22 @@ def help_text(
       summary: one-sentence description.
       presets: the choices of `--preset`, if any.
       several: whether flags may be given several values, see `parse_many`.
-      argv: arguments besides `--help`; the options of a method, network and so on are
-        left out unless these, or the defaults, choose it. None for all options.
+      argv: arguments besides `--help`; rare options are left out, and those of a method,
+        network and so on unless these, or the defaults, choose it. None for all options.
       width: terminal width; lines are shorter.
     """
     lines = [summary, ""] if summary else []
     lines.append(f"usage: {program} [--option=value ...]")
     lines.append("Each option with its default, and in brackets the values it takes.")
     sections = list(_sections(config_class()))
-    rows = {section.title: [o.row() for o in section.options] for section in sections}
+    rows = {
+        section.title: [
+            one.row()
+            for one in section.options
+            if argv is None or not one.metadata.get("rare")
+        ]
+        for section in sections
+    }
     left_out: dict[str, list[str]] = {}
     if argv is not None:
         sections, left_out = _chosen_sections(sections, argv)

@@ -22,13 +22,13 @@ ROOMS = {
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},
-    "checks": {"types"},
+    "checks": {"types", "platforms"},
     "flags": BASE,
     "commands": {"flags"},
     "__main__": {"commands"},
     "launch": BASE | {"flags", "disk", "terminal"},
     "data": BASE | {"disk", "memory"},
-    "models": BASE,
+    "models": BASE | {"platforms"},
     "core": BASE | {"lazy", "platforms"},
     "training": BASE | {"lazy", "platforms", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
@@ -49,7 +49,8 @@ ROOMS = {
         "probes",
         "training",
     },
-    "loop": BASE | {"core", "data", "models", "methods", "curvature", "probes", "io"},
+    "loop": BASE
+    | {"platforms", "core", "data", "models", "methods", "curvature", "probes", "io"},
     "watching": {"types", "disk", "loop"},
     "distillation": BASE
     | {

@@ -13,6 +13,7 @@ __getattr__, __dir__ = lazy.submodules(
         "outer",
         "parameters",
         "parametrisations",
+        "regression",
         "sampling",
         "scan",
     ),

@@ -91,6 +91,10 @@ def memory_chunk(
     as do: a divisor of the batch if there is one of half of them or more, otherwise pieces
     of even sizes.
 
+    >>> x = jax.ShapeDtypeStruct((10, 3), jnp.float32)
+    >>> inner.memory_chunk(lambda w, x: (x @ w).sum(), jnp.ones(3), x) in (None, 5, 10)
+    True
+
     Args:
       loss_fn: (params, batch) -> f32[].
       params: arrays or their shapes.

@@ -3,5 +3,5 @@
 from distilljax import lazy
 
 __getattr__, __dir__ = lazy.submodules(
-    __name__, ("estimators", "hessian", "influence", "kernels", "ntk", "regression")
+    __name__, ("estimators", "hessian", "influence", "kernels", "ntk")
 )

@@ -139,6 +139,7 @@ class Checkpoints:
 
         logging.getLogger("absl").addFilter(_not_of_orbax)
         logging.getLogger("asyncio").addFilter(_not_of_a_future)
+        _silence_late_reads()
         # Made in a thread, a folder that cannot be made leaves the others waiting for it.
         at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
@@ -229,3 +230,15 @@ def _end_reads() -> None:
         gc.collect()
     finally:
         sys.unraisablehook = said
+
+
+@functools.cache
+def _silence_late_reads() -> None:
+    """Lets TensorStore end in silence what it reads for a restore that has failed."""
+    said = sys.unraisablehook
+
+    def but_late_reads(about: Any) -> None:
+        if "Event loop is closed" not in str(about.exc_value):
+            said(about)
+
+    sys.unraisablehook = but_late_reads

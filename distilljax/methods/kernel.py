@@ -13,7 +13,7 @@ step on the set, and renewed after `max_age` steps; it adds for labels that are 
     - mean over distilled labels of min(largest - second largest entry, 1/k).
 
 RCIG (Loo et al. 2023, arXiv 2302.06755) trains such a network linearised, to the end, and
-differentiates by implicit gradients (`kernel=linearised`, `curvature.regression`); its
+differentiates by implicit gradients (`kernel=linearised`, `core.regression`); its
 outer loss is the cross-entropy at the best temperature (`loss=cross_entropy`).
 
 Labels are values, not probabilities: the sets of this method hold y_s itself in
@@ -47,7 +47,7 @@ from jax.sharding import Mesh
 from distilljax import checks, devices, varying
 from distilljax.config import Config as Base
 from distilljax.config import option
-from distilljax.core import inner, losses, sampling
+from distilljax.core import inner, losses, regression, sampling
 from distilljax.core.augment import Augmentation
 from distilljax.core.inner import InnerState
 from distilljax.core.outer import (
@@ -61,7 +61,7 @@ from distilljax.core.outer import (
     method_rules,
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
-from distilljax.curvature import kernels, ntk, regression
+from distilljax.curvature import kernels, ntk
 from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
 
 SOURCE = "real"

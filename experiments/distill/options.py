@@ -51,13 +51,16 @@ class Config(
         "logits on the images.",
     )
     confidence: float = option(
-        0.9, "Share of its own class in a label of labels=soft at the start.", above=0
+        0.9,
+        "Share of its own class in a label of labels=soft at the start.",
+        above=0,
+        rare=True,
     )
     experts_dir: str | None = option(
         None, "Folder of expert trajectories, made by experiments.train_experts."
     )
     num_experts: int | None = option(
-        None, "Number of experts that are loaded; none: all.", low=1
+        None, "Number of experts that are loaded; none: all.", low=1, rare=True
     )
     score_every: int = option(20, "Outer steps between scores on held-out data.", low=1)
     score_seeds: int = option(3, "Networks trained for each score.", low=1)

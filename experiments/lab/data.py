@@ -31,7 +31,7 @@ class DataOptions(Config):
         50, "Held-out training images of each class; the best set is chosen on them.", low=1
     )
     split_seed: int = option(
-        0, "Random seed of the held-out images.", low=0, high=2**31 - 1
+        0, "Random seed of the held-out images.", low=0, high=2**31 - 1, rare=True
     )
 
 

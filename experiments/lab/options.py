@@ -103,13 +103,16 @@ class ProcessesOption(DevicesOption):
         "cluster JAX finds the others.",
     )
     coordinator_address: str | None = option(
-        None, "Of --distributed: HOST:PORT of process 0; none: found by JAX."
+        None, "Of --distributed: HOST:PORT of process 0; none: found by JAX.", rare=True
     )
     num_processes: int | None = option(
-        None, "Of --distributed: how many there are; none: found by JAX.", low=1
+        None, "Of --distributed: how many there are; none: found by JAX.", low=1, rare=True
     )
     process_id: int | None = option(
-        None, "Of --distributed: which this is, from 0; none: found by JAX.", low=0
+        None,
+        "Of --distributed: which this is, from 0; none: found by JAX.",
+        low=0,
+        rare=True,
     )
 
     def __post_init__(self) -> None:

@@ -573,6 +573,7 @@ HOST = {
     "spectrum.weak_share",
     "augment.parse",
     "inner.cache_chunk",
+    "inner.memory_chunk",
     "inner.cache_groups",
     "parameters.num_params",
     "base.stored_numbers",

@@ -74,6 +74,7 @@ def argv(case, folder, workdir):
     return [f"experiments.{hosts.CASES[case][0]}", *hosts.argv(case, folder, workdir)]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_and_the_first_writes(folder):
     two, one = folder / "two", folder / "one"
     first, second = ended(start(argv("dm", folder, two), 2, by_slurm=True))

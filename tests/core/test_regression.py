@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.core import losses
-from distilljax.curvature import kernels, ntk, regression
+from distilljax.core import losses, regression
+from distilljax.curvature import kernels, ntk
 from distilljax.models import convnet
 from distilljax.types import InputError
 
@@ -40,7 +40,9 @@ def dense(model, params, images, targets, others):
     return (k_ts @ solved).reshape(len(others), -1)
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize(
+    "preconditioned", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_predictions_and_implicit_gradient_are_those_of_the_dense_kernel(
     network, points, preconditioned
 ):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
 from distilljax import varying
-from distilljax.core import inner
+from distilljax.core import inner, scan
 from distilljax.types import Array, InputError, Params
 
 _PRECISE = jax.lax.Precision.HIGHEST
@@ -42,7 +42,7 @@ def linearised_ridge(
     for the last layer is the preconditioner here).
 
         >>> import jax.numpy as jnp
-        >>> from distilljax.curvature import regression
+        >>> from distilljax.core import regression
         >>> def apply(params, x):
         ...     return x @ params
         >>> x, y = jnp.eye(3), jnp.array([[1.0], [2.0], [3.0]])
@@ -90,11 +90,11 @@ def linearised_ridge(
     num = len(others)
     parts = inner.filled(others, chunk or inner.cache_chunk(num) or num)
 
-    @jax.checkpoint
-    def predicted(x: Array) -> Array:
-        return jax.jvp(lambda p: apply(p, x), (params,), (change,))[1]
+    def predicted(carry: Array, x: Array) -> tuple[Array, Array]:
+        return carry, jax.jvp(lambda p: apply(p, x), (params,), (change,))[1]
 
-    return jax.lax.map(predicted, parts).reshape(-1, targets.shape[1])[:num]
+    _, found = scan.scan(predicted, jnp.zeros(()), parts, remat="step")
+    return found.reshape(-1, targets.shape[1])[:num]
 
 
 def _preconditioner(
