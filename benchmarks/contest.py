@@ -75,6 +75,16 @@ def counts(field: str, text: str) -> tuple[int, ...]:
     return found
 
 
+def expect_devices(num: int) -> None:
+    """Checks that this process was started with so many devices.
+
+    Raises:
+      InputError: it has another number.
+    """
+    if jax.device_count() != num:
+        raise InputError(f"expected {num} devices, found {jax.device_count()}")
+
+
 def names(field: str, text: str, known: Collection[str]) -> tuple[str, ...]:
     """Parses distinct known names separated by commas.
 

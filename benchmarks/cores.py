@@ -28,7 +28,7 @@ from distilljax.core import distilled as distilled_set
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, InputError, Key
+from distilljax.types import Array, Key
 
 EVALUATION = "evaluation"
 WORKS = (*METHODS, EVALUATION)
@@ -58,8 +58,7 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
       InputError: the process has another number of devices.
     """
     config = Config.from_dict(values)
-    if jax.device_count() != num:
-        raise InputError(f"expected {num} devices, found {jax.device_count()}")
+    contest.expect_devices(num)
     mesh, made = devices.mesh(), problem.make(config)
     found: dict[str, Callable[[], Any]] = {}
     numbers: dict[str, Any] = {}

@@ -32,7 +32,7 @@ from distilljax.core import losses
 from distilljax.curvature import hessian
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Batch, InputError, Key, Params
+from distilljax.types import Array, Batch, Key, Params
 
 FLAG = "--xla_force_host_platform_device_count="
 WORKS = ("evaluation", "trace")
@@ -75,8 +75,7 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
       InputError: the process has another number of devices.
     """
     config = Config.from_dict(values)
-    if jax.device_count() != num:
-        raise InputError(f"expected {num} devices, found {jax.device_count()}")
+    contest.expect_devices(num)
     mesh = Mesh(np.array(jax.devices()), ("device",))
     over, everywhere = NamedSharding(mesh, P("device")), NamedSharding(mesh, P())
     model, params, images = contest.given(config)

@@ -38,14 +38,14 @@ def mesh(num: int | None = None) -> Mesh | None:
         platform = found[0].platform
         reason = f"there are {len(found)} ({platform}); give 1..{len(found)}"
         raise _refused(num, reason)
-    processes = jax.process_count()
-    if num % processes:
-        reason = f"{processes} processes have as many each; give a multiple of {processes}"
+    count = processes.count()
+    if num % count:
+        reason = f"{count} processes have as many each; give a multiple of {count}"
         raise _refused(num, reason)
-    taken = dict.fromkeys(range(processes), 0)
+    taken = dict.fromkeys(range(count), 0)
     chosen = []
     for device in found:
-        if taken[device.process_index] < num // processes:
+        if taken[device.process_index] < num // count:
             taken[device.process_index] += 1
             chosen.append(device)
     if len(chosen) < num:

@@ -212,7 +212,7 @@ def _distil(
     if missing := records.keep_until(metrics, done):
         text = f"{metrics} lacks {missing} of {done} steps; loss.png is drawn without them"
         print(text, file=sys.stderr, flush=True)
-    watcher = make_watcher(config, hook, setting, workdir, records.read(metrics))
+    watcher = make_watcher(config, hook, setting, workdir, metrics)
 
     def record(new: Sequence[Mapping[str, Any]]) -> None:
         records.append(metrics, new)

@@ -8,6 +8,7 @@ import numpy as np
 
 from distilljax import processes, watching
 from distilljax.config import FieldError
+from distilljax.io import records
 from distilljax.types import DistilledSet, InputError
 from distilljax.watching import events
 from experiments.distill.options import Config
@@ -45,7 +46,7 @@ def make_watcher(
     hook: watching.Hook | None,
     setting: Setting,
     workdir: pathlib.Path,
-    history: Sequence[Mapping[str, Any]],
+    metrics: pathlib.Path,
 ) -> watching.Watcher:
     """Returns what tells TensorBoard and the hook, in the first process of a run.
 
@@ -54,13 +55,13 @@ def make_watcher(
       hook: of `--hook`.
       setting: of the distillation.
       workdir: folder of the run.
-      history: metrics of the steps before a resume.
+      metrics: records of the steps before a resume; read for TensorBoard alone.
     """
     first = processes.index() == 0
     hooks: list[watching.Hook] = [hook] if hook and first else []
     if config.tensorboard and first:
         board = watching.TensorBoard(workdir / BOARD, setting.prepared.data.num_classes)
-        catch_up(board, history)
+        catch_up(board, records.read(metrics))
         hooks.insert(0, board)
 
     def pixels(distilled: DistilledSet) -> np.ndarray:

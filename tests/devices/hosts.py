@@ -54,19 +54,9 @@ VOLATILE = {"seconds", "environment", "peak_memory_bytes", "files"}
 
 def make(folder: pathlib.Path) -> None:
     """Writes the data and a set of real images, which the cases read."""
-    from tests.conftest import striped_images
-    from tests.experiments.helpers import write
+    from tests.experiments.helpers import write, write_stripes
 
-    train, test = striped_images(40), striped_images(20, seed=1)
-    path = folder / "stripes.npz"
-    np.savez(
-        path,
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        class_names=["top", "middle", "bottom"],
-    )
+    path = write_stripes(folder / "stripes.npz")
     write(folder / "made" / "distilled.npz", path, ipc=2, steps=5)
 
 

@@ -1,28 +1,17 @@
 """A tiny data set in a file, and experts trained on it."""
 
-import numpy as np
 import pytest
 
 from distilljax import launch
 from experiments.train_experts import run as train_experts_run
-from tests.conftest import striped_images
+from tests.experiments.helpers import write_stripes
 
 MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "stripes.npz"
-    train, test = striped_images(40), striped_images(20, seed=1)
-    np.savez(
-        path,
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        class_names=["top", "middle", "bottom"],
-    )
-    return path
+    return write_stripes(tmp_path_factory.mktemp("data") / "stripes.npz")
 
 
 @pytest.fixture(scope="session")

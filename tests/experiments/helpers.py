@@ -9,8 +9,23 @@ import numpy as np
 from distilljax import data, io
 from distilljax.core import distilled as distilled_set
 from distilljax.training.evaluation import EvaluationProtocol
+from tests.conftest import striped_images
 
 OWN = {"model": "mlp", "mlp": {"width": 4, "depth": 1}}
+
+
+def write_stripes(path):
+    """Writes a data set of three classes of striped images; returns its path."""
+    train, test = striped_images(40), striped_images(20, seed=1)
+    np.savez(
+        path,
+        train_images=train.images,
+        train_labels=train.labels,
+        test_images=test.images,
+        test_labels=test.labels,
+        class_names=["top", "middle", "bottom"],
+    )
+    return path
 
 
 def write(path, source, ipc=1, steps=4, seed=0, **changes):
