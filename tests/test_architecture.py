@@ -38,6 +38,7 @@ ROOMS = {
     "probes": BASE | {"core", "curvature"},
     "io": BASE
     | {
+        "pictures",
         "platforms",
         "disk",
         "memory",
@@ -51,9 +52,11 @@ ROOMS = {
     },
     "loop": BASE
     | {"platforms", "core", "data", "models", "methods", "curvature", "probes", "io"},
-    "watching": {"types", "disk", "loop"},
+    "pictures": {"types"},
+    "watching": {"types", "disk", "loop", "pictures"},
     "distillation": BASE
     | {
+        "pictures",
         "watching",
         "lazy",
         "keys",

@@ -25,7 +25,7 @@ TINY += [
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A folder with what the wheel holds, without what it needs."""
-    pytest.importorskip("hatchling", reason="builds the wheel")
+    pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is missing")
     place = tmp_path_factory.mktemp("wheel")
     script = (
         "import sys; from hatchling.build import build_wheel; "

@@ -67,6 +67,14 @@ class Dataset(NamedTuple):
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return (
+            f"Dataset({self.name}: {len(self.train.labels)} training and "
+            f"{len(self.test.labels)} test images of {height}x{width}x{channels}, "
+            f"{self.num_classes} classes)"
+        )
+
     @property
     def num_classes(self) -> int:
         """Number of classes, k."""

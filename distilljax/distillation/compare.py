@@ -46,6 +46,8 @@ class Comparison(NamedTuple):
         scores = fair.spelt_scores(self.scores)
         return "\n".join([*lines, *([scores] if scores else [])])
 
+    __repr__ = __str__
+
 
 class Trained(NamedTuple):
     """How many networks are trained in a comparison, and on what.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import __version__, io, keys, loop, watching
+from distilljax import __version__, io, keys, loop, pictures, watching
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
 from distilljax.core.augment import Augmentation
@@ -73,7 +73,13 @@ class Distillation(NamedTuple):
     @property
     def pixels(self) -> np.ndarray:
         """The images for a picture, f32[n, h, w, c], clipped to 0..1, class-ordered."""
-        return pixels_of(self.distilled, self.artefact.transform)
+        return self.artefact.pixels
+
+    def __repr__(self) -> str:
+        return f"Distillation({self.artefact!r}, {len(self.history)} outer steps)"
+
+    def _repr_png_(self) -> bytes | None:
+        return self.artefact._repr_png_()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the artefact, one file that `distilljax.load` reads.
@@ -253,7 +259,7 @@ def distil(
     )
     watcher = watching.Watcher(
         [] if hook is None else [hook],
-        lambda found: pixels_of(found, prepared.transform),
+        lambda found: pictures.pixels(found.images, prepared.transform),
     )
     result, history = _run(
         job,
@@ -293,11 +299,6 @@ def distil(
         targets=targets,
     )
     return Distillation(artefact, result, history, prepared, network.made, root)
-
-
-def pixels_of(distilled: DistilledSet, transform: Transform) -> np.ndarray:
-    """Returns the images of a set for a picture, f32[n, h, w, c], clipped to 0..1."""
-    return np.clip(np.asarray(transform.inverse(distilled.images)), 0, 1)
 
 
 def _name(given: DataChoice, loaded: datasets.Dataset) -> str:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import processes
+from distilljax import pictures, processes
 from distilljax.data import stored
 from distilljax.disk import archives
 from distilljax.disk.files import replacing
@@ -35,6 +35,8 @@ class Artefact(NamedTuple):
 
         >>> made.artefact.class_names, made.artefact.config["ipc"]
         (('0', '1', '2'), 1)
+
+    A notebook shows its picture.
 
     Attributes:
       distilled: the set, decoded.
@@ -61,6 +63,22 @@ class Artefact(NamedTuple):
     version: str
     notes: Mapping[str, Any]
     targets: Array | None = None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images for a picture, f32[n, h, w, c], clipped to 0..1, class-ordered."""
+        return pictures.pixels(self.distilled.images, self.transform)
+
+    def __repr__(self) -> str:
+        n, h, w, c = self.distilled.images.shape
+        source = self.dataset.get("name", "unknown data")
+        return (
+            f"Artefact({n} images of {h}x{w}x{c}, {len(self.class_names)} classes, "
+            f"distilled from {source} by {self.method})"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        return pictures.png(self.pixels, len(self.class_names))
 
 
 _SET = DistilledSet._fields

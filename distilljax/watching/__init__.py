@@ -6,8 +6,9 @@ Weights & Biases or MLflow. `Line` is for `distil(on_progress=...)`: a line that
 and a notebook rewrite in place.
 """
 
+from distilljax.pictures import tile
 from distilljax.watching.events import TensorBoard
-from distilljax.watching.hooks import Hook, Watcher, check_hook, find, tile
+from distilljax.watching.hooks import Hook, Watcher, check_hook, find
 from distilljax.watching.line import Line
 
 __all__ = ["Hook", "Line", "TensorBoard", "Watcher", "check_hook", "find", "tile"]

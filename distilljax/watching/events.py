@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from distilljax.disk.files import replacing
+from distilljax.pictures import coloured, tile
 from distilljax.types import InputError
-from distilljax.watching.hooks import tile
 
 MINE = ".distilljax"  # ends the names of the files
 _LENGTH = struct.Struct("<Q")
@@ -64,7 +64,7 @@ class TensorBoard:
         for name, value in metrics.items():
             event.summary.MergeFrom(summary.scalar(name, value))
         if images is not None and self._num_classes is not None:
-            picture = _coloured(tile(images, self._num_classes))
+            picture = coloured(tile(images, self._num_classes))
             event.summary.MergeFrom(summary.image("distilled", picture, dataformats="HWC"))
         self._writer.write_event(event)
 
@@ -153,11 +153,3 @@ def _records(path: pathlib.Path) -> Iterator[bytes]:
             if len(rest) < length + _AROUND - _LENGTH.size:
                 return
             yield head + rest
-
-
-def _coloured(picture: np.ndarray) -> np.ndarray:
-    """Returns a picture with 3 or 4 channels; of others the grey of their mean, in 3."""
-    if picture.shape[-1] in (3, 4):
-        return picture
-    grey = picture.mean(-1, keepdims=True).astype(np.uint8)
-    return np.repeat(grey, 3, axis=-1)

@@ -18,7 +18,6 @@ from distilljax.types import DistilledSet, InputError
 # that step (`loss`, `grad_norm`, `learning_rate`, and `score` where the set was scored);
 # and where it was scored the images, f32[n, h, w, c] in 0..1, class-ordered, else None.
 Hook = Callable[[int, Mapping[str, float], np.ndarray | None], object]
-MOST_COLUMNS = 10
 
 
 class Watcher:
@@ -178,33 +177,6 @@ def check_hook(hook: Any) -> None:
             "a hook is called as hook(step, metrics, images), and this one takes other "
             f"arguments ({error})"
         ) from None
-
-
-def tile(images: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns one picture of a set, u8[height, width, c], images a black pixel apart.
-
-    A row for each class, of up to ten images; at one image a class, rows of ten classes.
-
-        >>> import numpy as np
-        >>> from distilljax.watching import tile
-        >>> tile(np.ones((6, 8, 8, 1)), num_classes=3).shape
-        (26, 17, 1)
-
-    Args:
-      images: f32[n, h, w, c] in 0..1, class-ordered.
-      num_classes: k.
-    """
-    n, h, w, c = images.shape
-    rows = images.reshape(num_classes, n // num_classes, h, w, c)[:, :MOST_COLUMNS]
-    if rows.shape[1] == 1:
-        columns = min(num_classes, MOST_COLUMNS)
-        missing = -num_classes % columns
-        rows = np.concatenate([rows[:, 0], np.zeros((missing, h, w, c))])
-        rows = rows.reshape(-1, columns, h, w, c)
-    framed = np.pad(rows, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)])
-    k, columns, *_ = framed.shape
-    picture = framed.swapaxes(1, 2).reshape(k * (h + 1), columns * (w + 1), c)
-    return np.rint(np.clip(picture[:-1, :-1], 0, 1) * 255).astype(np.uint8)
 
 
 def _is_part(missing: str | None, module: str) -> bool:

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from distilljax import processes, watching
+from distilljax import pictures, processes, watching
 from distilljax.config import FieldError
 from distilljax.io import records
 from distilljax.types import DistilledSet, InputError
 from distilljax.watching import events
 from experiments.distill.options import Config
 from experiments.distill.setting import Setting
-from experiments.lab.sets import displayable
 
 BOARD = "tensorboard"  # folder of the event files, beside the run
 
@@ -65,7 +64,6 @@ def make_watcher(
         hooks.insert(0, board)
 
     def pixels(distilled: DistilledSet) -> np.ndarray:
-        images = displayable(setting.prepared.transform, distilled.images)
-        return np.clip(images, 0, 1)
+        return pictures.pixels(distilled.images, setting.prepared.transform)
 
     return watching.Watcher(hooks, pixels)

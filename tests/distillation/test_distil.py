@@ -64,6 +64,16 @@ def test_a_set_for_each_class_from_arrays(made, stripes):
     assert made.pixels.max() <= 1
 
 
+def test_a_notebook_shows_a_line_and_a_picture(made, stripes):
+    assert repr(stripes) == (
+        "Dataset(arrays: 60 training and 60 test images of 8x8x1, 3 classes)"
+    )
+    line = "Artefact(3 images of 8x8x1, 3 classes, distilled from arrays by bptt)"
+    assert repr(made.artefact) == line
+    assert repr(made) == f"Distillation({line}, 12 outer steps)"
+    assert made._repr_png_()[:4] == b"\x89PNG"
+
+
 def test_progress_shows_the_set_at_hand(made, reports):
     assert reports[-1].step == 12
     assert_same(reports[-1].distilled, made.result.last)

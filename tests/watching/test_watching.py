@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import distilljax
-from distilljax import watching
+from distilljax import pictures, watching
 from distilljax.loop import Progress
 from distilljax.methods import dm
 from distilljax.models import mlp
@@ -145,12 +145,12 @@ def test_a_watcher_replays_what_was_before():
 def test_tile_puts_each_image_where_its_class_and_number_say(num_classes, per_class):
     n = num_classes * per_class
     images = np.arange(n).reshape(n, 1, 1, 1) / 255 * np.ones((1, 2, 3, 1))
-    picture = hooks.tile(images, num_classes)
+    picture = pictures.tile(images, num_classes)
     for i in range(n):
         row, column = divmod(i, per_class)
         if per_class == 1:
             row, column = divmod(i, min(10, num_classes))
-        if column < hooks.MOST_COLUMNS:
+        if column < pictures.MOST_COLUMNS:
             cell = picture[3 * row : 3 * row + 2, 4 * column : 4 * column + 3, 0]
             np.testing.assert_array_equal(cell, i)
     assert (picture[2::3] == 0).all()

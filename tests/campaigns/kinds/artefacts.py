@@ -60,7 +60,9 @@ SHAPES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     lambda x: x[..., :0],
     lambda x: x[..., None],
     lambda x: np.full_like(x, np.nan),
-    lambda x: np.where(np.arange(x.size).reshape(x.shape) == 3, np.inf, x).astype(x.dtype),
+    lambda x: np.where(
+        np.arange(x.size).reshape(x.shape) == min(3, x.size - 1), np.inf, x
+    ).astype(x.dtype),
     lambda x: np.full_like(x, 3e38),
     lambda x: x[::-1],
     lambda x: np.asfortranarray(x),
