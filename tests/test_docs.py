@@ -45,8 +45,8 @@ def test_every_public_name_has_an_example_and_all_of_them_run(tmp_path, monkeypa
 
 
 # Rooms whose public functions all have an example.
-ROOMS = ("core", "curvature", "data", "io", "loop", "methods", "pictures", "training")
-ROOMS += ("watching",)
+ROOMS = ["core", "curvature", "data", "io", "loop", "methods", "pictures", "training"]
+ROOMS += ["watching"]
 
 
 def functions():

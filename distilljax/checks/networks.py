@@ -1,6 +1,7 @@
 """Checks of networks against the contract of `distilljax.types.Model`."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -199,14 +200,26 @@ def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:
 
 def _quickly(function: Callable[..., Any], *args: Any) -> Any:
     """Returns function(*args); on a CPU barely optimised, for it runs once."""
-    options: dict[str, str | bool] = {}
-    if jax.default_backend() == "cpu":
-        options["xla_backend_optimization_level"] = "0"
-        options["xla_llvm_disable_expensive_passes"] = True
-        options["xla_cpu_use_fusion_emitters"] = False
+    options = _quick_options() if jax.default_backend() == "cpu" else {}
     with platforms.target(platforms.current()):
         lowered = jax.jit(function).lower(*args)
     return lowered.compile(compiler_options=options)(*args)
+
+
+@functools.cache
+def _quick_options() -> dict[str, str | bool]:
+    """Returns the options of a quick compilation that this version of XLA knows."""
+    wanted: dict[str, str | bool] = {
+        "xla_backend_optimization_level": "0",
+        "xla_llvm_disable_expensive_passes": True,
+        "xla_cpu_use_fusion_emitters": False,
+    }
+    least, known = jax.jit(lambda: 0).lower(), {}
+    for name, value in wanted.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            least.compile(compiler_options={name: value})
+            known[name] = value
+    return known
 
 
 def _unlike(pair: Any) -> Any:

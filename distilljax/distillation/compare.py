@@ -46,7 +46,8 @@ class Comparison(NamedTuple):
         scores = fair.spelt_scores(self.scores)
         return "\n".join([*lines, *([scores] if scores else [])])
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Trained(NamedTuple):
