@@ -116,6 +116,8 @@ def with_nan():
         ({"class_names": np.array(["a", "b"])}, r"has 2; with 2 classes.*0\.\.1"),
         ({"class_names": np.array(list("abcd"))}, r"no image of class 3 \(d\) of 4"),
         ({"class_names": np.arange(3)}, "class_names must be a list of strings"),
+        ({"train_labels": np.array(2)}, "train_labels is a single value, 2"),
+        ({"test_images": np.uint8(7)}, "test_images is a single value, 7"),
         ({"train_images": np.array([None] * 12)}, "pickled objects"),
         ({"class_names": np.array(["a", "b", "c"], object)}, "pickled objects"),
     ],

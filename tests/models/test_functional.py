@@ -138,10 +138,10 @@ def test_no_step_of_a_scan_reads_a_constant_as_large_as_its_values():
     ]
     assert len(loops) == 2
     params = loops[0].params
-    # JAX 0.12 has a tree of constants, carry and inputs in place of their numbers.
-    first = (
-        params["num_consts"] if "num_consts" in params else len(params["ft_in"].unpack()[0])
-    )
+    if "num_consts" in params:
+        first = params["num_consts"]
+    else:  # JAX 0.12: a tree of constants, carry and inputs
+        first = len(params["ft_in"].unpack()[0])
     assert all(var.aval.size < x.size for var in loops[0].invars[:first])
 
 

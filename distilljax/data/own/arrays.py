@@ -61,6 +61,12 @@ def read(path: pathlib.Path, request: Request) -> Found:
             raise InputError(_lacking(path, held, pairs))
         named = ["class_names"] if "class_names" in held else []
         arrays = archives.npz_arrays(archive, wanted + named, limit=memory.available())
+    for name in wanted:
+        if not arrays[name].ndim:
+            raise InputError(
+                f"{path}: {name} is a single value, {arrays[name]!s:.40}; images are "
+                "[n, h, w, c] or [n, h, w], labels [n]"
+            )
     splits = {
         split: Items(arrays[images], _flat(arrays[labels]))
         for split, (images, labels) in pairs.items()
