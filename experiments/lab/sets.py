@@ -35,11 +35,16 @@ def file_of(path: str) -> str:
     """Returns the file of a set: a path, or the name of one in `experiments/artefacts`.
 
     Raises:
-      InputError: a set whose file is not here, as where the commands are those of a wheel.
+      InputError: neither; or a set whose file is not here, as where the commands are
+        those of a wheel.
     """
     named = GALLERY / path / RESULT
-    if "/" in path or pathlib.Path(path).exists() or not named.parent.is_dir():
+    if "/" in path or pathlib.Path(path).exists():
         return path
+    if not named.parent.is_dir():
+        raise InputError(
+            f"{path}: no such file and no set of the gallery, which lists its own"
+        )
     if not named.is_file():
         raise InputError(
             f"the file of the set {path} is in a clone of the repository alone; distil it "
