@@ -76,7 +76,7 @@ def test_only_some_steps_and_own_sets(tmp_path):
     [
         (["--steps=mix"], "steps='mix': unknown step 'mix'; choose among recognition"),
         (["--artefacts=absent.npz"], "absent.npz: no such file and no set of the gallery"),
-        (["--artefacts=no/absent.npz"], "artefacts=.no/absent.npz.: there is no file no/absent"),
+        (["--artefacts=no/absent.npz"], "there is no file no/absent"),
         (
             ["--scale=paper", "--sets=ready"],
             "sets='ready': the scale paper has no ready sets",
