@@ -72,6 +72,10 @@ RUNS = {
         f"{TINY} --steps=2 --unroll=2 --train_steps=1 --seeds=2",
     ),
     "products": ("--images=50 --width=16", f"{TINY} --products=1 --ntk_images=2"),
+    "growth": (
+        "",
+        "--works=dm --dimensions=ipc --values=2 --repeats=1 --width=4 --size=8",
+    ),
     "experts": (
         "--experts=2",
         "--experts=2 --augment= --repeats=1 --width=4 --size=8",

@@ -49,8 +49,28 @@ class Config(problem.ProblemOptions, harness.Options):
 
 def prepare(config: Config) -> dict[str, Contestant]:
     """Returns both contestants, checked by the weight change of one epoch."""
-    made = problem.make(config)
     recipe = Recipe(batch=config.batch, augment=config.augment)
+    at_once, in_turn, (given, real) = epoch(problem.make(config), config.experts, recipe)
+    _, states = given
+
+    def contestant(way: Callable[..., Any]) -> Contestant:
+        return contest.program(
+            way, given, real, per=config.experts, against=ONE_AFTER_ANOTHER
+        )
+
+    found = {ONE_AFTER_ANOTHER: contestant(in_turn), "at once (vmap)": contestant(at_once)}
+    moved = {
+        name: jax.tree.map(jnp.subtract, one.work()[0].params, states.params)
+        for name, one in found.items()
+    }
+    contest.same(moved, config.tolerance)
+    return found
+
+
+def epoch(
+    made: problem.Problem, num_experts: int, recipe: Recipe
+) -> tuple[Callable[..., Any], Callable[..., Any], tuple[Any, RealSet]]:
+    """Returns an epoch of experts at once, one after another, and their arguments."""
     key = jax.random.key(1)
 
     def begin(number: Array) -> InnerState:
@@ -65,26 +85,10 @@ def prepare(config: Config) -> dict[str, Contestant]:
     def in_turn(given: Any, real: RealSet) -> Any:
         return jax.lax.map(lambda own: one(own, real), given)
 
-    numbers = jnp.arange(config.experts)
+    numbers = jnp.arange(num_experts)
     states = jax.jit(lambda n: jax.lax.map(begin, n))(numbers)
     keys = jax.vmap(lambda number: expert.epoch_key(key, number, 1))(numbers)
-
-    def contestant(way: Callable[..., Any]) -> Contestant:
-        return contest.program(
-            way,
-            (keys, states),
-            made.sources["real"],
-            per=config.experts,
-            against=ONE_AFTER_ANOTHER,
-        )
-
-    found = {ONE_AFTER_ANOTHER: contestant(in_turn), "at once (vmap)": contestant(at_once)}
-    moved = {
-        name: jax.tree.map(jnp.subtract, one.work()[0].params, states.params)
-        for name, one in found.items()
-    }
-    contest.same(moved, config.tolerance)
-    return found
+    return at_once, in_turn, ((keys, states), made.sources["real"])
 
 
 def columns(record: dict[str, Any]) -> tuple[Column, ...]:

@@ -8,7 +8,7 @@ several outer steps; rounds of the methods are interleaved.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,16 +45,30 @@ def prepare(
       settings: options of the method; None for its defaults.
       against: name of the contestant to compare with.
     """
-    module = METHODS[name]
-    method = module.make(module.Config().replace(settings or {}), made.model)
-    state = method.init(jax.random.key(0), made.start)
+    one, (key, state, source) = step(name, made, settings)
 
     def many(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
         keys = jax.random.split(key, steps)
-        return jax.lax.scan(lambda s, key: method.step(key, s, source), state, keys)
+        return jax.lax.scan(lambda s, key: one(key, s, source), state, keys)
 
-    args = (jax.random.key(1), state, made.sources[module.SOURCE])
+    args = (key, state, source)
     return contest.program(many, *args, per=steps, against=against, method=name)
+
+
+def step(
+    name: str, made: problem.Problem, settings: Mapping[str, Any] | None = None
+) -> tuple[Callable[..., Any], tuple[Key, OuterState, Source]]:
+    """Returns the outer step of a method, and its arguments.
+
+    Args:
+      name: name of the method.
+      made: the problem.
+      settings: options of the method; None for its defaults.
+    """
+    module = METHODS[name]
+    method = module.make(module.Config().replace(settings or {}), made.model)
+    state = method.init(jax.random.key(0), made.start)
+    return method.step, (jax.random.key(1), state, made.sources[module.SOURCE])
 
 
 COLUMNS = (

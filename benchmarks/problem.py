@@ -41,20 +41,22 @@ class Problem(NamedTuple):
     sources: dict[str, Any]  # by `SOURCE` of a method
 
 
-def make(config: ProblemOptions, num_epochs: int = 8) -> Problem:
+def make(
+    config: ProblemOptions, num_epochs: int = 8, num_classes: int = NUM_CLASSES
+) -> Problem:
     """Returns a problem of the given sizes; experts have `num_epochs` epochs."""
     rng = np.random.default_rng(0)
     shape = (config.size, config.size, config.channels)
-    labels = np.repeat(np.arange(NUM_CLASSES, dtype=np.int32), PER_CLASS)
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32), PER_CLASS)
     pixels = rng.integers(0, 256, (len(labels), *shape)).astype(np.uint8)
     split = data.Split(pixels, labels)
     transform = data.fit("normalise", split.images)
-    model = convnet.make(convnet.Config(width=config.width), shape, NUM_CLASSES)
+    model = convnet.make(convnet.Config(width=config.width), shape, num_classes)
     chosen = data.subset(split, config.ipc, seed=0)
     start = distilled_set.create(
         transform(jnp.asarray(chosen.images)),
         jnp.asarray(chosen.labels),
-        NUM_CLASSES,
+        num_classes,
         learning_rate=0.01,
     )
     keys = jax.random.split(jax.random.key(2), NUM_EXPERTS)
@@ -65,7 +67,7 @@ def make(config: ProblemOptions, num_epochs: int = 8) -> Problem:
         model,
         start,
         {
-            "real": data.on_device(split, transform, NUM_CLASSES),
+            "real": data.on_device(split, transform, num_classes),
             "experts": Trajectories(walk, jnp.asarray(0, jnp.int32)),
         },
     )

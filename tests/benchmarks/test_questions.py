@@ -18,6 +18,7 @@ from benchmarks import (
     devices,
     dispatch,
     experts,
+    growth,
     harness,
     meta_gradient,
     networks,
@@ -45,9 +46,12 @@ CONFIGS = {
     devices: TINY
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
     cores: SMALL | {"works": "dm,evaluation", "networks": 3, "steps": 2},
+    growth: SMALL
+    | {"values": 2, "real_batch": 300, "works": "dm,experts"}
+    | {"dimensions": "classes,size,experts"},
 }
 ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
-ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4, cores: 4}
+ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4, cores: 4, growth: 3}
 
 
 def named(modules):
@@ -140,6 +144,27 @@ def test_steps_a_second_of_every_method(perceptrons, pretending, tmp_path):
     assert rows[0][heading.index("steps/s")] == harness.figure(1 / seconds)
     assert rows[0][heading.index("times as long as its first")] == "1.00"
     assert {r["against"] for r in record["records"][:2]} == {"bptt, ipc 1, unroll 1"}
+
+
+def test_growth_of_what_is_asked_for(perceptrons, pretending, tmp_path):
+    pretending(None)
+    record, (heading, _, *rows) = ran(growth, tmp_path)
+    products = heading.index("power of products")
+    found = {(row[0], row[1]): float(row[products]) for row in rows}
+    assert found["classes", "dm"] == found["experts at once", "experts"] == 1
+    assert found["pixels", "dm"] == 1
+    assert {r["value"] for r in record["records"] if r["dimension"] == "size"} == {64, 256}
+
+
+def test_only_what_unrolls_grows_with_the_unroll():
+    found = growth.pairs(growth.Config(dimensions="unroll,experts"))
+    assert found == [("unroll", "bptt"), ("unroll", "tm"), ("experts", "experts")]
+
+
+def test_a_power_is_that_of_the_last_two_values():
+    records = [{"value": x, "y": y} for x, y in ((1, 7.0), (2, 3.0), (8, 48.0))]
+    assert growth.power(records, lambda r: r["y"]) == pytest.approx(2)
+    assert np.isnan(growth.power(records, lambda r: 0))
 
 
 @pytest.mark.slow
@@ -424,6 +449,8 @@ def test_devices_that_disagree_are_not_timed(monkeypatch):
         (devices, "networks", 6),
         (devices, "images", 3),
         (precision, "seeds", -1),
+        (growth, "works", "sgd"),
+        (growth, "dimensions", "unroll,depth"),
         (products, "products", 0),
     ],
 )
