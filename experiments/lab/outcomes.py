@@ -18,7 +18,7 @@ from distilljax.analysis.statistics import Spread, spread
 from distilljax.disk.files import read_json
 from distilljax.types import InputError
 from experiments.lab.accuracy import TRAINED_ON
-from experiments.lab.records import SUMMARY
+from experiments.lab.records import SUMMARY, open_sealed
 from experiments.lab.workdir import CONFIG
 
 SEED = "seed"
@@ -99,7 +99,7 @@ def read(folder: pathlib.Path) -> Outcome:
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); run the experiment again"

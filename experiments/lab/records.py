@@ -5,6 +5,7 @@ written and when it is read back, so that what the report indexes is there, with
 type, and finite.
 """
 
+import hashlib
 import json
 import math
 import pathlib
@@ -20,7 +21,7 @@ from distilljax.io.environment import Environment
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 
-SUMMARY = "summary.json"
+SUMMARY, CHECKSUM = "summary.json", "sha256"
 FORMAT = 1  # of every record; one without the key is of format 1
 AnySummary = TypeVar("AnySummary", bound=Mapping[str, Any])
 
@@ -209,8 +210,34 @@ def write_summary(
         raise TypeError(
             f"{kind.__name__}.{error.path} is {error.found!r}, expected {error.wanted}"
         ) from None
-    write_json(workdir / SUMMARY, plain)
+    write_json(workdir / SUMMARY, plain | {CHECKSUM: _seal(workdir, plain)})
     return typing.cast(AnySummary, plain)
+
+
+def _seal(workdir: pathlib.Path, summary: Mapping[str, Any]) -> str:
+    """Returns the SHA-256, hex, of a record and of the settings of its run."""
+    try:
+        config = read_json(workdir / "config.json")
+    except FileNotFoundError:
+        config = {}
+    told = [config.get("experiment"), config.get("config"), dict(summary)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def open_sealed(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the contents of `summary.json` without their checksum.
+
+    A record of before 2026-11-28 has none, and is taken as it is.
+
+    Raises:
+      ValueError: no JSON object, one that was changed, or the record of another run.
+      OSError: the file cannot be read.
+    """
+    found = read_json(workdir / SUMMARY)
+    checksum = found.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _seal(workdir, found):
+        raise ValueError("it was changed, or another run wrote it")
+    return found
 
 
 @processes.once
@@ -231,7 +258,7 @@ def finished_summary(
     """
     path = workdir / SUMMARY
     try:
-        found = read_json(path)
+        found = open_sealed(workdir)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from distilljax import io
 from distilljax.disk.files import read_json
 from distilljax.io import records
 from distilljax.types import InputError
+from experiments.lab.records import SUMMARY, open_sealed
 from experiments.lab.terminal import new_table, show_table
 from experiments.reproduce.rows import Row
 
@@ -77,7 +78,7 @@ def is_finished(row: Row, root: pathlib.Path) -> bool:
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        return read_json(path)
+        return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
     except (OSError, ValueError):
         return {}
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io as text_io
-import json
 import shutil
 
 import jax
@@ -23,6 +22,7 @@ from experiments.agreement import options as agreement_options
 from experiments.agreement import run as agreement_run
 from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
+from experiments.lab.records import open_sealed
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
 from tests.experiments.helpers import (
     assert_computed_again,
@@ -118,7 +118,7 @@ def network_key(group, number, seed=0):
 
 def test_everything_is_in_the_summary(finished, artefacts):
     workdir, summary, out, err = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "agreement.png").read_bytes().startswith(b"\x89PNG")
     assert list(summary["agreement"]) == list(summary["rows"]) == ROWS
     for label, row in summary["agreement"].items():

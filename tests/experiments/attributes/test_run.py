@@ -2,7 +2,6 @@
 
 import contextlib
 import io as text_io
-import json
 import shutil
 
 import numpy as np
@@ -16,7 +15,7 @@ from experiments.attributes import run as attributes_run
 from experiments.attributes.record import Summary
 from experiments.lab import training
 from experiments.lab.kept import Arrays, digest, read_arrays, write_arrays
-from experiments.lab.records import checked
+from experiments.lab.records import checked, open_sealed
 from experiments.lab.sets import transform_digest
 from tests.experiments.helpers import write
 from tests.experiments.lab.damage import DAMAGES, mended_line
@@ -91,7 +90,7 @@ def drawn(monkeypatch):
 
 def test_everything_is_in_the_summary(finished, influences, dataset):
     workdir, summary, out = finished
-    read = json.loads((workdir / "summary.json").read_text())
+    read = open_sealed(workdir)
     assert checked(Summary, read, str(workdir), "attributes") == summary
     for name in ("attributes.png", "effects.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")

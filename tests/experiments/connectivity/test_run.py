@@ -1,6 +1,5 @@
 """Lines between tiny networks."""
 
-import json
 import shutil
 
 import jax
@@ -18,6 +17,7 @@ from experiments.connectivity import run as connectivity_run
 from experiments.connectivity.record import REAL
 from experiments.connectivity.train import start_and_order
 from experiments.lab import keys
+from experiments.lab.records import open_sealed
 from tests.experiments.helpers import write
 
 RANDOM = "random, 3 per class"
@@ -50,7 +50,7 @@ def finished(artefact, tmp_path_factory):
 
 def test_everything_is_in_the_summary(finished):
     workdir, summary = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "connectivity.png").read_bytes().startswith(b"\x89PNG")
     assert list(summary["orders"]) == ["a", RANDOM, REAL]
     assert list(summary["to_real"]) == ["a", RANDOM]

@@ -1,7 +1,5 @@
 """Tables of chosen images, on striped images; most tests train nothing."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,7 @@ from distilljax.io import records
 from distilljax.types import InputError
 from experiments.coresets import run as coresets_run
 from experiments.lab.data import prepare
+from experiments.lab.records import open_sealed
 from tests.conftest import striped_images
 from tests.experiments.helpers import DAMAGE, damage, is_said_once
 
@@ -90,7 +89,7 @@ def test_a_table_with_spread_and_pictures(finished):
     assert summary["accuracy"]["herding"]["3"]["mean"] > 0.8
     assert summary["protocol"]["name"] == "study"
     assert summary["chosen_from"] == {"random": 36, "herding": 30, "k_centre": 30}
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     pictures = {path.name for path in workdir.glob("*.png")}
     assert pictures == {"ipc1.png"} | {f"{name}_ipc3.png" for name in summary["accuracy"]}
     assert len(records.read(workdir / "cells.jsonl")) == 6

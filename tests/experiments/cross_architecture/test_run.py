@@ -14,6 +14,7 @@ from distilljax.models import mlp
 from distilljax.types import InputError
 from experiments.cross_architecture import run as cross_architecture_run
 from experiments.lab.keys import fresh_key
+from experiments.lab.records import open_sealed
 from experiments.lab.sets import load_artefacts
 from experiments.lab.table import CellTrainer
 from tests.experiments.helpers import DAMAGE, damage, is_said_once, write
@@ -79,7 +80,7 @@ def test_every_cell_is_in_the_summary_and_in_the_table(finished, artefacts, caps
     workdir, summary = finished
     rows = ["one", "two", *RANDOM]
     assert list(summary["accuracy"]) == list(summary["rows"]) == rows
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert summary["rows"]["one"]["path"] == str(artefacts[0])
     assert summary["rows"][RANDOM[1]]["images_per_class"] == 2

@@ -26,6 +26,7 @@ from distilljax.types import InputError
 from experiments.distill import run as distill_run
 from experiments.evaluate import run as evaluate
 from experiments.lab import keys
+from experiments.lab.records import open_sealed
 from experiments.lab.workdir import open_workdir
 from tests.experiments.conftest import MLP
 from tests.experiments.helpers import DAMAGE, damage
@@ -74,7 +75,7 @@ def images_of(workdir):
 def test_leaves_everything_a_person_needs(finished):
     workdir, summary = finished
     assert {path.name for path in workdir.iterdir()} >= FILES
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     for name, seeds in (("distilled", 3), ("random", 3), ("whole", 2)):
         row = summary["accuracy"][name]
         assert row["seeds"] == seeds == len(row["values"])
@@ -108,7 +109,7 @@ def test_more_steps_and_networks_on_a_finished_run(dataset, tmp_path, capsys):
     assert "resuming at step 6" in told.out
     assert "was scored at step" not in told.err
     kept = tmp_path / "grown" / "before" / "eval_seeds2-steps6"
-    assert json.loads((kept / "summary.json").read_text()) == first
+    assert open_sealed(kept) == first
     np.testing.assert_array_equal(images_of(kept), held)
     whole = run("whole", "--steps=12", "--eval_seeds=3")
     np.testing.assert_array_equal(

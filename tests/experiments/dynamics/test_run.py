@@ -14,7 +14,7 @@ from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 from experiments.dynamics import run as dynamics_run
 from experiments.dynamics.record import Summary
-from experiments.lab.records import checked
+from experiments.lab.records import checked, open_sealed
 from tests.experiments.conftest import MLP
 from tests.experiments.helpers import write_learned
 from tests.experiments.lab.damage import DAMAGES, mended_line
@@ -87,7 +87,7 @@ def measurements(workdir):
 
 def test_every_curve_is_there(finished):
     workdir, summary = finished
-    read = json.loads((workdir / "summary.json").read_text())
+    read = open_sealed(workdir)
     assert checked(Summary, read, str(workdir), "dynamics") == summary
     assert summary["curves"].keys() >= {
         "accuracy.accuracy",

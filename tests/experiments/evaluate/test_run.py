@@ -15,6 +15,7 @@ from distilljax.training.evaluation import NETWORKS, PROTOCOLS, EvaluationProtoc
 from distilljax.types import InputError
 from experiments.evaluate import run as evaluate
 from experiments.lab.keys import fresh_key
+from experiments.lab.records import open_sealed
 from tests.experiments.helpers import OWN, write, write_learned
 
 
@@ -56,7 +57,7 @@ def trained(monkeypatch):
 
 def test_everything_is_in_the_summary(finished, artefact):
     workdir, summary = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "grid.png").read_bytes().startswith(b"\x89PNG")
     assert list(summary["accuracy"]) == ["distilled", "random", "herding", "k_centre"]
     for row in summary["accuracy"].values():

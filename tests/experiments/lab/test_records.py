@@ -14,6 +14,7 @@ from experiments.lab.records import (
     checked,
     describe_protocol,
     finished_summary,
+    open_sealed,
     paths_of,
     write_summary,
 )
@@ -84,7 +85,7 @@ def test_a_missing_key_is_named():
 
 def test_what_is_written_is_what_is_read(tmp_path):
     written = write_summary(tmp_path, Summary, summary(more=(1, 2)))
-    held = json.loads((tmp_path / "summary.json").read_text())
+    held = open_sealed(tmp_path)
     assert held == written == {**summary(more=[1, 2]), "format": 1}
     assert checked(Summary, held, "folder", "mixing") == written
 
@@ -117,6 +118,25 @@ def test_a_finished_run_is_known_by_its_summary(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
     written = write_summary(tmp_path, Summary, summary())
     assert finished_summary(tmp_path, Summary, "mixing") == written
+
+
+def test_a_summary_that_was_changed_or_is_of_another_run_is_not_taken(tmp_path, capsys):
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        told = {"experiment": "experiments.mixing", "config": {"seed": seed}}
+        (tmp_path / name / "config.json").write_text(json.dumps(told))
+        write_summary(tmp_path / name, Summary, summary())
+    ours, theirs = (tmp_path / name / "summary.json" for name in "ab")
+    whole = ours.read_text()
+    ours.write_text(theirs.read_text())
+    assert finished_summary(ours.parent, Summary, "mixing") is None
+    assert "another run wrote it); computed again" in capsys.readouterr().err
+    assert '"runs": 2' in whole
+    ours.write_text(whole.replace('"runs": 2', '"runs": 3'))
+    with pytest.raises(ValueError, match="it was changed"):
+        open_sealed(ours.parent)
+    ours.write_text(whole)
+    assert open_sealed(ours.parent)["runs"] == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": NaN}', "\udcff"])

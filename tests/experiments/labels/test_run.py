@@ -1,6 +1,5 @@
 """Labels of experts on tiny sets."""
 
-import json
 import shutil
 
 import jax
@@ -16,6 +15,7 @@ from distilljax.training import evaluation, expert
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch, InputError
 from experiments.lab import keys
+from experiments.lab.records import open_sealed
 from experiments.lab.sets import load_artefacts
 from experiments.labels import run as labels_run
 from tests.experiments.helpers import write
@@ -50,7 +50,7 @@ def finished(artefact, tmp_path_factory):
 
 def test_everything_is_in_the_summary(finished):
     workdir, summary = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "labels.png").read_bytes().startswith(b"\x89PNG")
     assert list(summary["rows"]) == ["a", RANDOM, HERDED]
     assert [summary["rows"][row]["method"] for row in (RANDOM, HERDED)] == [

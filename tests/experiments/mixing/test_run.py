@@ -2,7 +2,6 @@
 
 import contextlib
 import io as text_io
-import json
 import shutil
 
 import jax
@@ -20,6 +19,7 @@ from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import Batch, InputError
 from experiments.lab.data import load_data_of
 from experiments.lab.keys import fresh_key
+from experiments.lab.records import open_sealed
 from experiments.lab.sets import load_artefacts
 from experiments.lab.table import CellTrainer, make_rows
 from experiments.mixing import run as mixing_run
@@ -64,7 +64,7 @@ def rows(artefact, seeds=3, protocol="own"):
 
 def test_everything_is_in_the_summary(finished):
     workdir, summary, out, err = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "mixing.png").read_bytes().startswith(b"\x89PNG")
     assert list(summary["accuracy"]) == list(summary["rows"]) == ["a", RANDOM]
     for row, of_row in summary["accuracy"].items():

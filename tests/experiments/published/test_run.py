@@ -1,7 +1,6 @@
 """The table of published sets, on made-up files."""
 
 import hashlib
-import json
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from distilljax.training import evaluation
 from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol
 from distilljax.types import InputError
 from experiments.lab.keys import fresh_key
+from experiments.lab.records import open_sealed
 from experiments.published import run as published
 from experiments.published.rows import ROWS, Published
 from tests.io import foreign_sets as given
@@ -67,7 +67,7 @@ def run(folder, *more, seeds=2):
 def test_the_table(place, capsys):
     summary = run(place)
     out = place.parent / "run"
-    assert json.loads((out / "summary.json").read_text()) == summary
+    assert open_sealed(out) == summary
     assert list(summary["rows"]) == ["a", "b", "c"]
     assert summary["rows"]["c"]["ours"] is None
     assert "sha256" not in summary["rows"]["c"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import io as text_io
-import json
 import shutil
 import sys
 import types
@@ -21,7 +20,7 @@ from distilljax.types import InputError
 from experiments.lab import training
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.kept import Arrays
-from experiments.lab.records import checked
+from experiments.lab.records import checked, open_sealed
 from experiments.recognition import measures as recognition_measures
 from experiments.recognition import options as recognition_options
 from experiments.recognition import run as recognition_run
@@ -103,7 +102,7 @@ def prepared(artefacts):
 
 def test_everything_is_in_the_summary(finished, artefacts):
     workdir, summary, out = finished
-    read = json.loads((workdir / "summary.json").read_text())
+    read = open_sealed(workdir)
     assert checked(Summary, read, str(workdir), "recognition") == summary
     for name in ("recognition.png", "pixels.png", "features.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")

@@ -1,6 +1,5 @@
 """Directions of feature space, on tiny networks and sets."""
 
-import json
 import shutil
 
 import jax
@@ -14,6 +13,7 @@ from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
 from experiments.lab import keys
+from experiments.lab.records import open_sealed
 from experiments.spectrum import run as spectrum_run
 from experiments.spectrum.record import REAL
 from tests.experiments.helpers import write
@@ -43,7 +43,7 @@ def finished(artefact, tmp_path_factory):
 
 def test_everything_is_in_the_summary(finished):
     workdir, summary = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "spectrum.png").read_bytes().startswith(b"\x89PNG")
     assert summary["bands"] == [0, 1, 2, 4, 6]
     assert summary["real_images"] == 60

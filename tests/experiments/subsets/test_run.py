@@ -1,6 +1,5 @@
 """Parts of tiny distilled sets."""
 
-import json
 import shutil
 
 import jax
@@ -16,6 +15,7 @@ from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Batch, InputError
 from experiments.lab import keys
 from experiments.lab.data import load_data_of
+from experiments.lab.records import open_sealed
 from experiments.lab.sets import load_artefacts
 from experiments.lab.table import make_rows
 from experiments.subsets import run as subsets_run
@@ -46,7 +46,7 @@ def finished(sets, tmp_path_factory):
 
 def test_everything_is_in_the_summary(finished):
     workdir, summary = finished
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "subsets.png").read_bytes().startswith(b"\x89PNG")
     accuracy = summary["accuracy"]
     assert {row: list(cells) for row, cells in accuracy.items()} == {

@@ -22,6 +22,7 @@ from distilljax.training import evaluation, expert
 from distilljax.types import InputError
 from experiments.lab.data import prepare
 from experiments.lab.experts import identify_experts
+from experiments.lab.records import open_sealed
 from experiments.train_experts import run as train_experts_run
 from tests.experiments.helpers import damage
 
@@ -84,7 +85,7 @@ def assert_same_run(workdir, finished):
 def test_leaves_everything_a_person_needs(finished):
     workdir, summary = finished
     assert {path.name for path in workdir.iterdir()} == FILES | {".lock"}
-    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert open_sealed(workdir) == summary
     assert (workdir / "experts.png").read_bytes().startswith(b"\x89PNG")
     rows = history(workdir)
     assert [(row["expert"], row["epoch"]) for row in rows] == [
