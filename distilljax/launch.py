@@ -125,7 +125,7 @@ def main(
             several(many)
         elif config is not None:
             run(config)
-        jax.distributed.shutdown()
+        processes.leave()
     except InputError as error:
         _refuse(message(error), error)
     except MemoryError as error:
@@ -138,8 +138,8 @@ def main(
         what = os.strerror(cause.errno or 0)
         what = f"{what[0].lower()}{what[1:]}{place}"
         _refuse(f"{what}; {advice(cause)}, the same command goes on", error)
-    except KeyboardInterrupt:
-        interrupted()
+    except KeyboardInterrupt as error:
+        interrupted(error)
     except Exception as error:
         _fail(error)
 
@@ -170,12 +170,13 @@ def _no_space(error: BaseException | None) -> OSError | None:
     return None
 
 
-def interrupted() -> NoReturn:
+def interrupted(error: KeyboardInterrupt) -> NoReturn:
     """Ends the process after Ctrl-C or SIGTERM, with exit code 130."""
     print("interrupted; run the same command again to resume", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     terminal.said()
+    terminal.wait(error)
     # A program that XLA still compiles or runs does not survive an orderly exit.
     os._exit(130)
 

@@ -5,6 +5,7 @@ another process dies. Its output goes through a small process of its own, which 
 the runtime says of itself and gives its end one line.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -98,7 +99,7 @@ _errors: TextIO | None = None
 def end(code: int, text: str | None, error: BaseException) -> NoReturn:
     """Ends one of several processes at once; the others find out.
 
-    An error that all have is said by the first.
+    An error that all have is said by the first, and they end together.
 
     Args:
       code: exit code.
@@ -107,17 +108,28 @@ def end(code: int, text: str | None, error: BaseException) -> NoReturn:
     """
     if text == LOST:
         _tell(_LOST)
-    elif text is None:
-        said()
-        traceback.print_exception(error, file=_errors)
     else:
         said()
         first = processes.index() == 0
         if first or not processes.is_known_to_all(error):
-            who = "" if first else f"process {processes.index()}: "
-            print(f"error: {who}{text}", file=_errors, flush=True)
+            if text is None:
+                traceback.print_exception(error, file=_errors)
+            else:
+                who = "" if first else f"process {processes.index()}: "
+                print(f"error: {who}{text}", file=_errors, flush=True)
     sys.stdout.flush()
+    wait(error)
     os._exit(code)
+
+
+def wait(error: BaseException) -> None:
+    """Waits for the others where all end by an error.
+
+    JAX ends a process whose coordinator, in the first one, is no longer there.
+    """
+    if processes.is_known_to_all(error):
+        with contextlib.suppress(Exception):  # of one that has died meanwhile
+            processes.leave()
 
 
 def said() -> None:

@@ -35,8 +35,32 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(argv, num, by_slurm=False):
-    """Starts a command as processes, which find each other by flags or as on Slurm."""
+LATE = """
+import os, runpy, sys, time
+from distilljax import terminal
+
+wait, run = terminal.wait, sys.argv[1]
+
+def late(error):
+    time.sleep(3 * ("--process_id=1" in sys.argv))
+    wait(error)
+    time.sleep(3 * ("--process_id=1" in sys.argv))
+
+terminal.wait = late
+del sys.argv[0]
+runpy.run_module(run, run_name="__main__", alter_sys=True)
+"""
+
+
+def start(argv, num, by_slurm=False, late=False):
+    """Starts a command as processes, which find each other by flags or as on Slurm.
+
+    Args:
+      argv: the command after `python -m`.
+      num: processes.
+      by_slurm: they find each other by Slurm's variables.
+      late: the second takes seconds to end, as on a busy machine.
+    """
     port, started = free_port(), []
     for i in range(num):
         flags = [
@@ -51,7 +75,8 @@ def start(argv, num, by_slurm=False):
                 "JAX_COORDINATOR_PORT": str(port),
             }  # fmt: skip
         given = flags[: 1 if by_slurm else None] if num > 1 else []
-        command = [sys.executable, "-m", *argv, *given]
+        program = ("-c", LATE) if late else ("-m",)
+        command = [sys.executable, *program, *argv, *given]
         started.append(
             subprocess.Popen(
                 command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -188,7 +213,7 @@ def test_a_process_that_dies_ends_the_others_with_one_line(folder, victim):
 @pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_after_a_checkpoint(folder):
     long = [*argv("dm", folder, folder / "long"), "--steps=100000"]
-    started = start(long, 2)
+    started = start(long, 2, late=True)
     checkpoints = folder / "long" / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("[0-9]*")), started)
     started[1].send_signal(signal.SIGTERM)
@@ -200,14 +225,14 @@ def test_a_signal_to_one_process_ends_all_after_a_checkpoint(folder):
 
 @pytest.mark.slow
 def test_wrong_input_is_one_line(folder):
-    """Of the first process alone where all have it."""
+    """Of the first process alone where all have it, also if it waits for the other."""
     base = argv("dm", folder, folder / "refused")
     for flag, said in (
         ("--devices=3", "--devices=3: there are 2 (cpu)"),
         ("--devices=1", "--devices=1: 2 processes have as many each"),
         (f"--workdir={folder}", f"workdir {folder} holds files of something else"),
     ):
-        first, second = ended(start([*base, flag], 2))
+        first, second = ended(start([*base, flag], 2, late=True))
         assert (first[0], second[0]) == (2, 2)
         only_line(first[2], re.escape(f"error: {said}"))
         assert second[1:] == ("", "")
