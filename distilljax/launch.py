@@ -117,8 +117,7 @@ def main(
         config = None if many else parse(config_class, argv, presets=presets)
         compile_quickly()
         enable_compilation_cache()
-        for chosen in [config] if config else list((many or {}).values())[:1]:
-            terminal.join(chosen)
+        terminal.join([config] if config else list((many or {}).values()))
         sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
         _start_jax()
         if several is not None and many:

@@ -12,14 +12,14 @@ import time
 
 import pytest
 
-from distilljax import launch, processes
+from distilljax import launch, processes, terminal
 from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.distill import run as distill_run
 from experiments.lab.options import ProcessesOption
 from tests.devices import hosts
 
-MOMENTS = 10
+MOMENTS = {"dm": 10, "experts": 3, "influence": 3}  # of kills; two of every other case
 PATIENCE = 300.0  # seconds, of a test that hangs
 
 
@@ -111,6 +111,30 @@ def test_two_processes_give_the_numbers_of_one_and_the_first_writes(folder):
     hosts.assert_same_numbers(two, one)
 
 
+@pytest.mark.slow
+def test_a_sweep_of_two_processes_is_that_of_one(folder):
+    """Also where a run fails in both, and the others go on."""
+    sweep = ["--seeds=0,1", "--sweep.dm.image_lr=0.1,1e38"]
+    several, alone = folder / "several", folder / "alone"
+    ours = ended(start([*argv("dm", folder, several), *sweep], 2))
+    (theirs,) = ended(start([*argv("dm", folder, alone), *sweep], 1))
+    for code, _, err in (ours[0], theirs):
+        assert code == 2
+        assert err.splitlines()[-1].startswith(
+            "error: 2 of 4 runs failed; seed0-image_lr1e"
+        )
+    assert ours[1] == (2, "", "")
+    assert (several / "sweep.csv").exists()
+    for name in ("seed0-image_lr0.1", "seed1-image_lr0.1"):
+        hosts.assert_same_numbers(several / name, alone / name)
+
+
+def test_processes_are_not_varied():
+    configs = launch.parse_many(distill_run.Config, ["--sweep.distributed=true,false"])
+    with pytest.raises(InputError, match="all runs have the same processes"):
+        terminal.join(list(configs.values()))
+
+
 def test_options_of_processes_are_checked():
     for values, said in (
         ({"process_id": 0}, "only with --distributed"),
@@ -167,21 +191,26 @@ def test_every_command_with_two_processes(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["dm", "experts", "agreement", "influence"])
+@pytest.mark.parametrize("case", [name for name in hosts.CASES if name != "evaluate"])
 def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
     """One of two processes is killed; the other ends; one or two go on to the same."""
     rng = random.Random(case)
     whole = folder / "whole"
+    if case == "tm":
+        ((code, *said),) = ended(start(argv("experts", folder, folder / "experts"), 1))
+        assert code == 0, said
     began = time.monotonic()
     for done in ended(start(argv(case, folder, whole), 2)):
         assert done[0] == 0, done
     seconds = time.monotonic() - began
-    for moment in range(MOMENTS if case == "dm" else 3):
+    for moment in range(MOMENTS.get(case, 2)):
         workdir, victim = folder / f"cut{moment}", rng.randrange(2)
         began_with = rng.choice([1, 2, 2])
         started = start(argv(case, folder, workdir), began_with)
-        time.sleep(rng.uniform(0.1, 1.0) * seconds)
+        part = rng.uniform(0.1, 1.0)
+        time.sleep(part * seconds)
         started[victim % began_with].send_signal(signal.SIGKILL)
+        finished = (workdir / "summary.json").exists()
         if not workdir.exists():  # the others may wait for it: JAX gives them 5 minutes
             for one in started:
                 one.kill()
@@ -189,9 +218,14 @@ def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
             assert code != 0 or (workdir / "summary.json").exists()
             if code not in (0, -signal.SIGKILL) and "Traceback" in err:
                 pytest.fail(err)
-        for code, *said in ended(start(argv(case, folder, workdir), rng.choice([1, 2]))):
+        goes_on_with = rng.choice([1, 2])
+        for code, *said in ended(start(argv(case, folder, workdir), goes_on_with)):
             assert code == 0, said
         hosts.assert_same_numbers(workdir, whole)
+        print(
+            f"{case}: process {victim % began_with} of {began_with} killed after {part:.2f} "
+            f"of {seconds:.0f} s, finished: {finished}; the same by {goes_on_with}"
+        )
 
 
 @pytest.mark.slow
