@@ -223,8 +223,8 @@ def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
             assert code == 0, said
         hosts.assert_same_numbers(workdir, whole)
         print(
-            f"{case}: process {victim % began_with} of {began_with} killed after {part:.2f} "
-            f"of {seconds:.0f} s, finished: {finished}; the same by {goes_on_with}"
+            f"{case}: process {victim % began_with} of {began_with} killed after "
+            f"{part:.2f} of {seconds:.0f} s, finished: {finished}; same by {goes_on_with}"
         )
 
 
