@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.devices import hosts
+from tests.devices import commands, hosts
 
 
 def run(module, *args):
@@ -31,9 +31,8 @@ def test_all_that_takes_a_mesh_and_a_run_resumed_on_other_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case", [name for name, (command, _) in hosts.CASES.items() if command == "distill"]
-)
-def test_distill_on_four_devices_begun_or_resumed_on_one(tmp_path, case):
+@pytest.mark.parametrize("case", commands.CASES)
+def test_commands_on_four_devices_and_on_one(tmp_path, case):
+    """A distillation is also begun on one and resumed on four, and the other way."""
     hosts.make(tmp_path)
-    run("distillations", str(tmp_path), case)
+    run("commands", str(tmp_path), case)
