@@ -122,8 +122,8 @@ class Program(NamedTuple):
     @classmethod
     def of(cls, probe: Probe, mesh: Mesh | None) -> "Program":
         """Compiles when it is first called; the probe is one of this mesh."""
-        made = (devices.jit(function, mesh) for function in (probe.init, probe.measure))
-        return cls(probe, *made, mesh)
+        init, measure = devices.jit(probe.init, mesh), devices.jit(probe.measure, mesh)
+        return cls(probe, init, measure, mesh)
 
 
 def measure(

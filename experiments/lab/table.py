@@ -224,7 +224,7 @@ class Plan(NamedTuple):
     test: RealSet
     protocol: evaluation.EvaluationProtocol
     validation: RealSet | None
-    learning_rate: Array | None = None  # that of the protocol
+    learning_rate: Array | float = 0.0  # not read: the protocol has one
 
 
 class Training(NamedTuple):
@@ -277,7 +277,7 @@ class CellTrainer:
 
     def _program(self, training: Training, given: tuple[Any, ...]) -> Any:
         leaves, structure = jax.tree.flatten(given)
-        shapes = tuple(leaf.shape for leaf in leaves)
+        shapes = tuple(jnp.shape(leaf) for leaf in leaves)
         protocol = training.row.protocol
         which = (training.network, protocol, structure, shapes)
         if which not in self._programs:
@@ -292,7 +292,7 @@ class CellTrainer:
                 keys: Key,
                 sets: Batch,
                 test: RealSet,
-                rate: Array | None,
+                rate: Array | float,
                 validation: RealSet | None,
             ) -> Array:
                 return evaluation.fresh_accuracy(

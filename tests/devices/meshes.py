@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax import devices, io, loop
+from distilljax import devices, io, loop, platforms
 from distilljax.analysis import leave_one_out, pools
 from distilljax.core import losses
 from distilljax.curvature import estimators, hessian, ntk
 from distilljax.methods import bptt, dm, gm, tm
 from distilljax.probes import PROBES, Point
 from distilljax.training import evaluation
-from tests.devices.cases import LOSS, MLP, PROTOCOL, batch_of, given
+from tests.devices.cases import CONVNET, LOSS, MLP, PROTOCOL, batch_of, given
 from tests.devices.contract import apart, at, numbers
 
 CASES: dict[str, Any] = {}
@@ -79,6 +79,14 @@ def bptt_step(x, mesh):
 def gm_step(x, mesh):
     config = gm.Config(real_batch=4, augment="flip_crop", outer_loop=2)
     return step_of(gm.make(config, MLP, mesh=mesh), x, x.real)
+
+
+@case
+def gm_step_as_on_a_gpu(x, mesh):
+    """Classes vmapped, not one after the other; moments of the norm are a branch."""
+    with platforms.target("gpu"):
+        method = gm.make(gm.Config(real_batch=4, augment="flip"), CONVNET, mesh=mesh)
+        return step_of(method, x, x.real)
 
 
 @case
