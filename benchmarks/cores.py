@@ -5,13 +5,15 @@
 
 JAX sees the processor as one device, whose operations use all cores, or as several, which
 share the work by `mesh=` as several GPUs would. Measured are an outer step of each method
-(its defaults) and the evaluation of fresh networks on the set. Each side is a process, one
-works at a time, and both must give the same numbers first.
+(its defaults) and the evaluation of fresh networks on the set, with compile times and the
+temporary memory of a device. Each side is a process, one works at a time, and both must
+give the same numbers first.
 """
 
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -62,13 +64,22 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
     mesh, made = devices.mesh(), problem.make(config)
     found: dict[str, Callable[[], Any]] = {}
     numbers: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     for name in contest.names("works", config.works, WORKS):
         function, args = _work(name, config, made, mesh)
         given = devices.everywhere(args, mesh)
+        began = time.perf_counter()
         program = devices.jit(function, mesh).lower(*given).compile()
+        about[name] = {
+            "compile_seconds": time.perf_counter() - began,
+            "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        }
         found[name] = functools.partial(program, *given)
         numbers[name] = found[name]
-    return found | {"numbers": lambda: {n: np.asarray(f()) for n, f in numbers.items()}}
+    return found | {
+        "numbers": lambda: {n: np.asarray(f()) for n, f in numbers.items()},
+        "about": lambda: about,
+    }
 
 
 def _work(
@@ -107,12 +118,13 @@ def measure(config: Config) -> list[dict[str, Any]]:
             with presented(num):
                 sides[num] = stack.enter_context(Remote(make, config.to_dict(), num))
         found = {num: side.call("numbers") for num, side in sides.items()}
+        compiled = {num: side.call("about") for num, side in sides.items()}
         contestants, clocks = {}, {}
         for work in chosen:
             contest.same({str(n): f[work] for n, f in found.items()}, config.tolerance)
             for num, side in sides.items():
                 clocks[f"{work}, {num}"] = lambda side=side, work=work: side.clock(work)
-                about = {"work": work, "devices": num}
+                about = {"work": work, "devices": num, **compiled[num][work]}
                 against = f"{work}, 1"
                 contestants[f"{work}, {num}"] = Contestant(
                     clocks[f"{work}, {num}"], about, 1, against
@@ -127,6 +139,8 @@ COLUMNS = (
     *contest.times("run"),
     Column("fastest", lambda r: figure(r["wall_seconds"]["min"])),
     contest.faster("threads"),
+    Column("temporary MiB", lambda r: figure(r["temporary_bytes"] / harness.MIB)),
+    contest.COMPILE,
 )
 
 

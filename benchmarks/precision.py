@@ -10,8 +10,9 @@ precision;
   products in float32 in any case, so it has neither;
 - bfloat16: weights and images are cast before the network and logits after it; parameters,
   updates and the loss stay float32. All layers return bfloat16; the accumulation type is up
-  to the backend, and the record has the sum of 4,096 ones (256 if accumulated in bfloat16).
-  The models of `distilljax.models` have no dtype option, hence the casts.
+  to the backend, and the record has the sum of 4,096 ones (256 if accumulated in bfloat16);
+- activations: the ConvNet with `activations=bfloat16`, an option of the library: images and
+  weights of its convolutions are rounded, means and variances are float32.
 
 Measured are a training step of SGD with momentum and a meta-gradient through `unroll` such
 steps (time and difference from float64), and the test accuracy of new networks trained on
@@ -34,7 +35,7 @@ from distilljax import data, io
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.config import option
 from distilljax.core import distilled, inner, losses
-from distilljax.models import MODELS
+from distilljax.models import MODELS, convnet
 from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, Model, Params, RealSet
 
@@ -62,6 +63,7 @@ class Precision(NamedTuple):
     products: str | None  # jax.default_matmul_precision; None for the backend default
     layers: Any  # dtype of weights and images within the network
     exact: bool  # whether it is full float32
+    activations: convnet.Activations = "float32"  # option of the network
 
 
 def precisions() -> dict[str, Precision | None]:
@@ -75,6 +77,7 @@ def precisions() -> dict[str, Precision | None]:
         "highest": None if on_cpu else Precision("highest", jnp.float32, True),
         "tf32": Precision("tensorfloat32", jnp.float32, False) if tensor_cores else None,
         "bfloat16": Precision(None, jnp.bfloat16, False),
+        "activations": Precision(None, jnp.float32, False, "bfloat16"),
     }
 
 
@@ -161,7 +164,8 @@ def prepare(config: Config) -> dict[str, Contestant]:
     for name, precision in precisions().items():
         if precision is None:
             continue
-        for work, function in works(casting(given.model, precision), config).items():
+        model = contest.network(config, activations=precision.activations)
+        for work, function in works(casting(model, precision), config).items():
             one = contest.program(
                 within(precision, function),
                 *args,
@@ -186,7 +190,6 @@ def accuracies(config: Config) -> dict[str, Spread]:
     loaded = data.load("embedded")
     kind = artefact.config["model"]
     settings = MODELS[kind].Config.from_dict(artefact.config[kind])
-    model = MODELS[kind].make(settings, loaded.image_shape, loaded.num_classes)
     test = data.on_device(loaded.test, artefact.transform, loaded.num_classes)
     protocol = artefact.protocol.replace({"steps": config.train_steps, "epochs": None})
     batch = distilled.as_batch(artefact.distilled)
@@ -196,6 +199,8 @@ def accuracies(config: Config) -> dict[str, Spread]:
     for name, precision in precisions().items():
         if precision is None:
             continue
+        own = settings.replace({"activations": precision.activations})
+        model = MODELS[kind].make(own, loaded.image_shape, loaded.num_classes)
         network = casting(model, precision)
 
         def score(

@@ -209,7 +209,8 @@ def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
     """Returns the function of all shares; what `share` closes over becomes an argument.
 
     Inside `shard_map` an array that is closed over and lies on the mesh could not be
-    indexed.
+    indexed. `share` is one jitted function there, since what its branches and loops return
+    is typed by the mesh outside, and cannot be added to what is computed beside them.
     """
     (axis,) = over.axis_names
     along = PartitionSpec(axis)
@@ -221,7 +222,7 @@ def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
             ),
             xs,
         )
-        closed, like = jax.make_jaxpr(share, return_shape=True)(one)
+        closed, like = jax.make_jaxpr(jax.jit(share), return_shape=True)(one)
 
         def of_one(xs: Any, held: Any) -> Any:
             found = jax.core.eval_jaxpr(closed.jaxpr, held, *jax.tree.leaves(xs))

@@ -117,15 +117,14 @@ def main(
         config = None if many else parse(config_class, argv, presets=presets)
         compile_quickly()
         enable_compilation_cache()
-        for chosen in [config] if config else list((many or {}).values())[:1]:
-            terminal.join(chosen)
+        terminal.join([config] if config else list((many or {}).values()))
         sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
         _start_jax()
         if several is not None and many:
             several(many)
         elif config is not None:
             run(config)
-        jax.distributed.shutdown()
+        processes.leave()
     except InputError as error:
         _refuse(message(error), error)
     except MemoryError as error:
@@ -138,8 +137,8 @@ def main(
         what = os.strerror(cause.errno or 0)
         what = f"{what[0].lower()}{what[1:]}{place}"
         _refuse(f"{what}; {advice(cause)}, the same command goes on", error)
-    except KeyboardInterrupt:
-        interrupted()
+    except KeyboardInterrupt as error:
+        interrupted(error)
     except Exception as error:
         _fail(error)
 
@@ -170,12 +169,13 @@ def _no_space(error: BaseException | None) -> OSError | None:
     return None
 
 
-def interrupted() -> NoReturn:
+def interrupted(error: KeyboardInterrupt) -> NoReturn:
     """Ends the process after Ctrl-C or SIGTERM, with exit code 130."""
     print("interrupted; run the same command again to resume", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     terminal.said()
+    terminal.wait(error)
     # A program that XLA still compiles or runs does not survive an orderly exit.
     os._exit(130)
 

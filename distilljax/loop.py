@@ -484,7 +484,7 @@ def _agreed(wanted: int, due: bool, asked: bool) -> tuple[int, bool]:
     """
     found = processes.gathered(np.array([wanted, due, asked], np.int32))
     if found[:, 2].any():
-        raise KeyboardInterrupt
+        raise processes.known_to_all(KeyboardInterrupt())
     return int(found[0, 0]), bool(found[0, 1])
 
 

@@ -26,7 +26,7 @@ from distilljax.types import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-E = TypeVar("E", bound=Exception)
+E = TypeVar("E", bound=BaseException)
 
 LEAST_BYTES = 1024  # of a message; longer ones are filled up to a power of two
 
@@ -62,6 +62,14 @@ def start(
     threads = platforms.cpu_threads() if platforms.on_cpu() else ""
     kind, num = jax.local_devices()[0].device_kind, jax.local_device_count()
     same("the machine", f"{jax.lib.__version__} {num} {kind} {threads}")
+
+
+def leave() -> None:
+    """Leaves the other processes once all of them do; nothing where there are none.
+
+    One that ends without it ends those that have not come as far.
+    """
+    jax.distributed.shutdown()
 
 
 def count() -> int:

@@ -5,14 +5,17 @@ another process dies. Its output goes through a small process of its own, which 
 the runtime says of itself and gives its end one line.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from distilljax import processes
 from distilljax.config import Config
+from distilljax.types import InputError
 
 LOST = (
     "another process of this run has ended or does not answer, what it said tells why; "
@@ -50,26 +53,36 @@ while part := os.read(0, 1 << 16):
 """
 
 
-def join(config: Config) -> None:
+def join(configs: Sequence[Config]) -> None:
     """Joins the processes of a run if the options say so, and leaves the terminal to one.
 
-    The options are those of `experiments.lab.options.ProcessesOption`.
+    Args:
+      configs: of the command, one or several that are run one after the other; the
+        options are those of `experiments.lab.options.ProcessesOption`.
 
     Raises:
       InputError: see `processes.start`; or the processes have different commands.
     """
-    given = config.to_dict()
+    options = [config.to_dict() for config in configs]
+    about = ("coordinator_address", "num_processes", "process_id")
+    chosen = [[given.get(name) for name in ("distributed", *about)] for given in options]
+    if any(one != chosen[0] for one in chosen):
+        raise InputError(
+            "--sweep: all runs have the same processes; give --distributed and the "
+            "options of processes once"
+        )
+    given = options[0]
     if not given.get("distributed"):
         return
     _screen()
     if given["process_id"] is not None:
         _tell(_NUMBER, str(given["process_id"]))
-    about = ("coordinator_address", "num_processes", "process_id")
     processes.start(*(given[name] for name in about))
     _tell(_NUMBER, str(processes.index()))
     if processes.index() > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    processes.same("the command", repr(config.replace({"process_id": None})))
+    said = [repr(config.replace({"process_id": None})) for config in configs]
+    processes.same("the command", "\n".join(said))
 
 
 def _screen() -> None:
@@ -98,7 +111,7 @@ _errors: TextIO | None = None
 def end(code: int, text: str | None, error: BaseException) -> NoReturn:
     """Ends one of several processes at once; the others find out.
 
-    An error that all have is said by the first.
+    An error that all have is said by the first, and they end together.
 
     Args:
       code: exit code.
@@ -107,17 +120,28 @@ def end(code: int, text: str | None, error: BaseException) -> NoReturn:
     """
     if text == LOST:
         _tell(_LOST)
-    elif text is None:
-        said()
-        traceback.print_exception(error, file=_errors)
     else:
         said()
         first = processes.index() == 0
         if first or not processes.is_known_to_all(error):
-            who = "" if first else f"process {processes.index()}: "
-            print(f"error: {who}{text}", file=_errors, flush=True)
+            if text is None:
+                traceback.print_exception(error, file=_errors)
+            else:
+                who = "" if first else f"process {processes.index()}: "
+                print(f"error: {who}{text}", file=_errors, flush=True)
     sys.stdout.flush()
+    wait(error)
     os._exit(code)
+
+
+def wait(error: BaseException) -> None:
+    """Waits for the others where all end by an error.
+
+    JAX ends a process whose coordinator, in the first one, is no longer there.
+    """
+    if processes.is_known_to_all(error):
+        with contextlib.suppress(Exception):  # of one that has died meanwhile
+            processes.leave()
 
 
 def said() -> None:

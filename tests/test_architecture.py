@@ -18,7 +18,7 @@ ROOMS = {
     "varying": {"types"},
     "devices": {"types", "config", "processes"},
     "processes": {"types", "platforms"},
-    "terminal": {"config", "processes"},
+    "terminal": {"config", "processes", "types"},
     "memory": {"types"},
     "disk": {"types", "memory"},
     "config": {"types"},

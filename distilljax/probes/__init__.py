@@ -1,7 +1,8 @@
 """Probes: measurements along a training run.
 
 Each entry of `PROBES` is one module: a docstring with what it measures and its source,
-`Config`, and `make(config, model) -> Probe`.
+`Config`, and `make(config, model, mesh=None) -> Probe`. The devices of a mesh share the
+images or the random vectors of a measurement; `distilljax.devices.jit` compiles for them.
 """
 
 from distilljax.probes import (

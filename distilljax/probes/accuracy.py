@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import option
@@ -30,7 +31,7 @@ class Config(Base):
     chunk: int = option(500, "Images computed at a time.", low=1)
 
 
-def make(config: Config, model: Model) -> Probe:
+def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
     """Returns the probe; quantities `accuracy`, in [0, 1], and `loss`, mean cross-entropy.
 
     The class of a soft label is that of its largest entry. Both quantities are exact on the
@@ -45,7 +46,7 @@ def make(config: Config, model: Model) -> Probe:
             return jnp.stack([right.mean(dtype=loss.dtype), loss.mean()])
 
         data, read = arrays(source)
-        found = mean_over(both, data, chunk=config.chunk, read=read)
+        found = mean_over(both, data, chunk=config.chunk, read=read, mesh=mesh)
         return {
             "accuracy": exact(found[0], "accuracy"),
             "loss": exact(found[1], "mean cross-entropy"),

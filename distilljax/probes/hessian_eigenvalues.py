@@ -8,6 +8,7 @@ of the Hessian lies at most that far away.
 import dataclasses
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
@@ -45,14 +46,16 @@ class Config(Base):
             raise FieldError("num_iters", self.num_iters, reason)
 
 
-def make(config: Config, model: Model) -> Probe:
+def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
     """Returns the probe; `top_1`, ... from the largest down, `bottom_1`, ... up."""
     loss_fn = cross_entropy(model.apply)
 
     def measure(key: Key, point: Point, source: Source) -> Quantities:
         data, read = arrays(source)
         found = estimators.extreme_eigenpairs(
-            hessian.hvp(loss_fn, point.params, data, chunk=config.chunk, read=read),
+            hessian.hvp(
+                loss_fn, point.params, data, chunk=config.chunk, read=read, mesh=mesh
+            ),
             key,
             point.params,
             top=config.top,

@@ -6,6 +6,7 @@ Stochastic Lanczos quadrature (Ghorbani, Krishnan & Xiao 2019, arXiv 1901.10159)
 import dataclasses
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import option
@@ -37,7 +38,7 @@ class Config(Base):
     chunk: int = option(100, "Images computed at a time.", low=1)
 
 
-def make(config: Config, model: Model) -> Probe:
+def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
     """Returns the probe.
 
     Quantities `nodes` and `weights`, f32[num_probes, num_iters], the quadrature of each
@@ -49,7 +50,9 @@ def make(config: Config, model: Model) -> Probe:
     def measure(key: Key, point: Point, source: Source) -> Quantities:
         data, read = arrays(source)
         found = estimators.spectral_density(
-            hessian.hvp(loss_fn, point.params, data, chunk=config.chunk, read=read),
+            hessian.hvp(
+                loss_fn, point.params, data, chunk=config.chunk, read=read, mesh=mesh
+            ),
             key,
             point.params,
             num_probes=config.num_probes,

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 from typing import Literal
 
+from jax.sharding import Mesh
+
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core.losses import cross_entropy
@@ -42,7 +44,7 @@ class Config(Base):
     together: int = option(1, "Probes vmapped at a time.", low=1)
 
 
-def make(config: Config, model: Model) -> Probe:
+def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
     """Returns the probe; one quantity, `hessian_trace`."""
     loss_fn = cross_entropy(model.apply)
 
@@ -62,6 +64,7 @@ def make(config: Config, model: Model) -> Probe:
             kind=config.kind,
             read=read,
             together=config.together,
+            mesh=mesh,
         )
         return {"hessian_trace": found}
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from distilljax import exported
 from distilljax.config import Config as Base
@@ -60,7 +61,7 @@ class State(NamedTuple):
     last: Array
 
 
-def make(config: Config, model: Model) -> Probe:
+def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
     """Returns the probe.
 
     Quantities, on the set unless said otherwise:
@@ -83,7 +84,9 @@ def make(config: Config, model: Model) -> Probe:
         return subset(source, config.images), subset(reference, config.reference)
 
     def kernel(params: Any, x: Array, y: Array | None = None) -> Array:
-        found = empirical_ntk(model.apply, params, x, y, form="trace", block=config.block)
+        found = empirical_ntk(
+            model.apply, params, x, y, form="trace", block=config.block, mesh=mesh
+        )
         return found / jax.eval_shape(model.apply, params, x).shape[1]
 
     def init(key: Key, point: Point, source: Source, reference: Source) -> State:

@@ -21,15 +21,14 @@ that are missing.
 
 import dataclasses
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from distilljax import data, launch
+from distilljax import data, devices, launch
 from distilljax.analysis.statistics import Spread, spread
 from distilljax.comparison.real import (
     BASELINES,
@@ -39,10 +38,11 @@ from distilljax.comparison.real import (
     validation_images,
 )
 from distilljax.config import FieldError, chooses, option
+from distilljax.core import parameters
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.models import MODELS
-from distilljax.training.evaluation import PROTOCOLS, EvaluationProtocol, fresh_accuracy
-from distilljax.types import Array, Batch, Key, Model, RealSet
+from distilljax.training.evaluation import PROTOCOLS
+from distilljax.types import Batch
 from experiments.coresets.record import Summary
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.baselines import parse_baselines
@@ -58,6 +58,7 @@ from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import model_of
 from experiments.lab.options import (
+    DevicesOption,
     ProtocolName,
     SeedOption,
     WorkdirOption,
@@ -67,7 +68,7 @@ from experiments.lab.pictures import image_grid
 from experiments.lab.progress import duration
 from experiments.lab.records import describe_protocol, write_summary
 from experiments.lab.sets import displayable
-from experiments.lab.table import CellTable, training_cost
+from experiments.lab.table import CellTable, CellTrainer, Plan, Training, training_cost
 from experiments.lab.terminal import new_table, show_table
 from experiments.lab.workdir import identity_of, open_workdir, workdir_path
 
@@ -82,7 +83,7 @@ NAME = "experiments.coresets"
     changed={"convnet": {"width": 32}},
 )
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, SeedOption, DataOptions, ModelChoice):
+class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     ipcs: str = option("1,10", "Images per class, with commas.")
@@ -134,6 +135,7 @@ def run(config: Config) -> Summary:
 def _run(
     config: Config, names: Sequence[str], ipcs: Sequence[int], workdir: pathlib.Path
 ) -> Summary:
+    mesh = devices.mesh(config.devices)
     prepared = prepare(config)
     loaded = prepared.data
     smallest = int(prepared.real.class_sizes.min())
@@ -155,27 +157,25 @@ def _run(
         },
     )
     keys = jax.random.split(fresh_key(config.seed), config.seeds)
+    trainer = CellTrainer(keys, 1, table.progress, mesh)
+    validation = validation_images(
+        protocol, prepared.rest, prepared.transform, loaded.num_classes
+    )
+    plan = Plan(test, protocol, validation)
     for ipc in ipcs:
         sets = select_baselines(names, loaded.train, prepared.real, ipc, config.seeds)
         _draw(workdir, ipc, prepared, sets)
-        left = [cell for cell in table.missing if cell.ipc == ipc]
-        if left:
-            print(f"compiling for {ipc} per class", file=sys.stderr, flush=True)
-            validation = validation_images(
-                protocol, prepared.rest, prepared.transform, loaded.num_classes
-            )
-            given = keys[0], _unstacked(sets[left[0].baseline])[0], test, validation
-            train = _training(model, protocol, *given)
-        for cell in left:
-            values, seconds = [], 0.0
-            for key, one in zip(keys, _unstacked(sets[cell.baseline]), strict=True):
-                began = time.perf_counter()
-                read = one._replace(labels=real_labels(one.labels, protocol))
-                values.append(float(train(key, read, test, validation)))
-                took = time.perf_counter() - began
-                seconds += took
-                table.progress.trained(cell, 1, took)
-            accuracy = spread(values)
+        for cell in (cell for cell in table.missing if cell.ipc == ipc):
+            began = time.perf_counter()
+            chosen = sets[cell.baseline]
+            read = chosen._replace(labels=real_labels(chosen.labels, protocol))
+
+            def of(networks: np.ndarray, read: Batch = read) -> Batch:
+                return jax.tree.map(lambda x: x[networks], read)
+
+            network = "the network", "the network", model, parameters.num_params(model)
+            accuracy = spread(trainer.train(cell, Training(*network, of, plan)))
+            seconds = time.perf_counter() - began
             record = {"baseline": cell.baseline, "ipc": ipc, "seconds": seconds, **accuracy}
             table.finish(cell, record, f"{spelt_accuracy(accuracy)} %")
     return _summarise(config, workdir, prepared, table)
@@ -191,29 +191,6 @@ def _cells(
         for ipc in ipcs
         for name in names
     ]
-
-
-def _training(
-    model: Model,
-    protocol: EvaluationProtocol,
-    key: Key,
-    batch: Batch,
-    test: RealSet,
-    validation: RealSet | None,
-) -> Callable[[Key, Batch, RealSet, RealSet | None], Array]:
-    """Returns the accuracy of one network, compiled for arguments like these."""
-
-    @jax.jit
-    def compute(key: Key, batch: Batch, test: RealSet, validation: RealSet | None) -> Array:
-        return fresh_accuracy(
-            key[None], model, batch, test, protocol, validation=validation
-        )[0]
-
-    return compute.lower(key, batch, test, validation).compile()
-
-
-def _unstacked(sets: Batch) -> list[Batch]:
-    return [Batch(*one) for one in zip(*sets, strict=True)]
 
 
 def _draw(

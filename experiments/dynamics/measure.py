@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from distilljax import devices
 from distilljax.probes import Point, Probe
 from distilljax.probes.base import Source
 from distilljax.types import Estimate, InputError, Key, Params
@@ -115,11 +117,13 @@ class Program(NamedTuple):
     probe: Probe
     init: Callable[..., Any]
     measure: Callable[..., Any]
+    mesh: Mesh | None
 
     @classmethod
-    def of(cls, probe: Probe) -> "Program":
-        """Compiles when it is first called."""
-        return cls(probe, jax.jit(probe.init), jax.jit(probe.measure))
+    def of(cls, probe: Probe, mesh: Mesh | None) -> "Program":
+        """Compiles when it is first called; the probe is one of this mesh."""
+        init, measure = devices.jit(probe.init, mesh), devices.jit(probe.measure, mesh)
+        return cls(probe, init, measure, mesh)
 
 
 def measure(
@@ -149,7 +153,10 @@ def measure(
 
     def point(index: int) -> Point:
         elapsed = at[index] - at[index - 1] if index else 0
-        return Point(params(at[index]), jnp.asarray(elapsed, jnp.float32))
+        made = Point(params(at[index]), jnp.asarray(elapsed, jnp.float32))
+        return devices.everywhere(made, program.mesh)
+
+    key, looked_at = devices.everywhere((key, looked_at), program.mesh)
 
     state, last = None, None
     for index, iteration in enumerate(at):

@@ -26,6 +26,7 @@ REAL_SETS = ("train", "test", "random")
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
+    options.DevicesOption,
     options.SeedOption,
     options.RealDataOptions,
     options.LabelsOption,

@@ -29,8 +29,9 @@ from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from distilljax import launch
+from distilljax import devices, launch
 from distilljax.core import parameters
 from distilljax.curvature.estimators import SpectralDensity, smoothed_density
 from distilljax.io.environment import environment, peak_memory_bytes
@@ -73,6 +74,7 @@ def run(config: Config) -> Summary:
 
 def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> Summary:
     began = time.perf_counter()
+    mesh = devices.mesh(config.devices)
     setting = prepare(config, choice)
     measurements = Measurements(
         workdir / "measurements.jsonl",
@@ -81,7 +83,7 @@ def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> Summary:
         choice.points(config.iterations),
         config.runs,
     )
-    _measure(config, setting, measurements, workdir)
+    _measure(config, setting, measurements, workdir, mesh)
     curves = _curves(measurements, config.runs)
     name, group = config.chosen("model")
     summary: Summary = {
@@ -115,7 +117,11 @@ def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> Summary:
 
 
 def _measure(
-    config: Config, setting: Setting, measurements: Measurements, workdir: pathlib.Path
+    config: Config,
+    setting: Setting,
+    measurements: Measurements,
+    workdir: pathlib.Path,
+    mesh: Mesh | None,
 ) -> None:
     """Trains the networks that are needed, and measures what is missing."""
     missing = {
@@ -140,7 +146,9 @@ def _measure(
     trainer.train(runs)
     unflatten = parameters.unflatten(setting.model)
     programs = {
-        name: Program.of(PROBES[name].make(getattr(config, name), setting.model))
+        name: Program.of(
+            PROBES[name].make(getattr(config, name), setting.model, mesh), mesh
+        )
         for name in measurements.at
     }
     progress = CellProgress(

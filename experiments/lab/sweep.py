@@ -2,17 +2,18 @@
 
 Every run has a folder of its own below that of the sweep, named by what is varied, such as
 `ipc10-seed1`: a finished one is not run again, one that was cut goes on. A run that fails
-stops none of the others. All share one process, so that the peak memory that a run records
-is that of the process so far.
+stops none of the others, but for an error in one of several processes, which ends all of
+them. All runs share the processes, so that the peak memory that one records is that of the
+process so far.
 """
 
 import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from distilljax import launch
+from distilljax import launch, processes
 from distilljax.config import Config
 from distilljax.flags import message
 from distilljax.types import InputError
@@ -45,9 +46,11 @@ def run(
         table of those that did not.
     """
     root = _root(configs, module, label)
-    if (root / CONFIG).exists():
-        raise InputError(
-            f"workdir {root} holds a single run; choose another --workdir for several"
+    if processes.once((root / CONFIG).exists)():
+        raise processes.known_to_all(
+            InputError(
+                f"workdir {root} holds a single run; choose another --workdir for several"
+            )
         )
     failed: dict[str, str] = {}
     for number, (name, config) in enumerate(configs.items(), 1):
@@ -55,15 +58,26 @@ def run(
         try:
             run_one(config.replace({"workdir": str(root / name)}))
         except InputError as error:
+            if processes.count() > 1 and not processes.is_known_to_all(error):
+                raise
             failed[name] = message(error)
             print("error:", launch.printable(failed[name]), file=sys.stderr, flush=True)
     done = [root / name for name in configs if name not in failed]
-    groups = outcomes.group([outcomes.read(folder) for folder in done]) if done else []
-    if groups:
-        show(root, groups, len(configs))
+    groups = _conclude(root, done, len(configs)) if done else []
     if failed:
         name, why = next(iter(failed.items()))
-        raise InputError(f"{len(failed)} of {len(configs)} runs failed; {name}: {why}")
+        text = f"{len(failed)} of {len(configs)} runs failed; {name}: {why}"
+        raise processes.known_to_all(InputError(text))
+    return groups
+
+
+@processes.once
+def _conclude(
+    root: pathlib.Path, done: Sequence[pathlib.Path], number: int
+) -> list[outcomes.Group]:
+    """Reads the finished runs and shows them."""
+    groups = outcomes.group([outcomes.read(folder) for folder in done])
+    show(root, groups, number)
     return groups
 
 

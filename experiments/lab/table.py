@@ -218,6 +218,15 @@ def training_cost(
     return protocol.num_steps(num_images) * size + num_test / 3
 
 
+class Plan(NamedTuple):
+    """How networks are trained and tested, as of a `Row`, on images of no distilled set."""
+
+    test: RealSet
+    protocol: evaluation.EvaluationProtocol
+    validation: RealSet | None
+    learning_rate: Array | float = 0.0  # not read: the protocol has one
+
+
 class Training(NamedTuple):
     """Model and training sets of the networks of a cell."""
 
@@ -226,7 +235,7 @@ class Training(NamedTuple):
     model: Model
     num_parameters: int
     sets: Callable[[np.ndarray], Batch]  # i[s], which networks -> [s, ...], a set for each
-    row: Row  # what they are tested on, and how they are trained
+    row: Row | Plan  # what they are tested on, and how they are trained
 
 
 class CellTrainer:
@@ -268,7 +277,7 @@ class CellTrainer:
 
     def _program(self, training: Training, given: tuple[Any, ...]) -> Any:
         leaves, structure = jax.tree.flatten(given)
-        shapes = tuple(leaf.shape for leaf in leaves)
+        shapes = tuple(jnp.shape(leaf) for leaf in leaves)
         protocol = training.row.protocol
         which = (training.network, protocol, structure, shapes)
         if which not in self._programs:
@@ -283,7 +292,7 @@ class CellTrainer:
                 keys: Key,
                 sets: Batch,
                 test: RealSet,
-                rate: Array,
+                rate: Array | float,
                 validation: RealSet | None,
             ) -> Array:
                 return evaluation.fresh_accuracy(

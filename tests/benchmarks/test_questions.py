@@ -50,7 +50,7 @@ CONFIGS = {
     | {"values": 2, "real_batch": 300, "works": "dm,experts"}
     | {"dimensions": "classes,size,experts"},
 }
-ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 4}
+ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 5}
 ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4, cores: 4, growth: 3}
 
 
@@ -219,7 +219,7 @@ def test_ways_to_dispatch(perceptrons, pretending, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_precisions(perceptrons, tmp_path):
     record, (heading, _, *rows) = ran(precision, tmp_path)
-    exact, _, _, coarse = record["records"]
+    exact, _, _, coarse, _ = record["records"]
     for work in ("step", "meta_gradient"):
         assert exact[work]["difference"] < 1e-5 < 1e-4 < coarse[work]["difference"] < 0.3
     assert coarse["accuracy"]["seeds"] == 2
@@ -242,10 +242,11 @@ def test_precisions_that_a_backend_does_not_have(
     monkeypatch.setattr(contest, "difference", lambda *_: 1e-4)
     pretending(None)
     _, (heading, _, *rows) = ran(precision, tmp_path)
-    assert [row[0] for row in rows] == ["default", "highest", "tf32", "bfloat16"]
+    names = ["default", "highest", "tf32", "bfloat16", "activations"]
+    assert [row[0] for row in rows] == names
     for absent in rows[1:3]:
         assert set(absent[1:]) == {"-"}
-    assert asked == [(2, 1, 100, 2000)] * 2
+    assert asked == [(2, 1, 100, 2000)] * 3
     assert rows[3][heading.index("accuracy ± std (seeds)")] == "60.0% ± 14.1% (2)"
     assert rows[3].count("0.00010") == 2
 

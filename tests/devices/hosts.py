@@ -3,7 +3,8 @@
     python -m tests.devices.hosts FOLDER CASE...                alone
     python -m tests.devices.hosts FOLDER CASE... -- PORT N I    process I of N
 
-Each case writes into FOLDER/CASE what its command writes; `numbers` reads it.
+Each case writes into FOLDER/alone/CASE, or FOLDER/ofN/CASE, what its command writes;
+`numbers` reads it.
 """
 
 import importlib

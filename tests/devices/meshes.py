@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax import devices, io, loop
+from distilljax import devices, io, loop, platforms
 from distilljax.analysis import leave_one_out, pools
 from distilljax.core import losses
 from distilljax.curvature import estimators, hessian, ntk
 from distilljax.methods import bptt, dm, gm, tm
+from distilljax.probes import PROBES, Point
 from distilljax.training import evaluation
-from tests.devices.cases import LOSS, MLP, PROTOCOL, batch_of, given
+from tests.devices.cases import CONVNET, LOSS, MLP, PROTOCOL, batch_of, given
 from tests.devices.contract import apart, at, numbers
 
 CASES: dict[str, Any] = {}
@@ -81,6 +82,14 @@ def gm_step(x, mesh):
 
 
 @case
+def gm_step_as_on_a_gpu(x, mesh):
+    """Classes vmapped, not one after the other; moments of the norm are a branch."""
+    with platforms.target("gpu"):
+        method = gm.make(gm.Config(real_batch=4, augment="flip"), CONVNET, mesh=mesh)
+        return step_of(method, x, x.real)
+
+
+@case
 def dm_step(x, mesh):
     return step_of(dm.make(dm.Config(real_batch=4), MLP, mesh=mesh), x, x.real)
 
@@ -120,6 +129,28 @@ def kernels(x, mesh):
         for form in ("full", "trace", "classes")
         for other in (None, images[:3])
     ]
+
+
+@case
+def probes(x, mesh):
+    """Each at two points, on a set and on a part of the real images."""
+    found = []
+    for name, settings in {
+        "accuracy": {"chunk": 2},
+        "hessian_trace": {"num_probes": 5, "batch": 4},
+        "hessian_eigenvalues": {"num_iters": 8, "chunk": 3},
+        "hessian_spectrum": {"num_iters": 3, "num_probes": 2},
+        "ntk": {"images": 8, "reference": 12},
+    }.items():
+        probe = PROBES[name].make(PROBES[name].Config(**settings), MLP, mesh)
+        for source in (batch_of(x), x.real):
+            given = probe.select(source, x.real)
+            first = Point(MLP.init(x.key), jnp.float32(0))
+            state = probe.init(x.key, first, *given)
+            state, _ = probe.measure(x.key, state, first, *given)
+            then = Point(MLP.init(jax.random.fold_in(x.key, 1)), jnp.float32(5))
+            found.append(probe.measure(x.key, state, then, *given)[1])
+    return found
 
 
 def resumed(x, meshes):

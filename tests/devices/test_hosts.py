@@ -12,14 +12,14 @@ import time
 
 import pytest
 
-from distilljax import launch, processes
+from distilljax import launch, processes, terminal
 from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.distill import run as distill_run
 from experiments.lab.options import ProcessesOption
 from tests.devices import hosts
 
-MOMENTS = 10
+MOMENTS = {"dm": 10, "experts": 3, "influence": 3}  # of kills; two of every other case
 PATIENCE = 300.0  # seconds, of a test that hangs
 
 
@@ -35,8 +35,32 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(argv, num, by_slurm=False):
-    """Starts a command as processes, which find each other by flags or as on Slurm."""
+LATE = """
+import os, runpy, sys, time
+from distilljax import terminal
+
+wait, run = terminal.wait, sys.argv[1]
+
+def late(error):
+    time.sleep(3 * ("--process_id=1" in sys.argv))
+    wait(error)
+    time.sleep(3 * ("--process_id=1" in sys.argv))
+
+terminal.wait = late
+del sys.argv[0]
+runpy.run_module(run, run_name="__main__", alter_sys=True)
+"""
+
+
+def start(argv, num, by_slurm=False, late=False):
+    """Starts a command as processes, which find each other by flags or as on Slurm.
+
+    Args:
+      argv: the command after `python -m`.
+      num: processes.
+      by_slurm: they find each other by Slurm's variables.
+      late: the second takes seconds to end, as on a busy machine.
+    """
     port, started = free_port(), []
     for i in range(num):
         flags = [
@@ -51,7 +75,8 @@ def start(argv, num, by_slurm=False):
                 "JAX_COORDINATOR_PORT": str(port),
             }  # fmt: skip
         given = flags[: 1 if by_slurm else None] if num > 1 else []
-        command = [sys.executable, "-m", *argv, *given]
+        program = ("-c", LATE) if late else ("-m",)
+        command = [sys.executable, *program, *argv, *given]
         started.append(
             subprocess.Popen(
                 command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -84,6 +109,30 @@ def test_two_processes_give_the_numbers_of_one_and_the_first_writes(folder):
     config = launch.parse(distill_run.Config, hosts.argv("dm", folder, one))
     distill_run.run(config)
     hosts.assert_same_numbers(two, one)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_processes_is_that_of_one(folder):
+    """Also where a run fails in both, and the others go on."""
+    sweep = ["--seeds=0,1", "--sweep.dm.image_lr=0.1,1e38"]
+    several, alone = folder / "several", folder / "alone"
+    ours = ended(start([*argv("dm", folder, several), *sweep], 2))
+    (theirs,) = ended(start([*argv("dm", folder, alone), *sweep], 1))
+    for code, _, err in (ours[0], theirs):
+        assert code == 2
+        assert err.splitlines()[-1].startswith(
+            "error: 2 of 4 runs failed; seed0-image_lr1e"
+        )
+    assert ours[1] == (2, "", "")
+    assert (several / "sweep.csv").exists()
+    for name in ("seed0-image_lr0.1", "seed1-image_lr0.1"):
+        hosts.assert_same_numbers(several / name, alone / name)
+
+
+def test_processes_are_not_varied():
+    configs = launch.parse_many(distill_run.Config, ["--sweep.distributed=true,false"])
+    with pytest.raises(InputError, match="all runs have the same processes"):
+        terminal.join(list(configs.values()))
 
 
 def test_options_of_processes_are_checked():
@@ -142,21 +191,26 @@ def test_every_command_with_two_processes(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["dm", "experts", "agreement", "influence"])
+@pytest.mark.parametrize("case", [name for name in hosts.CASES if name != "evaluate"])
 def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
     """One of two processes is killed; the other ends; one or two go on to the same."""
     rng = random.Random(case)
     whole = folder / "whole"
+    if case == "tm":
+        ((code, *said),) = ended(start(argv("experts", folder, folder / "experts"), 1))
+        assert code == 0, said
     began = time.monotonic()
     for done in ended(start(argv(case, folder, whole), 2)):
         assert done[0] == 0, done
     seconds = time.monotonic() - began
-    for moment in range(MOMENTS if case == "dm" else 3):
+    for moment in range(MOMENTS.get(case, 2)):
         workdir, victim = folder / f"cut{moment}", rng.randrange(2)
         began_with = rng.choice([1, 2, 2])
         started = start(argv(case, folder, workdir), began_with)
-        time.sleep(rng.uniform(0.1, 1.0) * seconds)
+        part = rng.uniform(0.1, 1.0)
+        time.sleep(part * seconds)
         started[victim % began_with].send_signal(signal.SIGKILL)
+        finished = (workdir / "summary.json").exists()
         if not workdir.exists():  # the others may wait for it: JAX gives them 5 minutes
             for one in started:
                 one.kill()
@@ -164,9 +218,14 @@ def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
             assert code != 0 or (workdir / "summary.json").exists()
             if code not in (0, -signal.SIGKILL) and "Traceback" in err:
                 pytest.fail(err)
-        for code, *said in ended(start(argv(case, folder, workdir), rng.choice([1, 2]))):
+        goes_on_with = rng.choice([1, 2])
+        for code, *said in ended(start(argv(case, folder, workdir), goes_on_with)):
             assert code == 0, said
         hosts.assert_same_numbers(workdir, whole)
+        print(
+            f"{case}: process {victim % began_with} of {began_with} killed after "
+            f"{part:.2f} of {seconds:.0f} s, finished: {finished}; same by {goes_on_with}"
+        )
 
 
 @pytest.mark.slow
@@ -188,7 +247,7 @@ def test_a_process_that_dies_ends_the_others_with_one_line(folder, victim):
 @pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_after_a_checkpoint(folder):
     long = [*argv("dm", folder, folder / "long"), "--steps=100000"]
-    started = start(long, 2)
+    started = start(long, 2, late=True)
     checkpoints = folder / "long" / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("[0-9]*")), started)
     started[1].send_signal(signal.SIGTERM)
@@ -200,14 +259,14 @@ def test_a_signal_to_one_process_ends_all_after_a_checkpoint(folder):
 
 @pytest.mark.slow
 def test_wrong_input_is_one_line(folder):
-    """Of the first process alone where all have it."""
+    """Of the first process alone where all have it, also if it waits for the other."""
     base = argv("dm", folder, folder / "refused")
     for flag, said in (
         ("--devices=3", "--devices=3: there are 2 (cpu)"),
         ("--devices=1", "--devices=1: 2 processes have as many each"),
         (f"--workdir={folder}", f"workdir {folder} holds files of something else"),
     ):
-        first, second = ended(start([*base, flag], 2))
+        first, second = ended(start([*base, flag], 2, late=True))
         assert (first[0], second[0]) == (2, 2)
         only_line(first[2], re.escape(f"error: {said}"))
         assert second[1:] == ("", "")
