@@ -214,7 +214,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def run(config: Config) -> None:
-    """Checks, measures, prints the table and writes the record."""
+    """Checks, measures, prints the table and writes the record, after each case as well."""
     versions = harness.need("torch")
     os.environ.setdefault(
         "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
@@ -237,6 +237,7 @@ def run(config: Config) -> None:
             record, timed[name] = measure(name, case, short[name], config, remote)
             records.append(record)
             harness.show(None, COLUMNS, records[-1:])
+            harness.write(config.json, described | {"records": records})
         if jax.default_backend() == "cpu":
             for record in records:
                 name = record["work"]
