@@ -220,13 +220,14 @@ def hvp(
 
     def matvec(v: Vector) -> Vector:
         v = _like(v, params)
+        at, examples = _at_run_time(v, params, data)
 
         def product(batch: Any) -> Vector:
             grad = varying.grad(lambda p: loss_fn(p, batch))
             with _forward_over_reverse():
-                return varying.jvp(grad, params, v)[1]
+                return varying.jvp(grad, at, v)[1]
 
-        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
+        return mean_over(product, examples, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
 
@@ -282,17 +283,29 @@ def ggn(
 
     def matvec(v: Vector) -> Vector:
         v = _like(v, params)
+        at, examples = _at_run_time(v, params, data)
 
         def product(batch: Any) -> Vector:
             with _forward_over_reverse():
-                outputs, pull = varying.vjp(lambda p: apply(p, batch.images), params, v)
-                _, moved = varying.jvp(lambda p: apply(p, batch.images), params, v)
+                outputs, pull = varying.vjp(lambda p: apply(p, batch.images), at, v)
+                _, moved = varying.jvp(lambda p: apply(p, batch.images), at, v)
                 grad = varying.grad(lambda z: of_outputs(z, batch.labels))
                 return pull(varying.jvp(grad, outputs, moved)[1])[0]
 
-        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
+        return mean_over(product, examples, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
+
+
+def _at_run_time(v: Vector, *fixed: Any) -> Any:
+    """Keeps XLA from computing with fixed arrays while it compiles products with v.
+
+    A jitted product whose parameters and data are constants would have its forward pass
+    folded at compile time, which takes minutes for a ConvNet.
+    """
+    if checks.concrete_tree(v) or not checks.concrete_tree(fixed):
+        return fixed
+    return jax.lax.optimization_barrier(fixed)
 
 
 def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
