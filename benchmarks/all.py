@@ -91,25 +91,28 @@ RUNS = {
         "--ipc=1 --test_images=10",
     ),
 }
+_ONE_CORE = (
+    "--work=train,trace,tm,gm,dm,bptt --real_batch=100 --test_images=100 --threads=1"
+)
 _TINY_SIDE = RUNS["side_by_side"][1]
 # Further sizes of the side by side, and what needs the extra `ahead`; run only when named.
 LONGER = {
     "side_by_side_one_core": (
-        "--unroll=5 --steps=30 --real_batch=64 --threads=1 --repeats=3",
+        f"{_ONE_CORE} --unroll=2 --steps=10 --repeats=3",
         f"{_TINY_SIDE} --work=train --threads=1",
     ),
     "side_by_side_unroll30": (
-        "--work=bptt,tm --unroll=30 --real_batch=64 --threads=1 --repeats=3",
+        "--work=bptt,tm --unroll=30 --real_batch=64 --repeats=3",
         f"{_TINY_SIDE} --work=bptt",
     ),
     "side_by_side_unroll80": (
-        "--work=bptt,tm --unroll=80 --real_batch=64 --threads=1 --repeats=1",
+        "--work=bptt,tm --unroll=80 --real_batch=64 --repeats=1",
         f"{_TINY_SIDE} --work=bptt",
     ),
     # At this width the gradients of one in a thousand ReLUs differ, hence the tolerance.
     "side_by_side_width128": (
-        "--width=128 --unroll=2 --steps=5 --real_batch=64 --threads=1 --repeats=3 "
-        "--check_steps=1 --tolerance=0.01",
+        f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 --check_steps=1 "
+        "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
     ),
     "ahead": (

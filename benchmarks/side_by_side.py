@@ -187,30 +187,33 @@ def _share(side: str) -> Any:
 
 def better(record: Mapping[str, Any], clock: str) -> float:
     """Returns the ratio of the faster PyTorch's median time to ours, `wall` or `cpu`."""
-    return min(record["ratio"][who][clock]["of_medians"] for who in BASELINES)
+    return min(each[clock]["of_medians"] for each in record["ratio"].values())
 
 
 def _largest(record: Mapping[str, Any]) -> str:
     return f"{max(max(d.values()) for d in record['differences'].values()):.0e}"
 
 
-COLUMNS = (
-    Column("work", lambda r: r["work"], left=True),
-    Column("s of one", lambda r: r["unit"], left=True),
-    *(Column(name, _seconds(who)) for who, name in SIDES.items()),
-    *(Column(f"CPU s {name}", _cpu(who)) for who, name in SIDES.items()),
-    Column("ratio to the better", lambda r: figure(better(r, "wall"))),
-    Column("of CPU s", lambda r: figure(better(r, "cpu"))),
-    *(Column(f"MiB {name}", _mib(who)) for who, name in SIDES.items()),
-    *(Column(f"of ceiling {name}", _share(who)) for who, name in SIDES.items()),
-    Column("compile s", lambda r: figure(r["ours"]["compile_seconds"])),
-    Column("differ by", _largest),
-)
+def columns(record: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Returns the columns for the sides of a record; earlier ones have no tuned PyTorch."""
+    sides = {who: name for who, name in SIDES.items() if who in record}
+    return (
+        Column("work", lambda r: r["work"], left=True),
+        Column("s of one", lambda r: r["unit"], left=True),
+        *(Column(name, _seconds(who)) for who, name in sides.items()),
+        *(Column(f"CPU s {name}", _cpu(who)) for who, name in sides.items()),
+        Column("ratio to the better", lambda r: figure(better(r, "wall"))),
+        Column("of CPU s", lambda r: figure(better(r, "cpu"))),
+        *(Column(f"MiB {name}", _mib(who)) for who, name in sides.items()),
+        *(Column(f"of ceiling {name}", _share(who)) for who, name in sides.items()),
+        Column("compile s", lambda r: figure(r["ours"]["compile_seconds"])),
+        Column("differ by", _largest),
+    )
 
 
 def table(record: Mapping[str, Any]) -> str:
     """Returns the table of a record in Markdown."""
-    return harness.markdown(COLUMNS, record["records"])
+    return harness.markdown(columns(record["records"][0]), record["records"])
 
 
 def run(config: Config) -> None:
@@ -236,7 +239,7 @@ def run(config: Config) -> None:
         for name, case in made.items():
             record, timed[name] = measure(name, case, short[name], config, remote)
             records.append(record)
-            harness.show(None, COLUMNS, records[-1:])
+            harness.show(None, columns(record), records[-1:])
             harness.write(config.json, described | {"records": records})
         if jax.default_backend() == "cpu":
             for record in records:
@@ -244,7 +247,7 @@ def run(config: Config) -> None:
                 record["ours"]["grown_bytes"] = harness.growth(timed[name])
                 for who, before in BASELINES.items():
                     record[who]["grown_bytes"] = remote.growth(before + name)
-    harness.show(harness.caption(described), COLUMNS, records)
+    harness.show(harness.caption(described), columns(records[0]), records)
     for record in records[-1:]:
         speeds = record["ceiling"]["flops_per_second"].items()
         print(

@@ -1,14 +1,14 @@
 """Distillation and evaluation in PyTorch as fast as it gets on a CPU: the tuned baseline.
 
-What differs from `steps`, each measured to help (benchmarks/README.md):
+What differs from `steps` (benchmarks/README.md has what each gives):
 - The derivatives that cost time are compiled: the gradient of a piece of a batch
   (`Derivatives.gradient`), the pull-back of a gradient (`pull`), the distances of a class,
-  quadratic forms of the Hessian. PyTorch cannot differentiate a compiled function twice, so
-  second derivatives are written as `torch.func` transforms inside the function that is
-  compiled, and the reverse pass through training is a loop in Python over the parameters of
-  its steps.
+  quadratic forms of the Hessian. A compiled loss cannot be differentiated twice ("does not
+  currently support double backward"), so second derivatives are `torch.func` transforms
+  inside the function that is compiled, and the reverse pass through training is a loop in
+  Python over the parameters of its steps.
 - Pieces of a batch that fit the cache, all of one shape; what is missing from the last one
-  are images without weight.
+  are images without a label, which the loss ignores.
 - Convolutions on tensors stored channels last, without the bias that the norm takes away.
 - Updates of all parameters in one call.
 
@@ -28,7 +28,7 @@ from benchmarks.torch_baseline.steps import row_distance
 
 Params = list[Tensor]
 CHUNK = range(8, 13)  # images of a piece on a CPU
-NO_LABEL = -100  # of images without weight
+NO_LABEL = -100  # of images that the loss ignores
 
 
 def channels_last(x: Tensor) -> Tensor:
