@@ -298,9 +298,9 @@ def ggn(
 
 
 def _at_run_time(v: Vector, *fixed: Any) -> Any:
-    """Keeps XLA from computing with fixed arrays while it compiles products with v.
+    """Keeps XLA from computing with fixed arrays while it compiles a function of v.
 
-    A jitted product whose parameters and data are constants would have its forward pass
+    Of a jitted function whose parameters and data are constants the forward pass would be
     folded at compile time, which takes minutes for a ConvNet.
     """
     if checks.concrete_tree(v) or not checks.concrete_tree(fixed):
@@ -319,7 +319,11 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     ...     jnp.array([2.0, 0.0])))
     4.0
     """
+    params, batch = _at_run_time(v, params, batch)
+    return _along(loss_fn, params, batch, v)
 
+
+def _along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     def slope(params: Params) -> Array:
         return varying.jvp(lambda p: loss_fn(p, batch), params, v)[1]
 
@@ -383,11 +387,11 @@ def trace(
     estimators.check_probes(num_probes, kind)
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
-    params = checks.at_least_float32(params)
+    params, data = _at_run_time(key, checks.at_least_float32(params), data)
 
     def forms(batch: Any) -> Array:
         return jax.lax.map(
-            lambda i: along(
+            lambda i: _along(
                 loss_fn,
                 params,
                 batch,
@@ -451,7 +455,7 @@ def batch_trace(
         raise InputError("give either num_probes or relative_error")
     estimators.check_probes(1 if num_probes is None else num_probes, kind)
     check(loss_fn, params, data, read)
-    params = checks.at_least_float32(params)
+    params, data = _at_run_time(key, checks.at_least_float32(params), data)
     num = num_examples(data)
     if not 1 <= batch <= num:
         raise InputError(f"batch={batch}: must lie in 1..{num}, the number of images")
@@ -464,7 +468,7 @@ def batch_trace(
             _, chosen = jax.lax.top_k(jax.random.bits(batch_key, (num,)), batch)
             drawn = jax.tree.map(lambda x: x[chosen], data)
         v = estimators.probe(probe_key, params, kind)
-        return along(loss_fn, params, read(drawn), v)
+        return _along(loss_fn, params, read(drawn), v)
 
     of = "trace of the Hessian of the mean loss"
     if num_probes is not None:
