@@ -95,11 +95,14 @@ RUNS = {
         "--ipc=1 --test_images=10",
     ),
 }
+_ONE_CORE = (
+    "--work=train,trace,tm,gm,dm,bptt --real_batch=100 --test_images=100 --threads=1"
+)
 _TINY_SIDE = RUNS["side_by_side"][1]
 # Further sizes of the side by side, and what needs the extra `ahead`; run only when named.
 LONGER = {
     "side_by_side_one_core": (
-        "--work=train,loo,pool --steps=30 --real_batch=64 --threads=1 --repeats=5",
+        f"{_ONE_CORE} --unroll=2 --steps=10 --repeats=3",
         f"{_TINY_SIDE} --work=train --threads=1",
     ),
     "side_by_side_unroll30": (
@@ -112,7 +115,7 @@ LONGER = {
     ),
     # At this width the gradients of one in a thousand ReLUs differ, hence the tolerance.
     "side_by_side_width128": (
-        "--width=128 --unroll=2 --steps=5 --real_batch=64 --repeats=3 --check_steps=1 "
+        f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 --check_steps=1 "
         "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
     ),

@@ -1,9 +1,9 @@
 """Benchmark cases that both distilljax and PyTorch compute: `CASES`, by name.
 
-A case runs a part of `distilljax`, an outer step of a method or a training, without
-randomness: the weights are given, and there are as many real images as a batch has, so that
-any sample is the same batch. Another implementation given the same arrays must return the
-same numbers.
+A case runs a part of `distilljax`, an outer step of a method, a training or a trace,
+without randomness: weights and probes are given, and there are as many real images as a
+batch has, so that any sample is the same batch. Another implementation given the same
+arrays must return the same numbers.
 """
 
 import dataclasses
@@ -25,11 +25,21 @@ from distilljax.core import inner, losses, parameters, sampling
 from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.scan import Remat, scan
+from distilljax.curvature import estimators, hessian
 from distilljax.methods import METHODS
 from distilljax.models import convnet
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Batch, DistilledSet, Key, Model, Params, RealSet
+from distilljax.types import (
+    Array,
+    Batch,
+    DistilledSet,
+    Estimate,
+    Key,
+    Model,
+    Params,
+    RealSet,
+)
 
 K = problem.NUM_CLASSES
 OUTER_RATE = 1e4  # so large that the update determines the gradient, see `_outer`
@@ -59,6 +69,7 @@ class Sizes(problem.ProblemOptions):
         2, "Networks of loo, each without a different image, and of pool.", low=1
     )
     together: int = option(1, "Networks of loo vmapped at a time in distilljax.", low=1)
+    probes: int = option(3, "Probes of the trace of the Hessian.", low=2)
 
 
 class Case(NamedTuple):
@@ -363,6 +374,34 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
     )
 
 
+def _trace(sizes: Sizes, common: _Common) -> Case:
+    key, params = jax.random.key(4), jax.tree.map(jnp.asarray, common.params)
+
+    def of(model: Model, chunk: int | None) -> Callable[..., Any]:
+        def function(key: Key, params: Params, batch: Batch) -> Estimate:
+            loss_fn, num = losses.cross_entropy(model.apply), sizes.probes
+            return hessian.trace(loss_fn, params, batch, key, num_probes=num, chunk=chunk)
+
+        return function
+
+    def result(found: Estimate) -> dict[str, Any]:
+        error = float(found.standard_error)
+        return {"trace": float(found.value), "standard_error": error}
+
+    drawn = [
+        estimators.probe(jax.random.fold_in(key, i), params) for i in range(sizes.probes)
+    ]
+    return Case(
+        of(common.model, inner.cache_chunk(len(common.images))),
+        (key, params, _batch(common)),
+        of(common.plain, None),
+        result,
+        common.given | {"probes": jax.tree.map(np.asarray, drawn)},
+        "probe",
+        sizes.probes,
+    )
+
+
 CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
     "bptt": _bptt,
     "gm": lambda sizes, common: _by_class("gm", sizes, common),
@@ -371,6 +410,7 @@ CASES: dict[str, Callable[[Sizes, _Common], Case]] = {
     "train": _train,
     "loo": _loo,
     "pool": _pool,
+    "trace": _trace,
 }
 
 

@@ -1,1 +1,3 @@
 """PyTorch implementations on the same weights and data. Needs the extra `torch`."""
+
+TUNED = "tuned."  # before the names of the tuned works

@@ -117,6 +117,21 @@ def dm(features: nn.Module, images: Sequence[Tensor], real: Sequence[Tensor]) ->
     return total
 
 
+def forms(
+    network: nn.Module, images: Tensor, labels: Tensor, probes: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    """Returns v^T H v of each probe, reverse over reverse with the graph kept."""
+    params = list(network.parameters())
+    loss = cross_entropy(network(images), labels)
+    grads = torch.autograd.grad(loss, params, create_graph=True)
+
+    def form(v: Sequence[Tensor]) -> Tensor:
+        found = torch.autograd.grad(grads, params, grad_outputs=v, retain_graph=True)
+        return torch.stack([(a * b).sum() for a, b in zip(found, v, strict=True)]).sum()
+
+    return torch.stack([form(v) for v in probes])
+
+
 def train(
     network: nn.Module,
     images: Tensor,

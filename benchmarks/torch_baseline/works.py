@@ -1,4 +1,4 @@
-"""The cases of `benchmarks.side_by_side` in PyTorch.
+"""The cases of `benchmarks.side_by_side` in PyTorch, plain and tuned.
 
 Inputs and outputs are plain arrays, so that it can run in another process.
 """
@@ -12,95 +12,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.torch_baseline import convnet, steps
-
-Work = Callable[[], dict[str, Any]]
-
-
-class _Given:
-    """The arrays of a case as tensors on a device."""
-
-    def __init__(self, given: Mapping[str, Any], device: str):
-        self.given, self.device = given, device
-        self.shape = given["images"].shape[1:]
-
-    def images(self, name: str) -> Tensor:
-        """Converts images [b, h, w, c] to a tensor [b, c, h, w]."""
-        return convnet.images(self.given[name]).to(self.device)
-
-    def labels(self, name: str) -> Tensor:
-        return torch.tensor(self.given[name], dtype=torch.int64, device=self.device)
-
-    def by_class(self, name: str) -> list[Tensor]:
-        """Converts images [k, b, h, w, c] to k tensors [b, c, h, w]."""
-        return [convnet.images(x).to(self.device) for x in self.given[name]]
-
-    def network(self, name: str = "params") -> nn.Module:
-        return convnet.convnet(self.given[name], self.shape).to(self.device)
+from benchmarks.torch_baseline import TUNED, steps, tuned, tuned_works
+from benchmarks.torch_baseline.given import Given, Work, differentiated, outer, summary
 
 
-def _outer(images: Tensor, loss_fn: Callable[..., Tensor], *others: Tensor) -> Work:
-    """Returns an outer step: the loss, its gradient and an SGD update of the images.
-
-    Args:
-      images: distilled images.
-      loss_fn: (images, *others) -> loss.
-      others: further learned tensors.
-    """
-
-    def step() -> dict[str, Any]:
-        learned = [x.clone().requires_grad_() for x in (images, *others)]
-        optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.5)
-        loss = loss_fn(*learned)
-        for x, grad in zip(learned, torch.autograd.grad(loss, learned), strict=True):
-            x.grad = grad
-        optimizer.step()
-        grads = [x.grad for x in learned if x.grad is not None]
-        norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
-        return {
-            "loss": loss.item(),
-            "norm": norm.item(),
-            "gradient": grads[0].permute(0, 2, 3, 1).cpu().numpy(),
-        }
-
-    return step
-
-
-def _bptt(g: _Given) -> Work:
+def _bptt(g: Given) -> Work:
     network, labels = g.network(), g.labels("labels")
     real = g.images("real_images"), g.labels("real_labels")
     settings = {n: g.given[n] for n in ("learning_rate", "momentum", "num_steps")}
-    return _outer(
-        g.images("images"), lambda x: steps.bptt(network, x, labels, real, **settings)
+    return outer(
+        g.images("images"),
+        differentiated(lambda x: steps.bptt(network, x, labels, real, **settings)),
     )
 
 
-def _tm(g: _Given) -> Work:
+def _tm(g: Given) -> Work:
     network, labels, num = g.network(), g.labels("labels"), g.given["num_steps"]
     target = [p.detach() for p in g.network("target").parameters()]
     images = g.images("images")
     log_lr = torch.tensor(g.given["log_lr"], dtype=images.dtype, device=g.device)
-    return _outer(
+    return outer(
         images,
-        lambda x, rate: steps.tm(network, x, labels, target, rate, num_steps=num),
+        differentiated(
+            lambda x, rate: steps.tm(network, x, labels, target, rate, num_steps=num)
+        ),
         log_lr,
     )
 
 
-def _gm(g: _Given) -> Work:
+def _gm(g: Given) -> Work:
     network, real = g.network(), g.by_class("real_by_class")
-    return _outer(g.images("images"), lambda x: steps.gm(network, x.chunk(len(real)), real))
-
-
-def _dm(g: _Given) -> Work:
-    network, real = g.network(), g.by_class("real_by_class")
-    features = nn.Sequential(*network.children())[:-1].requires_grad_(False)
-    return _outer(
-        g.images("images"), lambda x: steps.dm(features, x.chunk(len(real)), real)
+    return outer(
+        g.images("images"),
+        differentiated(lambda x: steps.gm(network, x.chunk(len(real)), real)),
     )
 
 
-def _training(g: _Given) -> Callable[[int | None], Tensor]:
+def _dm(g: Given) -> Work:
+    network, real = g.network(), g.by_class("real_by_class")
+    features = nn.Sequential(*network.children())[:-1].requires_grad_(False)
+    return outer(
+        g.images("images"),
+        differentiated(lambda x: steps.dm(features, x.chunk(len(real)), real)),
+    )
+
+
+def _training(g: Given) -> Callable[[int | None], Tensor]:
     """Returns (image left out or None) -> test logits after training."""
     network, images, labels = g.network(), g.images("images"), g.labels("labels")
     test_images = g.images("test_images")
@@ -117,12 +74,12 @@ def _training(g: _Given) -> Callable[[int | None], Tensor]:
     return trained
 
 
-def _train(g: _Given) -> Work:
+def _train(g: Given) -> Work:
     trained = _training(g)
     return lambda: {"logits": trained(None).cpu().numpy()}
 
 
-def _loo(g: _Given) -> Work:
+def _loo(g: Given) -> Work:
     trained, labels = _training(g), g.labels("test_labels")
 
     def run() -> dict[str, Any]:
@@ -134,7 +91,7 @@ def _loo(g: _Given) -> Work:
     return run
 
 
-def _pool(g: _Given) -> Work:
+def _pool(g: Given) -> Work:
     network, images, labels = g.network(), g.images("real_images"), g.labels("real_labels")
     test_images = g.images("test_images")
     settings = {n: g.given[n] for n in ("learning_rate", "momentum")}
@@ -154,6 +111,12 @@ def _pool(g: _Given) -> Work:
     return run
 
 
+def _trace(g: Given) -> Work:
+    network, images, labels = g.network(), g.images("images"), g.labels("labels")
+    probes = [list(g.module(probe).parameters()) for probe in g.given["probes"]]
+    return lambda: summary(steps.forms(network, images, labels, probes))
+
+
 WORKS = {
     "bptt": _bptt,
     "gm": _gm,
@@ -162,16 +125,24 @@ WORKS = {
     "train": _train,
     "loo": _loo,
     "pool": _pool,
+    "trace": _trace,
 }
 
 
-def make(cases: Mapping[str, Mapping[str, Any]], device: str = "cpu") -> dict[str, Any]:
+def make(
+    cases: Mapping[str, Mapping[str, Any]],
+    device: str = "cpu",
+    backend: str = "inductor",
+) -> dict[str, Any]:
     """Returns the works of cases by name, with `about` and a large matrix `product`.
+
+    The tuned works have the same names after `TUNED`.
 
     Args:
       cases: arrays of `benchmarks.cases` by name; a name is a key of `WORKS`, optionally
         followed by a dot and a suffix.
       device: device of PyTorch.
+      backend: how `torch.compile` compiles the tuned works.
 
     Raises:
       RuntimeError: PyTorch does not have the device.
@@ -187,10 +158,13 @@ def make(cases: Mapping[str, Mapping[str, Any]], device: str = "cpu") -> dict[st
         if device != "cpu":
             torch.cuda.synchronize()
 
-    works: dict[str, Any] = {
-        name: WORKS[name.partition(".")[0]](_Given(given, device))
-        for name, given in cases.items()
-    }
+    chunk = tuned.CHUNK if device == "cpu" else None
+    derivatives = tuned.Derivatives(chunk, backend)
+    works: dict[str, Any] = {}
+    for name, given in cases.items():
+        kind, arrays = name.partition(".")[0], Given(given, device)
+        works[name] = WORKS[kind](arrays)
+        works[TUNED + name] = tuned_works.WORKS[kind](arrays, derivatives)
     return works | {
         "product": product,
         "about": lambda: {"torch": torch.__version__, "threads": torch.get_num_threads()},

@@ -220,13 +220,14 @@ def hvp(
 
     def matvec(v: Vector) -> Vector:
         v = _like(v, params)
+        at, examples = _at_run_time(v, params, data)
 
         def product(batch: Any) -> Vector:
             grad = varying.grad(lambda p: loss_fn(p, batch))
             with _forward_over_reverse():
-                return varying.jvp(grad, params, v)[1]
+                return varying.jvp(grad, at, v)[1]
 
-        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
+        return mean_over(product, examples, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
 
@@ -282,17 +283,29 @@ def ggn(
 
     def matvec(v: Vector) -> Vector:
         v = _like(v, params)
+        at, examples = _at_run_time(v, params, data)
 
         def product(batch: Any) -> Vector:
             with _forward_over_reverse():
-                outputs, pull = varying.vjp(lambda p: apply(p, batch.images), params, v)
-                _, moved = varying.jvp(lambda p: apply(p, batch.images), params, v)
+                outputs, pull = varying.vjp(lambda p: apply(p, batch.images), at, v)
+                _, moved = varying.jvp(lambda p: apply(p, batch.images), at, v)
                 grad = varying.grad(lambda z: of_outputs(z, batch.labels))
                 return pull(varying.jvp(grad, outputs, moved)[1])[0]
 
-        return mean_over(product, data, chunk=chunk, read=read, mesh=mesh)
+        return mean_over(product, examples, chunk=chunk, read=read, mesh=mesh)
 
     return matvec
+
+
+def _at_run_time(v: Vector, *fixed: Any) -> Any:
+    """Keeps XLA from computing with fixed arrays while it compiles a function of v.
+
+    Of a jitted function whose parameters and data are constants the forward pass would be
+    folded at compile time, which takes minutes for a ConvNet.
+    """
+    if checks.concrete_tree(v) or not checks.concrete_tree(fixed):
+        return fixed
+    return jax.lax.optimization_barrier(fixed)
 
 
 def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
@@ -306,7 +319,11 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     ...     jnp.array([2.0, 0.0])))
     4.0
     """
+    params, batch = _at_run_time(v, params, batch)
+    return _along(loss_fn, params, batch, v)
 
+
+def _along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     def slope(params: Params) -> Array:
         return varying.jvp(lambda p: loss_fn(p, batch), params, v)[1]
 
@@ -370,11 +387,11 @@ def trace(
     estimators.check_probes(num_probes, kind)
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
-    params = checks.at_least_float32(params)
+    params, data = _at_run_time(key, checks.at_least_float32(params), data)
 
     def forms(batch: Any) -> Array:
         return jax.lax.map(
-            lambda i: along(
+            lambda i: _along(
                 loss_fn,
                 params,
                 batch,
@@ -438,7 +455,7 @@ def batch_trace(
         raise InputError("give either num_probes or relative_error")
     estimators.check_probes(1 if num_probes is None else num_probes, kind)
     check(loss_fn, params, data, read)
-    params = checks.at_least_float32(params)
+    params, data = _at_run_time(key, checks.at_least_float32(params), data)
     num = num_examples(data)
     if not 1 <= batch <= num:
         raise InputError(f"batch={batch}: must lie in 1..{num}, the number of images")
@@ -451,7 +468,7 @@ def batch_trace(
             _, chosen = jax.lax.top_k(jax.random.bits(batch_key, (num,)), batch)
             drawn = jax.tree.map(lambda x: x[chosen], data)
         v = estimators.probe(probe_key, params, kind)
-        return along(loss_fn, params, read(drawn), v)
+        return _along(loss_fn, params, read(drawn), v)
 
     of = "trace of the Hessian of the mean loss"
     if num_probes is not None:
