@@ -21,7 +21,7 @@ from distilljax.config import Config as Base
 from distilljax.config import FieldError, option
 from distilljax.disk.files import read_json, replacing
 from distilljax.types import InputError
-from experiments.lab.accuracy import spelt_accuracy
+from experiments.lab.accuracy import TRAINED_ON, spelt_accuracy
 from experiments.lab.sets import GALLERY, RESULT
 from experiments.lab.terminal import new_table, show_table
 
@@ -96,7 +96,7 @@ def card(entry: Entry) -> str:
         "| trained on | test accuracy, % | networks |",
         "|---|---|---|",
         *(
-            f"| {name} | {spelt_accuracy(row)} | {row['seeds']} |"
+            f"| {TRAINED_ON[name]} | {spelt_accuracy(row)} | {row['seeds']} |"
             for name, row in summary["accuracy"].items()
         ),
         "",

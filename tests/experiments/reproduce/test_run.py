@@ -122,7 +122,7 @@ def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
     steps = fake_study.steps(tmp_path)
     monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(steps))
-    made = reproduce.run(config(tmp_path, "--rows=mnist_dc_ipc1"))
+    made = reproduce.run(config(tmp_path, "--rows=cifar10_rat_ipc10"))
     held = json.loads((tmp_path / "rows.json").read_text())
     assert held == made
     assert held[0]["reason"] == "not begun"
