@@ -129,7 +129,7 @@ def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
     failing = fake_study.steps(tmp_path / "again", failing="c")
     monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(failing))
     with pytest.raises(InputError, match=r"rows failed: c \(exit code 1\)"):
-        reproduce.run(config(tmp_path / "again", "--rows=mnist_dc_ipc1"))
+        reproduce.run(config(tmp_path / "again", "--rows=cifar10_rat_ipc10"))
     assert (tmp_path / "again" / "rows.json").exists()
 
 
