@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -14,6 +15,18 @@ from distilljax import flags, launch
 from experiments.lab.steps import Step
 
 SECONDS_TO_END = 60.0  # for a step to save its work
+
+
+class Spent(NamedTuple):
+    """What a step has taken.
+
+    Attributes:
+      seconds: from its start to its end.
+      cpu_seconds: of its processes, on all cores.
+    """
+
+    seconds: float
+    cpu_seconds: float
 
 
 class _Job(NamedTuple):
@@ -61,27 +74,29 @@ class Jobs:
                 os.sched_setaffinity(process.pid, cores)
         self.running.append(_Job(step, process, cores, time.monotonic(), log))
 
-    def ended(self) -> Iterator[tuple[Step, int, float]]:
-        """Yields the steps that have ended since: step, exit code and seconds."""
+    def ended(self) -> Iterator[tuple[Step, int, Spent]]:
+        """Yields the steps that have ended since, their exit codes, and what they took."""
         for job in list(self.running):
+            before = _cpu_seconds()
             code = job.process.poll()
             _relay(job)
             if code is not None:
-                yield self._remove(job), code, time.monotonic() - job.began
+                yield self._remove(job), code, _spent(job, before)
 
-    def stop(self) -> Iterator[tuple[Step, float]]:
-        """Stops all; yields step and seconds of each."""
+    def stop(self) -> Iterator[tuple[Step, Spent]]:
+        """Stops all; yields the steps and what they took."""
         for job in self.running:
             job.process.terminate()
         deadline = time.monotonic() + SECONDS_TO_END
         for job in list(self.running):
+            before = _cpu_seconds()
             try:
                 job.process.wait(max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
             _relay(job)
-            yield self._remove(job), time.monotonic() - job.began
+            yield self._remove(job), _spent(job, before)
 
     def _remove(self, job: _Job) -> Step:
         self.running.remove(job)
@@ -89,6 +104,17 @@ class Jobs:
         if job.log:
             job.log.close()
         return job.step
+
+
+def _cpu_seconds() -> float:
+    """Returns the CPU seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _spent(job: _Job, before: float) -> Spent:
+    """Returns what a job took that has ended since `before`, see `_cpu_seconds`."""
+    return Spent(time.monotonic() - job.began, _cpu_seconds() - before)
 
 
 def _relay(job: _Job) -> None:

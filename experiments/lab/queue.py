@@ -12,13 +12,13 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from distilljax import launch
 from distilljax.disk.files import replacing
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments.lab.jobs import Jobs, usable_cores
+from experiments.lab.jobs import Jobs, Spent, usable_cores
 from experiments.lab.kept import read_lines
 from experiments.lab.progress import duration
 from experiments.lab.records import Mismatch, check
@@ -48,7 +48,7 @@ class Ledger:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self.lines = {line["step"]: line for line in _readable(path)}
+        self.lines = steps_of(path)
         if path.exists():
             with replacing(path) as temporary:
                 records.append(temporary, self.lines.values())
@@ -59,18 +59,19 @@ class Ledger:
         there = all(path.exists() for path in (step.output, *step.inputs))
         return bool(line["finished"] and there and line["identity"] == step.identity())
 
-    def add(self, step: Step, seconds: float, *, finished: bool) -> None:
-        """Writes down that a step ran for so long, and whether it is finished."""
+    def add(self, step: Step, spent: Spent, *, finished: bool) -> None:
+        """Writes down what a step took, and whether it is finished."""
         before = self.lines.get(step.name)
         identity = step.identity()
+        took = spent._asdict()
         if before and before["identity"] == identity and not before["finished"]:
-            seconds += before["seconds"]
+            took = {name: value + before.get(name, 0.0) for name, value in took.items()}
         line = {
             "step": step.name,
             "finished": finished,
             "identity": identity,
             "command": step.command(),
-            "seconds": seconds,
+            **took,
         }
         self.lines[step.name] = line
         records.append(self._path, [line])
@@ -84,6 +85,12 @@ class _Line(TypedDict):
     identity: str
     command: str
     seconds: float
+    cpu_seconds: NotRequired[float]  # lines of before 2026-11-28, 15:00, lack it
+
+
+def steps_of(ledger: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns step -> its last line in the file of a ledger, which may be absent."""
+    return {line["step"]: line for line in _readable(ledger)}
 
 
 def _readable(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -230,21 +237,22 @@ class _Queue:
 
     def end(self) -> None:
         """Writes down the steps that have ended."""
-        for step, code, seconds in self._jobs.ended():
-            self._ledger.add(step, seconds, finished=not code)
+        for step, code, spent in self._jobs.ended():
+            self._ledger.add(step, spent, finished=not code)
             if code:
                 self.broken[step.name] = f"exit code {code}"
                 say(f"step {step.name} failed with exit code {code}; the reason is above")
                 continue
-            self._passed, self._spent = self._passed + step.minutes, self._spent + seconds
+            self._passed += step.minutes
+            self._spent += spent.seconds
             self.state[step.name] = "done"
-            say(f"step {step.name} took {duration(seconds)}")
+            say(f"step {step.name} took {duration(spent.seconds)}")
 
     def cut(self) -> None:
         """Stops the steps that run, and writes that down."""
-        for step, seconds in self._jobs.stop():
+        for step, spent in self._jobs.stop():
             self.state[step.name] = "cut"
-            self._ledger.add(step, seconds, finished=False)
+            self._ledger.add(step, spent, finished=False)
 
     def seconds(self) -> float:
         """Returns the seconds of all work, also by earlier commands."""

@@ -10,6 +10,7 @@ from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.distill import presets
 from experiments.distill.options import Config as DistillConfig
+from experiments.lab.queue import steps_of
 from experiments.reproduce import run as reproduce
 from experiments.reproduce.rows import ROWS
 from experiments.reproduce.table import entry, verdict
@@ -74,7 +75,7 @@ def leave(root, row, **files):
 
 def test_a_finished_row_is_judged(tmp_path):
     leave(tmp_path, ROW, summary=summary(ROW, 0.912), config={"command": "the command"})
-    found = entry(ROW, tmp_path, "abc")
+    found = entry(ROW, tmp_path, "abc", 2.0)
     assert found["verdict"] == "within"
     assert (found["mean"], found["networks"], found["random"]) == (0.912, 5, 0.3)
     assert (found["cpu_hours"], found["steps"]) == (2.0, 1000)
@@ -126,6 +127,10 @@ def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
     held = json.loads((tmp_path / "rows.json").read_text())
     assert held == made
     assert held[0]["reason"] == "not begun"
+    took = steps_of(tmp_path / reproduce.LEDGER)
+    assert took.keys() == {"a", "b", "c"}
+    assert all(line["cpu_seconds"] > 0 for line in took.values())
+    assert held[0]["cpu_hours"] is None  # of other steps
     failing = fake_study.steps(tmp_path / "again", failing="c")
     monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(failing))
     with pytest.raises(InputError, match=r"rows failed: c \(exit code 1\)"):
