@@ -18,7 +18,7 @@ from distilljax.types import Batch, InputError
 from experiments.evaluate import run as evaluate
 from experiments.import_set import run as import_set
 from experiments.lab.keys import fresh_key
-from experiments.lab.records import SUMMARY
+from experiments.lab.records import SUMMARY, open_sealed
 from tests.io import foreign_sets as given
 
 LABELS = np.repeat(np.arange(given.CLASSES), given.IPC)
@@ -72,7 +72,7 @@ def test_the_folder_holds_an_artefact_like_any_other(dc, small, images, tmp_path
     summary = run(dc, small, out, method="DC")
     made = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert made == {"distilled.npz", "grid.png", "config.json", SUMMARY}
-    assert json.loads((out / SUMMARY).read_text()) == summary
+    assert open_sealed(out) == summary
     artefact = io.load(out / "distilled.npz")
     np.testing.assert_array_equal(artefact.distilled.images, images)
     assert (artefact.method, artefact.protocol) == ("DC", PROTOCOLS["dc"])
