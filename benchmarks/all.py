@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -37,6 +38,9 @@ IN_README = (
     "products",
     "experts",
     "devices",
+    "cores",
+    "cores_width128",
+    "growth",
     "side_by_side",
     "side_by_side_one_core",
     "side_by_side_unroll30",
@@ -98,6 +102,7 @@ RUNS = {
 _ONE_CORE = (
     "--work=train,trace,tm,gm,dm,bptt --real_batch=100 --test_images=100 --threads=1"
 )
+_TINY_CORES = "--repeats=1 --width=4 --size=8 --works=dm --networks=2 --steps=2"
 _TINY_SIDE = RUNS["side_by_side"][1]
 # Further sizes of the side by side, and what needs the extra `ahead`; run only when named.
 LONGER = {
@@ -118,6 +123,11 @@ LONGER = {
         f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 --check_steps=1 "
         "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
+    ),
+    "cores": ("", _TINY_CORES),
+    "cores_width128": (
+        "--repeats=3 --width=128 --works=bptt,gm,dm,tm,evaluation --steps=10",
+        _TINY_CORES,
     ),
     "ahead": (
         "--target=h100,h200,v5e,v6e --devices=1,8",
@@ -150,7 +160,7 @@ class Config(Base):
 
 def benchmark(name: str) -> str:
     """Returns the module in `benchmarks` that writes a record."""
-    return "side_by_side" if name.startswith("side_by_side") else name
+    return re.sub(r"^(side_by_side|cores)_.*", r"\1", name)
 
 
 def flags(name: str, config: Config, torch: bool) -> list[str]:

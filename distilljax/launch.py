@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TextIO
 
 import jax
 
-from distilljax import processes, terminal
+from distilljax import platforms, processes, terminal
+from distilljax.config import Config
 from distilljax.disk.files import NO_SPACE, advice
 from distilljax.flags import (
     AnyConfig,
@@ -119,6 +120,7 @@ def main(
         enable_compilation_cache()
         terminal.join([config] if config else list((many or {}).values()))
         sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
+        _use_cores([config] if config else list((many or {}).values()))
         _start_jax()
         if several is not None and many:
             several(many)
@@ -230,6 +232,27 @@ class _Output:
         except (OSError, ValueError):
             pass
         return length
+
+
+def _use_cores(configs: Sequence[Config]) -> None:
+    """Makes CPU cores devices where there is nothing else and the options want several.
+
+    The option `devices`, or what `devices_of_cores` of the options gives without it. What
+    `XLA_FLAGS` or `JAX_NUM_CPU_DEVICES` say is left alone.
+    """
+    flag = "--xla_force_host_platform_device_count"
+    asked = flag in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
+    if asked or not only_cpu():
+        return
+    wanted = [config.to_dict().get("devices") or _preferred(config) for config in configs]
+    if (num := min(max(wanted, default=1), platforms.cpu_threads())) > 1:
+        with contextlib.suppress(RuntimeError):  # JAX has started, with the devices it has
+            jax.config.update("jax_num_cpu_devices", num)
+
+
+def _preferred(config: Config) -> int:
+    prefers = getattr(config, "devices_of_cores", None)
+    return prefers() if prefers else 1
 
 
 def _start_jax() -> None:

@@ -13,7 +13,9 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false"
-    * importlib.metadata.version("jaxlib").startswith("0.10."),
+    * importlib.metadata.version("jaxlib").startswith("0.10.")
+    # Commands in processes of their own find the numbers of this process.
+    + " --xla_force_host_platform_device_count=1",
 )
 # One cache of compiled programs for the workers and subprocesses of this session.
 os.environ.setdefault(

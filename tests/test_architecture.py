@@ -26,7 +26,7 @@ ROOMS = {
     "flags": BASE,
     "commands": {"flags"},
     "__main__": {"commands"},
-    "launch": BASE | {"flags", "disk", "terminal"},
+    "launch": BASE | {"flags", "disk", "platforms", "terminal"},
     "data": BASE | {"disk", "memory"},
     "models": BASE | {"platforms"},
     "core": BASE | {"lazy", "platforms"},

@@ -581,6 +581,48 @@ def test_program_bug_keeps_its_traceback(program: pathlib.Path) -> None:
     assert "ValueError: a bug" in done.stderr
 
 
+CORES = """
+import dataclasses
+
+import jax
+
+from distilljax import launch, platforms
+from distilljax.config import Config as Base
+from distilljax.config import option
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    devices: int | None = option(None, "Devices.", low=1)
+    shared: bool = option(True, "The work is shared.")
+
+    def devices_of_cores(self):
+        return platforms.cpu_threads() if self.shared else 1
+
+
+if __name__ == "__main__":
+    launch.main(Config, lambda config: print(jax.device_count()), summary="Counts.")
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "xla_flags", "num"),
+    [
+        ([], "", 3),
+        (["--noshared"], "", 1),
+        (["--noshared", "--devices=2"], "", 2),
+        (["--devices=9"], "", 3),
+        (["--devices=2"], "--xla_force_host_platform_device_count=1", 1),
+    ],
+)
+def test_cores_are_devices_where_the_options_want_it(
+    tmp_path: pathlib.Path, argv: list[str], xla_flags: str, num: int
+) -> None:
+    (tmp_path / "told.py").write_text(CORES)
+    done = start(tmp_path / "told.py", *argv, XLA_FLAGS=xla_flags, NPROC="3")
+    assert (done.returncode, done.stdout) == (0, f"{num}\n"), done.stderr
+
+
 def test_compilation_cache_is_used_quietly(program: pathlib.Path) -> None:
     for _ in ("write", "read"):
         done = start(program)

@@ -89,7 +89,9 @@ class DevicesOption(Config):
     """Devices that share the work."""
 
     devices: int | None = option(
-        None, "Devices that share the work; none: all that there are.", low=1
+        None,
+        "Devices that share the work, on a CPU its cores; none: all that there are.",
+        low=1,
     )
 
 
