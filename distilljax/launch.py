@@ -241,7 +241,7 @@ def _use_cores(configs: Sequence[Config]) -> None:
     `XLA_FLAGS` or `JAX_NUM_CPU_DEVICES` say is left alone.
     """
     flag = "--xla_force_host_platform_device_count"
-    asked = flag in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
+    asked = flag in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ
     if asked or not only_cpu():
         return
     wanted = [config.to_dict().get("devices") or _preferred(config) for config in configs]
