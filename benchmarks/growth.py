@@ -21,6 +21,7 @@ from benchmarks import contest, experts, harness, methods, problem
 from benchmarks.contest import Contestant
 from benchmarks.harness import Column, figure
 from benchmarks.throughput import UNROLL
+from distilljax import platforms
 from distilljax.config import FieldError, option
 from distilljax.methods import METHODS
 from distilljax.training.expert import Recipe
@@ -92,9 +93,15 @@ def prepare(config: Config, dimension: str, work: str) -> dict[str, Contestant]:
             work=work,
             dimension=dimension,
             value=amount,
-            products=harness.flops(function, *args),
+            products=products(function, args),
         )
     return found
+
+
+def products(function: Callable[..., Any], args: tuple[Any, ...]) -> int:
+    """Returns the FLOPs of the matrix products of the formulations of this platform."""
+    with platforms.target(platforms.current()):
+        return harness.flops(function, *args)
 
 
 def program(
