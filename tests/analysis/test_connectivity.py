@@ -50,7 +50,7 @@ def test_two_units_swapped_are_the_same_function_and_apart():
     shares = connectivity.points(3)
     found = np.asarray(connectivity.along(error, params, swapped, shares))
     middle = {"in": jnp.array([1.0, 1.0]), "out": jnp.array([1.5, 1.5])}
-    np.testing.assert_allclose(found, [0, error(middle), 0], atol=1e-6)
+    np.testing.assert_allclose(found, [0, error(middle), 0], rtol=1e-6, atol=1e-6)
     assert connectivity.barrier(found, shares) == pytest.approx(float(error(middle)))
 
 
