@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from benchmarks.torch_baseline import convnet
 
@@ -30,6 +31,13 @@ class Given:
     def by_class(self, name: str) -> list[Tensor]:
         """Converts images [k, b, h, w, c] to k tensors [b, c, h, w]."""
         return [convnet.images(x).to(self.device) for x in self.given[name]]
+
+    def batches(self) -> list[list[Tensor]]:
+        """Returns the positions of the images of each batch, by network."""
+        return [
+            [torch.tensor(where, dtype=torch.int64, device=self.device) for where in each]
+            for each in self.given["batches"]
+        ]
 
     def network(self, name: str = "params") -> nn.Module:
         """Returns the ConvNet with parameters of the case."""
@@ -76,6 +84,24 @@ def outer(images: Tensor, loss_and_grads: LossAndGrads, *others: Tensor) -> Work
         }
 
     return step
+
+
+def left_out(g: Given, trained: Callable[[int | None], Tensor]) -> Work:
+    """Returns the test losses of networks that are each trained without an image.
+
+    Args:
+      g: the arrays of the case.
+      trained: image left out -> test logits after training.
+    """
+    labels = g.labels("test_labels")
+
+    def run() -> dict[str, Any]:
+        each = [
+            cross_entropy(trained(j), labels, reduction="none") for j in g.given["left_out"]
+        ]
+        return {"losses": torch.stack(each).cpu().numpy()}
+
+    return run
 
 
 def summary(values: Tensor) -> dict[str, Any]:

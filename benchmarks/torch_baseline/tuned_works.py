@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from benchmarks.torch_baseline import tuned
-from benchmarks.torch_baseline.given import Given, Work, outer, summary
+from benchmarks.torch_baseline.given import Given, Work, left_out, outer, summary
 from benchmarks.torch_baseline.tuned import Derivatives, Params, channels_last
 
 
@@ -74,25 +73,14 @@ def _train(g: Given, of: Derivatives) -> Work:
 
 
 def _loo(g: Given, of: Derivatives) -> Work:
-    trained, labels = _training(g, of), g.labels("test_labels")
-
-    def run() -> dict[str, Any]:
-        each = [
-            cross_entropy(trained(j), labels, reduction="none") for j in g.given["left_out"]
-        ]
-        return {"losses": torch.stack(each).cpu().numpy()}
-
-    return run
+    return left_out(g, _training(g, of))
 
 
 def _pool(g: Given, of: Derivatives) -> Work:
     params, images = _params(g, g.given["params"]), _images(g, "real_images")
     labels, test_images = g.labels("real_labels"), _images(g, "test_images")
     settings = {n: g.given[n] for n in ("learning_rate", "momentum")}
-    batches = [
-        [torch.tensor(where, dtype=torch.int64, device=g.device) for where in each]
-        for each in g.given["batches"]
-    ]
+    batches = g.batches()
 
     def run() -> dict[str, Any]:
         logits = []

@@ -10,10 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from benchmarks.torch_baseline import TUNED, steps, tuned, tuned_works
-from benchmarks.torch_baseline.given import Given, Work, differentiated, outer, summary
+from benchmarks.torch_baseline.given import (
+    Given,
+    Work,
+    differentiated,
+    left_out,
+    outer,
+    summary,
+)
 
 
 def _bptt(g: Given) -> Work:
@@ -80,25 +86,14 @@ def _train(g: Given) -> Work:
 
 
 def _loo(g: Given) -> Work:
-    trained, labels = _training(g), g.labels("test_labels")
-
-    def run() -> dict[str, Any]:
-        each = [
-            cross_entropy(trained(j), labels, reduction="none") for j in g.given["left_out"]
-        ]
-        return {"losses": torch.stack(each).cpu().numpy()}
-
-    return run
+    return left_out(g, _training(g))
 
 
 def _pool(g: Given) -> Work:
     network, images, labels = g.network(), g.images("real_images"), g.labels("real_labels")
     test_images = g.images("test_images")
     settings = {n: g.given[n] for n in ("learning_rate", "momentum")}
-    batches = [
-        [torch.tensor(where, dtype=torch.int64, device=g.device) for where in each]
-        for each in g.given["batches"]
-    ]
+    batches = g.batches()
 
     def run() -> dict[str, Any]:
         logits = []

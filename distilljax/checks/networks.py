@@ -214,12 +214,17 @@ def _quick_options() -> dict[str, str | bool]:
         "xla_llvm_disable_expensive_passes": True,
         "xla_cpu_use_fusion_emitters": False,
     }
-    least, known = jax.jit(lambda: 0).lower(), {}
-    for name, value in wanted.items():
+    least = jax.jit(lambda: 0).lower()
+
+    def knows(options: dict[str, str | bool]) -> bool:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            least.compile(compiler_options={name: value})
-            known[name] = value
-    return known
+            least.compile(compiler_options=options)
+            return True
+        return False
+
+    if knows(wanted):
+        return wanted
+    return {name: value for name, value in wanted.items() if knows({name: value})}
 
 
 def _unlike(pair: Any) -> Any:

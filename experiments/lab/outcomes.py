@@ -15,10 +15,9 @@ import numpy as np
 
 from distilljax import launch
 from distilljax.analysis.statistics import Spread, spread
-from distilljax.disk.files import read_json
 from distilljax.types import InputError
 from experiments.lab.accuracy import TRAINED_ON
-from experiments.lab.records import SUMMARY, open_sealed
+from experiments.lab.records import SUMMARY, read_of_run
 from experiments.lab.workdir import CONFIG
 
 SEED = "seed"
@@ -99,7 +98,7 @@ def read(folder: pathlib.Path) -> Outcome:
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
+        return read_of_run(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); run the experiment again"

@@ -48,7 +48,7 @@ class Ledger:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self.lines = steps_of(path)
+        self.lines = ledger_lines(path)
         if path.exists():
             with replacing(path) as temporary:
                 records.append(temporary, self.lines.values())
@@ -65,7 +65,7 @@ class Ledger:
         identity = step.identity()
         took = spent._asdict()
         if before and before["identity"] == identity and not before["finished"]:
-            took = {name: value + before.get(name, 0.0) for name, value in took.items()}
+            took = {n: value + before[n] for n, value in took.items() if n in before}
         line = {
             "step": step.name,
             "finished": finished,
@@ -85,12 +85,12 @@ class _Line(TypedDict):
     identity: str
     command: str
     seconds: float
-    cpu_seconds: NotRequired[float]  # lines of before 2026-11-28, 15:00, lack it
+    cpu_seconds: NotRequired[float]  # not of starts before 2026-11-28
 
 
-def steps_of(ledger: pathlib.Path) -> dict[str, dict[str, Any]]:
+def ledger_lines(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Returns step -> its last line in the file of a ledger, which may be absent."""
-    return {line["step"]: line for line in _readable(ledger)}
+    return {line["step"]: line for line in _readable(path)}
 
 
 def _readable(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from distilljax.disk.files import read_json, write_json
 from distilljax.io.environment import Environment
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import InputError
+from experiments.lab.workdir import CONFIG
 
 SUMMARY, CHECKSUM = "summary.json", "sha256"
 FORMAT = 1  # of every record; one without the key is of format 1
@@ -217,7 +218,7 @@ def write_summary(
 def _seal(workdir: pathlib.Path, summary: Mapping[str, Any]) -> str:
     """Returns the SHA-256, hex, of a record and of the settings of its run."""
     try:
-        config = read_json(workdir / "config.json")
+        config = read_json(workdir / CONFIG)
     except FileNotFoundError:
         config = {}
     told = [config.get("experiment"), config.get("config"), dict(summary)]
@@ -238,6 +239,16 @@ def open_sealed(workdir: pathlib.Path) -> dict[str, Any]:
     if checksum is not None and checksum != _seal(workdir, found):
         raise ValueError("it was changed, or another run wrote it")
     return found
+
+
+def read_of_run(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the contents of a JSON file in the folder of a run.
+
+    Raises:
+      ValueError: no JSON object; or a record that `open_sealed` refuses.
+      OSError: the file cannot be read.
+    """
+    return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
 
 
 @processes.once

@@ -7,11 +7,10 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilljax.config import FieldError
-from distilljax.disk.files import read_json
 from distilljax.types import InputError
 from experiments.lab.claims import Record
 from experiments.lab.experiment import Experiment
-from experiments.lab.records import SUMMARY, DatasetRecord, checked, open_sealed
+from experiments.lab.records import SUMMARY, DatasetRecord, checked, read_of_run
 
 Table = Mapping[str, Experiment]
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -92,7 +91,7 @@ def guarded(experiment: Experiment) -> Experiment:
 
 def _json(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
+        return read_of_run(path)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); run that experiment again, or move the "

@@ -29,8 +29,14 @@ from distilljax.config import option
 from distilljax.disk.files import write_json
 from distilljax.types import InputError
 from experiments.lab.options import WorkdirOption, parse_choices
-from experiments.lab.queue import OUT_OF_TIME, Ledger, claimed, run_queue, show_plan
-from experiments.lab.queue import steps_of as took
+from experiments.lab.queue import (
+    OUT_OF_TIME,
+    Ledger,
+    claimed,
+    ledger_lines,
+    run_queue,
+    show_plan,
+)
 from experiments.lab.steps import Step
 from experiments.lab.workdir import ROOT
 from experiments.reproduce.rows import ROWS, Row
@@ -155,13 +161,13 @@ def run(config: Config) -> list[Entry]:
 
 
 def _table(rows: Sequence[Row], root: pathlib.Path, commit: str | None) -> list[Entry]:
-    steps = took(root / LEDGER)
+    steps = ledger_lines(root / LEDGER)
 
     def hours(row: Row) -> float | None:
         own = [steps[name] for name in (row.name, f"{row.name}_experts") if name in steps]
-        seconds = [line.get("cpu_seconds") for line in own]
-        known = [s for s in seconds if s is not None]
-        return sum(known) / 3600 if known and len(known) == len(own) else None
+        if not own or any("cpu_seconds" not in line for line in own):
+            return None
+        return sum(line["cpu_seconds"] for line in own) / 3600
 
     entries = plain([entry(row, root, commit, hours(row)) for row in rows])
     show(entries)

@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import experiments
 from distilljax import io
-from distilljax.disk.files import read_json
 from distilljax.io import records
 from distilljax.types import InputError
-from experiments.lab.records import SUMMARY, open_sealed
+from experiments.lab.records import read_of_run
 from experiments.lab.terminal import new_table, show_table
 from experiments.reproduce.rows import Row
 
@@ -95,7 +94,7 @@ def is_finished(row: Row, root: pathlib.Path) -> bool:
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        return open_sealed(path.parent) if path.name == SUMMARY else read_json(path)
+        return read_of_run(path)
     except (OSError, ValueError):
         return {}
 

@@ -40,6 +40,14 @@ def dense(model, params, images, targets, others):
     return (k_ts @ solved).reshape(len(others), -1)
 
 
+def free_ridge(network, images, targets, others, **settings):
+    """The same without the kernel."""
+    model, params = network
+    return regression.linearised_ridge(
+        model.apply, params, images, targets, others, ridge=RIDGE, **settings
+    )
+
+
 @pytest.mark.parametrize(
     "preconditioned", [True, pytest.param(False, marks=pytest.mark.slow)]
 )
@@ -51,17 +59,9 @@ def test_predictions_and_implicit_gradient_are_those_of_the_dense_kernel(
     images, targets, others, wanted = points
 
     def free(images, targets):
-        return regression.linearised_ridge(
-            model.apply,
-            params,
-            images,
-            targets,
-            others,
-            ridge=RIDGE,
-            num_iters=60,
-            features=model.features if preconditioned else None,
-            chunk=2,
-        )
+        features = model.features if preconditioned else None
+        settings = {"num_iters": 60, "features": features, "chunk": 2}
+        return free_ridge(network, images, targets, others, **settings)
 
     def error(predict):
         return lambda *args: jnp.square(predict(*args) - wanted).sum()
@@ -80,16 +80,7 @@ def test_the_preconditioner_saves_iterations(network, points):
     exact = dense(model, params, images, targets, others)
     gaps = [
         jnp.abs(
-            regression.linearised_ridge(
-                model.apply,
-                params,
-                images,
-                targets,
-                others,
-                ridge=RIDGE,
-                num_iters=4,
-                features=features,
-            )
+            free_ridge(network, images, targets, others, num_iters=4, features=features)
             - exact
         ).max()
         for features in (None, model.features)

@@ -2,7 +2,7 @@
 
 from distilljax.io import records
 from experiments.lab.jobs import Spent
-from experiments.lab.queue import Ledger, steps_of
+from experiments.lab.queue import Ledger, ledger_lines
 from tests.experiments.study import fake_study
 
 LINE = {
@@ -35,5 +35,16 @@ def test_the_starts_of_a_step_add_up(tmp_path):
     ledger = Ledger(tmp_path / "study.jsonl")
     ledger.add(step, Spent(10.0, 8.0), finished=False)
     ledger.add(step, Spent(5.0, 4.0), finished=True)
-    held = steps_of(tmp_path / "study.jsonl")[step.name]
+    held = ledger_lines(tmp_path / "study.jsonl")[step.name]
     assert (held["seconds"], held["cpu_seconds"], held["finished"]) == (15.0, 12.0, True)
+
+
+def test_what_was_not_measured_is_not_counted(tmp_path):
+    """A line of an earlier version has no CPU seconds, nor has what adds to it."""
+    step = fake_study.steps(tmp_path)[0]
+    before = LINE | {"step": step.name, "finished": False, "identity": step.identity()}
+    records.append(tmp_path / "study.jsonl", [before])
+    Ledger(tmp_path / "study.jsonl").add(step, Spent(5.0, 4.0), finished=True)
+    held = ledger_lines(tmp_path / "study.jsonl")[step.name]
+    assert held["seconds"] == 6.5
+    assert "cpu_seconds" not in held

@@ -10,7 +10,7 @@ from distilljax.config import FieldError
 from distilljax.types import InputError
 from experiments.distill import presets
 from experiments.distill.options import Config as DistillConfig
-from experiments.lab.queue import steps_of
+from experiments.lab.queue import ledger_lines
 from experiments.reproduce import run as reproduce
 from experiments.reproduce.rows import ROWS
 from experiments.reproduce.table import entry, verdict
@@ -127,7 +127,7 @@ def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
     held = json.loads((tmp_path / "rows.json").read_text())
     assert held == made
     assert held[0]["reason"] == "not begun"
-    took = steps_of(tmp_path / reproduce.LEDGER)
+    took = ledger_lines(tmp_path / reproduce.LEDGER)
     assert took.keys() == {"a", "b", "c"}
     assert all(line["cpu_seconds"] > 0 for line in took.values())
     assert held[0]["cpu_hours"] is None  # of other steps
