@@ -375,7 +375,7 @@ def trace(
       key: settles the probes; more of them keep the first ones.
       num_probes: how many.
       kind: of probes.
-      chunk: examples in one pass; every chunk is read once, for all probes.
+      chunk: examples in one pass; every probe is drawn once, for all chunks.
       read: see `mean_over`.
       together: probes computed side by side.
       mesh: devices that share the examples, see `mean_over`.
@@ -389,19 +389,21 @@ def trace(
     check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)
 
-    def forms(batch: Any) -> Array:
+    def forms(data: Any) -> Array:
+        def form(i: Array) -> Array:
+            v = estimators.probe(jax.random.fold_in(key, i), params, kind)
+            return mean_over(
+                lambda batch: _along(loss_fn, params, batch, v),
+                data,
+                chunk=chunk,
+                read=read,
+            )
+
         return jax.lax.map(
-            lambda i: _along(
-                loss_fn,
-                params,
-                batch,
-                estimators.probe(jax.random.fold_in(key, i), params, kind),
-            ),
-            jnp.arange(num_probes),
-            batch_size=together if together > 1 else None,
+            form, jnp.arange(num_probes), batch_size=together if together > 1 else None
         )
 
-    values = mean_over(forms, data, chunk=chunk, read=read, mesh=mesh)
+    values = mean_over(forms, data, chunk=None, mesh=mesh)
     return estimators.summarise(values, "trace of the Hessian of the mean loss")
 
 
@@ -416,6 +418,7 @@ def batch_trace(
     relative_error: float | None = None,
     max_probes: int = 10_000,
     kind: Kind = "rademacher",
+    chunk: int | None = None,
     read: Read = _identity,
     together: int = 1,
     mesh: Mesh | None = None,
@@ -443,6 +446,7 @@ def batch_trace(
       relative_error: the standard error to reach, see `estimators.sampled_mean_to`.
       max_probes: the most that may be used for that.
       kind: of probes.
+      chunk: images of a batch in one pass; None for all at once.
       read: see `mean_over`.
       together: probes computed side by side, where their number is given.
       mesh: devices that share the probes, where their number is given; None for one.
@@ -455,6 +459,7 @@ def batch_trace(
         raise InputError("give either num_probes or relative_error")
     estimators.check_probes(1 if num_probes is None else num_probes, kind)
     check(loss_fn, params, data, read)
+    check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)
     num = num_examples(data)
     if not 1 <= batch <= num:
@@ -468,7 +473,9 @@ def batch_trace(
             _, chosen = jax.lax.top_k(jax.random.bits(batch_key, (num,)), batch)
             drawn = jax.tree.map(lambda x: x[chosen], data)
         v = estimators.probe(probe_key, params, kind)
-        return _along(loss_fn, params, read(drawn), v)
+        return mean_over(
+            lambda batch: _along(loss_fn, params, batch, v), drawn, chunk=chunk, read=read
+        )
 
     of = "trace of the Hessian of the mean loss"
     if num_probes is not None:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import option
+from distilljax.core import inner
 from distilljax.core.losses import cross_entropy
 from distilljax.curvature import hessian
 from distilljax.probes.base import (
@@ -36,7 +37,9 @@ class Config(Base):
         50, "Images per probe, sampled from a larger set; none: all images.", low=1
     )
     chunk: int = option(
-        100, "Images computed at a time when a probe uses all images.", low=1
+        100,
+        "Images computed at a time, at most: a CPU takes fewer where that is faster.",
+        low=1,
     )
     kind: Literal["rademacher", "gaussian"] = option(
         "rademacher", "Distribution of the probes."
@@ -50,10 +53,13 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
 
     def measure(key: Key, point: Point, source: Source) -> Quantities:
         data, read = arrays(source)
-        everything = config.batch is None or config.batch >= hessian.num_examples(data)
-        estimate = functools.partial(
-            hessian.trace if everything else hessian.batch_trace,
-            **{"chunk": config.chunk} if everything else {"batch": config.batch},
+        num = hessian.num_examples(data)
+        batch = num if config.batch is None else min(config.batch, num)
+        fastest = inner.cache_chunk(batch) or batch
+        estimate = (
+            hessian.trace
+            if batch == num
+            else functools.partial(hessian.batch_trace, batch=batch)
         )
         found = estimate(
             loss_fn,
@@ -62,6 +68,7 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
             key,
             num_probes=config.num_probes,
             kind=config.kind,
+            chunk=min(config.chunk, fastest),
             read=read,
             together=config.together,
             mesh=mesh,

@@ -165,6 +165,15 @@ def test_trace_in_chunks_and_side_by_side(small):
         np.testing.assert_allclose(other.standard_error, whole.standard_error, rtol=1e-9)
 
 
+def test_trace_of_random_batches_in_chunks(small):
+    args = small.loss_fn, small.params, small.batch, jax.random.key(4)
+    whole = hessian.batch_trace(*args, batch=5, num_probes=6)
+    for settings in ({"chunk": 2}, {"chunk": 2, "together": 4}):
+        parts = hessian.batch_trace(*args, batch=5, num_probes=6, **settings)
+        np.testing.assert_allclose(parts.value, whole.value, rtol=1e-9)
+        np.testing.assert_allclose(parts.standard_error, whole.standard_error, rtol=1e-9)
+
+
 def test_trace_to_an_error(small):
     found = hessian.batch_trace(
         small.loss_fn,
