@@ -59,3 +59,9 @@ def cpu_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_per_device() -> int:
+    """Returns the threads that each device of the CPU has, if all compute at once."""
+    num = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    return max(1, cpu_threads() // num)

@@ -50,30 +50,36 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
 # The derivative of sqrt(v + eps_root) stays finite where v is zero.
 EPS_ROOT = 1e-16
 
-# Examples per gradient that a CPU is fastest with, and the sizes near it that are chosen
-# among: a single thread gains from its cache, several need work to share.
+# Examples per gradient that a device of the CPU is fastest with, and the sizes near it that
+# are chosen among: a single thread gains from its cache, several need work to share.
 ONE_THREAD = 5, range(4, 9)
 THREADS = 20, range(16, 25)
 
 
 def _cached() -> tuple[int, range]:
-    return ONE_THREAD if platforms.cpu_threads() == 1 else THREADS
+    return ONE_THREAD if platforms.threads_per_device() == 1 else THREADS
 
 
-def cache_chunk(num: int) -> int | None:
+def cache_chunk(num: int, share: int = 1) -> int | None:
     """Returns the chunk size that is fastest here for a batch of `num` examples.
 
-    On a CPU about 5 with one thread and 20 with several: of the sizes near it the one that
-    leaves the fewest places of the last chunk empty. Otherwise, or below two chunks, the
-    whole batch, None.
+    On a CPU about 5 for each device with one thread and 20 for one with several: of the
+    sizes near it the one that leaves the fewest places of the last chunk empty. Otherwise,
+    or below two chunks, the whole batch, None.
 
     >>> inner.cache_chunk(3) is None
     True
+
+    Args:
+      num: number of examples.
+      share: number of devices over which each chunk is split.
     """
-    best, sizes = _cached()
-    if not platforms.on_cpu() or num < 2 * best:
+    if not platforms.on_cpu():
         return None
-    return min(sizes, key=lambda size: (-num % size, abs(size - best)))
+    best, sizes = _cached()
+    if num < 2 * best * share:
+        return None
+    return share * min(sizes, key=lambda size: (-num % (share * size), abs(size - best)))
 
 
 # Bytes of values that one piece of a large batch may have in its forward pass, on an
@@ -103,7 +109,7 @@ def memory_chunk(
     """
     num = jax.tree.leaves(batch)[0].shape[0]
     if platforms.on_cpu():
-        return cache_chunk(num)
+        return cache_chunk(num, share)
 
     def values(size: int) -> int:
         examples = jax.tree.map(

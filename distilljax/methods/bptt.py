@@ -220,9 +220,11 @@ def _train(
     positions: Array,
     key: Key,
     outer_step: Any,
+    share: int,
 ) -> InnerState:
     """Takes the inner steps of the window; adapted ones read `outer_step`, i32[]."""
-    kept: Any = {"remat": config.remat, "chunk": inner.cache_chunk(positions.shape[1])}
+    chunk = inner.cache_chunk(positions.shape[1], share)
+    kept: Any = {"remat": config.remat, "chunk": chunk}
     if config.window is None or config.window == config.unroll:
         return inner.unroll(*loop, state, positions, **kept)[0]
     if config.adapt:
@@ -289,6 +291,7 @@ def outer_loss(
     """
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
+    share = devices.size(mesh)
 
     def compute(
         distilled: DistilledSet, key: Key, aux: Any, real: RealSet
@@ -311,11 +314,11 @@ def outer_loss(
             positions,
             window_key,
             aux,
+            share,
         )
         batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
         batch = batch._replace(images=images)
-        share = devices.size(mesh)
         chunk = inner.memory_chunk(loss_fn, state.params, batch, share) or len(images)
         term, parts = inner.terms(loss_fn, batch, chunk)
         loss = summed(term, state.params, parts)

@@ -20,10 +20,12 @@ from distilljax import platforms
 from distilljax.models import winograd
 from distilljax.types import Array
 
-Formulation = Literal["auto", "library", "im2col", "rows"]
+Formulation = Literal["auto", "library", "im2col", "rows", "winograd"]
 
 NARROW = 8  # number of channels below which the products of `rows` are too narrow
-WIDE = 64  # number of channels from which Winograd's fewer products outweigh its passes
+# Number of channels from which Winograd's fewer products outweigh its passes, of a device
+# with one thread, and with several, which share the products less well.
+WIDE, WIDE_THREADS = 32, 64
 
 
 def conv2d(
@@ -43,10 +45,10 @@ def conv2d(
       padding: number of zeros added on every side.
       formulation: `library` is XLA's convolution; `im2col` one matrix product over all
         kh kw shifts of the image; `rows` one over its kw horizontal shifts, whose kh
-        results are shifted vertically and added. `auto` is decided for the platform for
-        which the program is lowered: the library on accelerators; on a CPU im2col for few
-        channels or a vertical stride, `winograd.conv3x3` for many channels where it is
-        possible, else rows.
+        results are shifted vertically and added; `winograd` is `winograd.conv3x3` where it
+        is possible, else rows, and im2col for few channels or a vertical stride. `auto` is
+        decided for the platform for which the program is lowered: the library on
+        accelerators; on a CPU `winograd` for many channels, else the same without it.
 
     Returns:
       f32[b, (h + 2 padding - kh) // strides[0] + 1, likewise for the width, d].
@@ -55,19 +57,26 @@ def conv2d(
 
 
 def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
-    c, d = kernel.shape[2:]
-    cpu: Callable[..., Array]
-    if c < NARROW or settings["strides"][0] > 1:
-        cpu = functools.partial(_im2col, **settings)
-    elif min(c, d) >= WIDE and _tiles(images, kernel, **settings):
-        cpu = winograd.conv3x3
-    else:
-        cpu = functools.partial(_rows, **settings)
+    cpu = functools.partial(_on_cpu, **settings, wide=_wide())
     library: Callable[..., Array] = functools.partial(_library, **settings)
     if platform := platforms.targeted():
         chosen = cpu if platform == "cpu" else library
         return chosen(images, kernel)
     return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=library)
+
+
+def _wide() -> int:
+    return WIDE if platforms.threads_per_device() == 1 else WIDE_THREADS
+
+
+def _on_cpu(images: Array, kernel: Array, *, wide: int, **settings: Any) -> Array:
+    """Takes Winograd's tiles from `wide` channels on."""
+    c, d = kernel.shape[2:]
+    if c < NARROW or settings["strides"][0] > 1:
+        return _im2col(images, kernel, **settings)
+    if min(c, d) >= wide and _tiles(images, kernel, **settings):
+        return winograd.conv3x3(images, kernel)
+    return _rows(images, kernel, **settings)
 
 
 def _library(
@@ -147,4 +156,5 @@ _FORMULATIONS: dict[str, Callable[..., Array]] = {
     "library": _library,
     "im2col": _im2col,
     "rows": _rows,
+    "winograd": functools.partial(_on_cpu, wide=0),
 }

@@ -264,7 +264,7 @@ def test_a_batch_that_does_not_divide_is_filled_with_weight_zero(chunk, float64)
 
 def test_an_odd_batch_costs_little_more_than_an_even_one(monkeypatch):
     """257 images were once computed all at once: 4.7 times the memory of 256."""
-    monkeypatch.setattr(platforms, "cpu_threads", lambda: 1)
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     weights = jax.ShapeDtypeStruct((16, 64), jnp.float32)
 
     def memory(num):
@@ -292,8 +292,24 @@ def test_a_chunk_that_the_batch_does_not_hold_is_refused(chunk):
     [(9, None), (10, 5), (11, 4), (20, 5), (99, 5), (100, 5), (256, 4), (257, 6), (64, 4)],
 )
 def test_one_thread_takes_pieces_that_its_cache_holds(num, chunk, monkeypatch):
-    monkeypatch.setattr(platforms, "cpu_threads", lambda: 1)
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     assert inner.cache_chunk(num) == chunk
+
+
+@pytest.mark.parametrize(("num", "chunk"), [(19, None), (20, 10), (22, 8), (100, 10)])
+def test_a_chunk_split_over_devices_has_a_piece_for_each(num, chunk, monkeypatch):
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
+    assert inner.cache_chunk(num, share=2) == chunk
+
+
+@pytest.mark.parametrize(
+    ("threads", "num_devices", "each"),
+    [(1, 1, 1), (2, 1, 2), (2, 2, 1), (2, 4, 1), (8, 2, 4)],
+)
+def test_devices_share_the_threads(threads, num_devices, each, monkeypatch):
+    monkeypatch.setattr(platforms, "cpu_threads", lambda: threads)
+    monkeypatch.setattr(jax, "local_device_count", lambda: num_devices)
+    assert platforms.threads_per_device() == each
 
 
 @pytest.mark.parametrize(
@@ -301,7 +317,7 @@ def test_one_thread_takes_pieces_that_its_cache_holds(num, chunk, monkeypatch):
     [(10, 10, 1), (10, 1, 5), (10, 50, 1), (7, 10, 1), (9, 2, 1), (8, 2, 2)],
 )
 def test_one_thread_takes_groups_that_its_cache_holds(num, size, groups, monkeypatch):
-    monkeypatch.setattr(platforms, "cpu_threads", lambda: 1)
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     assert inner.cache_groups(num, size) == groups
 
 
@@ -310,14 +326,14 @@ def test_one_thread_takes_groups_that_its_cache_holds(num, size, groups, monkeyp
     [(39, None), (40, 20), (99, 20), (100, 20), (256, 16), (257, 20), (64, 16)],
 )
 def test_several_threads_take_larger_pieces(num, chunk, monkeypatch):
-    monkeypatch.setattr(platforms, "cpu_threads", lambda: 2)
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 2)
     assert inner.cache_chunk(num) == chunk
     assert inner.cache_groups(10, 1) == 10
     assert inner.cache_groups(8, 5) == 4
 
 
 def test_programs_for_other_platforms_take_whole_batches(monkeypatch):
-    monkeypatch.setattr(platforms, "cpu_threads", lambda: 1)
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     with platforms.target("cuda"):
         assert inner.cache_chunk(100) is None
         assert inner.cache_groups(10, 1) == 10

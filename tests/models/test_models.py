@@ -115,7 +115,7 @@ def test_second_derivatives_agree_with_finite_differences(strides, padding, floa
             ahead, behind = (after(images + s * eps * direction) for s in (1, -1))
             return jax.grad(after)(images), (ahead - behind) / (2 * eps)
 
-        return [both(name) for name in ("library", "im2col", "rows")]
+        return [both(name) for name in get_args(Formulation) if name != "auto"]
 
     (library, numeric), *others = compute(images, kernel)
     np.testing.assert_allclose(np.vdot(library, direction), numeric, rtol=1e-7)

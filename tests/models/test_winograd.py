@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distilljax import platforms
 from distilljax.models import conv, conv2d, winograd
 
 CONVOLUTIONS = {
@@ -93,17 +94,19 @@ def test_accelerators_get_the_library_whatever_the_host(platform):
     assert "dot_general" in here
 
 
+@pytest.mark.parametrize(("threads", "wide"), [(1, conv.WIDE), (2, conv.WIDE_THREADS)])
 @pytest.mark.parametrize(
-    ("channels", "side", "taken"),
-    [
-        (conv.WIDE, 4, True),
-        (conv.WIDE, 5, False),
-        (conv.WIDE - 1, 4, False),
-    ],
+    ("narrower", "side", "taken"), [(0, 4, True), (0, 5, False), (1, 4, False)]
 )
-def test_wide_layers_of_even_sides_are_computed_by_winograd(channels, side, taken):
+def test_wide_layers_of_even_sides_are_computed_by_winograd(
+    threads, wide, narrower, side, taken, monkeypatch
+):
     """It has one product for each of the 16 places of a tile."""
-    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((3, 3, channels, conv.WIDE), jnp.float32)
-    text = jax.jit(conv2d).lower(images, kernel).as_text()
-    assert (f"tensor<16x4x{conv.WIDE}xf32>" in text) == taken
+    monkeypatch.setattr(
+        platforms, "cpu_threads", lambda: threads * jax.local_device_count()
+    )
+    images = jax.ShapeDtypeStruct((1, side, side, wide - narrower), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, wide - narrower, wide), jnp.float32)
+    # Of a function of its own, which is not kept as traced for other threads.
+    text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
+    assert (f"tensor<16x4x{wide}xf32>" in text) == taken
