@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import pathlib
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -13,10 +14,13 @@ from tests.mutation import runs
 from tests.mutation.copies import ROOT, Copies, mutated
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.runs import Measured
-from tests.mutation.sample import Mutant, draw
+from tests.mutation.sample import Mutant, draw, find
 from tests.mutation.targets import modules, own_tests
 
 NOTICED = 0.9  # share of the mutants that the tests must notice
+# Tests of foreign files that are skipped would notice nothing.
+NEEDED = ("cosmic_ray", "coverage", "h5py", "pyarrow")
+_UNNOTICED = re.compile(r"^\S+ (\S+):\d+ \w+: unnoticed\n  - (.*)\n  \+ (.*)$", re.M)
 
 
 class Judged(NamedTuple):
@@ -66,6 +70,17 @@ def _show(judged: Judged) -> str:
     )
 
 
+def again(root: pathlib.Path, printed: str) -> list[Mutant]:
+    """Returns the mutants that an earlier run printed as unnoticed, if they still exist."""
+    found = []
+    for module, before, after in _UNNOTICED.findall(printed):
+        if (root / module).exists() and (mutant := find(root, module, before, after)):
+            found.append(mutant)
+        else:
+            print(f"{module}: gone\n  - {before}\n  + {after}")
+    return found
+
+
 def _measure(copies: Copies, tests: Sequence[str]) -> dict[str, Measured]:
     found = {}
     for path, held in zip(tests, copies.each(runs.measure_tests, tests), strict=True):
@@ -80,14 +95,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=150, help="number of mutants")
     parser.add_argument("--modules", default="", help="files or folders, with commas")
+    parser.add_argument(
+        "--again", type=pathlib.Path, help="output of an earlier run: those unnoticed alone"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="mutants at the same time")
     parser.add_argument("--list", action="store_true", help="print the mutants alone")
     parser.add_argument("--show", action="store_true", help="print those noticed too")
     options = parser.parse_args(argv)
-    if not all(map(importlib.util.find_spec, ("cosmic_ray", "coverage"))):
-        parser.error("a package is not installed; run: pip install -e '.[mutation]'")
-    chosen = list(modules(ROOT, options.modules.split(",") if options.modules else []))
-    mutants = draw(ROOT, chosen, options.seed, options.count)
+    if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
+        parser.error(f"no {' and '.join(missing)}; run: pip install -e '.[mutation]'")
+    if options.again:
+        mutants = again(ROOT, options.again.read_text())
+    else:
+        chosen = modules(ROOT, options.modules.split(",") if options.modules else [])
+        mutants = list(draw(ROOT, chosen, options.seed, options.count))
     tests = {mutant.module: own_tests(ROOT, mutant.module) for mutant in mutants}
     if options.list:
         for mutant in mutants:

@@ -17,8 +17,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): _ALONE,
     (
         "distilljax/curvature/ntk.py",
-        "found, pull = jax.vjp(lambda p: apply(p, alone)[0], params)",
-        "found, pull = jax.vjp(lambda p: apply(p, alone)[ -1], params)",
+        "found, pull = varying.vjp(lambda p: apply(p, alone)[0], params)",
+        "found, pull = varying.vjp(lambda p: apply(p, alone)[ -1], params)",
     ): "the batch has one image",
     (
         "distilljax/curvature/kernels.py",

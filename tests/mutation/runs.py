@@ -37,6 +37,7 @@ def prepare(cache: pathlib.Path) -> None:
     """Settles what must be known before JAX is imported; compiled programs are shared."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     _PROCESSES.set_forkserver_preload([__name__, *PRELOADED])
 

@@ -143,3 +143,16 @@ def draw(
         if mutant := _mutant(module, sources[module], name, occurrence, line):
             drawn.append(mutant)
     return drawn
+
+
+def find(root: pathlib.Path, module: str, before: str, after: str) -> Mutant | None:
+    """Returns the mutant with these changed lines; None if the module has it no longer."""
+    source = (root / module).read_text()
+    lines = source.splitlines()
+    for (start, _), choices in places(source).items():
+        if " ".join(lines[start[0] - 1].split()) in before:
+            for name, occurrence in choices:
+                mutant = _mutant(module, source, name, occurrence, start[0])
+                if mutant and (mutant.before, mutant.after) == (before, after):
+                    return mutant
+    return None

@@ -88,3 +88,13 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     assert "2 noticed  0 unnoticed" in out
     assert "0 noticed  2 unnoticed" in out
     assert before == {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
+    # Those unnoticed once more, of which a better test notices what the module still has.
+    printed = tmp_path / "printed.txt"
+    gone = "1/9 distilljax/gone.py:1 AddNot: unnoticed\n  - if a:\n  + if not a:\n"
+    printed.write_text(out + gone)
+    better = (root / "tests/test_good.py").read_text().replace("good", "bad")
+    (root / "tests/test_bad.py").write_text(better)
+    assert command.main([f"--again={printed}"]) == 0
+    again = capsys.readouterr().out
+    assert "2 noticed  0 unnoticed" in again
+    assert "distilljax/gone.py: gone\n  - if a:\n  + if not a:\n" in again
