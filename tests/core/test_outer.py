@@ -6,7 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from distilljax.core.outer import Descent, clip_by_running_norm, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Optimizers,
+    clip_by_running_norm,
+    from_outer_loss,
+    method_rules,
+    per_field,
+)
 from distilljax.core.parametrisations.base import DIRECT
 from distilljax.types import DistilledSet, InputError
 
@@ -60,6 +67,62 @@ def test_rules_of_descent_by_hand():
         if second is not None:
             after, _ = found.update(grads, state)
             np.testing.assert_allclose(after, -0.1 * second * grads, rtol=1e-6)
+
+
+def test_first_steps_of_adabelief_and_lamb_by_hand():
+    """AdaBelief divides by 0.9 |g|; LAMB scales the sign to the parameters' length."""
+    grads, params = jnp.asarray([1.0, -2.0]), jnp.asarray([3.0, 4.0])
+    for name, size in (("adabelief", 1 / 0.9), ("lamb", 5 / 2**0.5)):
+        rule = Descent(name, 0.1).optimizer()
+        found, _ = rule.update(grads, rule.init(params), params)
+        np.testing.assert_allclose(found, -0.1 * size * jnp.sign(grads), rtol=1e-5)
+
+
+def test_own_optimizers_take_the_place_of_those_of_the_method():
+    described = {
+        "images": Descent("sgd", 0.1, momentum=0.9),
+        "log_lr": Descent("sgd", 0.0),
+    }
+    start = weak_start()
+    grads = jax.tree.map(jnp.ones_like, start)
+
+    def moved(own, clip=None):
+        rules = method_rules("mine", own, clip=clip, **described)
+        first, state = rules.update(grads, rules.init(start), start)
+        second, _ = rules.update(grads, state, start)
+        steps = zip(first, second, strict=True)
+        sizes = [[-float(jnp.unique(x).item()) for x in one] for one in steps]
+        return rules.learned, np.round(sizes, 4).tolist()
+
+    still = [0.0, 0.0]
+    described_images = [0.1, 0.19]
+    for own in (None, Optimizers()):
+        assert moved(own) == (("images",), [described_images, still, still])
+    # A transformation stands for itself, a schedule is the rate of what is described.
+    plain = Optimizers(images=optax.sgd(0.5))
+    assert moved(plain) == (("images",), [[0.5, 0.5], still, still])
+    own = Optimizers(images=lambda n: 0.5 / (n + 1), log_lr=lambda n: 0.25)
+    learned, sizes = moved(own)
+    assert learned == ("images", "log_lr")
+    assert sizes == [[0.5, 0.475], still, [0.25, 0.25]]
+    # 25 numbers of 1, clipped to a norm of 2.
+    assert moved(plain, clip=2.0)[1] == [[0.2, 0.2], still, still]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (optax.sgd(0.1), "optimizers is a GradientTransformation"),
+        (
+            Optimizers(label_logits=optax.sgd(0.1)),
+            "label_logits: the outer loss of mine does not depend on label_logits",
+        ),
+        (Optimizers(images=0.1), r"images=0\.1: give an optax transformation"),
+    ],
+)
+def test_what_is_no_optimizer_of_the_method_is_refused(own, message):
+    with pytest.raises(InputError, match=message):
+        method_rules("mine", own, images=Descent("sgd", 0.1))
 
 
 def test_a_set_of_another_size_than_the_parametrisation_takes_is_refused():

@@ -299,6 +299,10 @@ ONES = np.ones
         (lambda: kernels.label_alignment(ONES((2, 2)), ONES(2)), r"labels \[2\]"),
         (lambda: kernels.class_means(ONES((2, 4)), ONES((2, 3))), r"kernel \[2, 4\]"),
         (
+            lambda: kernels.class_means(ONES((2, 4)), ONES((2, 3)), ONES((4, 2))),
+            r"labels \[2, 3\] and \[4, 2\]",
+        ),
+        (
             lambda: kernels.kernel_ridge(ONES((2, 3)), ONES((2, 1)), ridge=1),
             r"kernel \[2, 3\]",
         ),

@@ -21,7 +21,7 @@ from distilljax.config import FieldError
 from distilljax.core import distilled as sets
 from distilljax.disk import archives
 from distilljax.io import foreign
-from distilljax.io.foreign import folders, layouts
+from distilljax.io.foreign import checks, folders, layouts
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 
@@ -410,6 +410,32 @@ def test_a_rate_that_is_no_number(held):
     assert (
         layouts._rate(np.asarray([0.25]), "lr.pt") == layouts._rate(0.25, "lr.pt") == 0.25
     )
+
+
+def test_labels_are_refused_where_more_than_one_in_twenty_shuffles_fit_as_well(loaded):
+    """Images from noise alone to the means of their classes: where the refusal ends."""
+    real = loaded.train.images / np.float32(255)
+    labels = np.repeat(np.arange(CLASSES), 6)
+    means = np.stack([real[loaded.train.labels == j].mean(0) for j in range(CLASSES)])
+    noise = np.random.default_rng(3).normal(size=(len(labels), *SHAPE)).astype(np.float32)
+
+    def judged(share):
+        images = share * (means - means.mean(0))[labels] + noise
+        try:
+            found = checks.check_labels(data.Identity(), images, labels, loaded)
+        except InputError as error:
+            said = re.search(r"of 1000 shuffles of them (\d+) fit real", str(error))
+            return int(said[1]), True
+        return found["as_good"], False
+
+    low, high = 0.0, 4.0
+    for _ in range(20):
+        share = (low + high) / 2
+        low, high = (share, high) if judged(share)[1] else (low, share)
+    (most, refused_there), (least, refused_here) = judged(low), judged(high)
+    assert (refused_there, refused_here) == (True, False)
+    assert 50 < most < 55
+    assert 45 < least <= 50
 
 
 def test_labels_of_the_wrong_kind(tmp_path, loaded, images):
