@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from tests.mutation import runs
 from tests.mutation.copies import ROOT, Copies, mutated
 from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.kept import Kept
 from tests.mutation.runs import Measured
 from tests.mutation.sample import Mutant, draw, find
 from tests.mutation.targets import modules, own_tests
@@ -82,9 +83,12 @@ def again(root: pathlib.Path, printed: str) -> list[Mutant]:
 
 
 def _measure(copies: Copies, tests: Sequence[str]) -> dict[str, Measured]:
-    found = {}
-    for path, held in zip(tests, copies.each(runs.measure_tests, tests), strict=True):
+    kept = Kept(ROOT, ROOT / ".mutation", tests)
+    found = {path: held for path in tests if (held := kept.get(path))}
+    missing = [path for path in tests if path not in found]
+    for path, held in zip(missing, copies.each(runs.measure_tests, missing), strict=True):
         found[path] = held
+        kept.put(path, held)
         print(f"{path}: {sum(held.seconds.values()):.0f} s", file=sys.stderr, flush=True)
     return found
 

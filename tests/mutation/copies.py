@@ -18,14 +18,19 @@ _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
 
-def copy(root: pathlib.Path, to: pathlib.Path) -> None:
-    """Copies the files of a repository: those that git tracks or does not ignore."""
+def files(root: pathlib.Path) -> list[str]:
+    """Returns the names of the files that git tracks or does not ignore, in order."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, check=True, capture_output=True).stdout
-    for name in filter(None, os.fsdecode(listed).split("\0")):
-        if (root / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, to / name)
+    names = filter(None, os.fsdecode(listed).split("\0"))
+    return sorted(name for name in names if (root / name).is_file())
+
+
+def copy(root: pathlib.Path, to: pathlib.Path) -> None:
+    """Copies the files of a repository."""
+    for name in files(root):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, to / name)
 
 
 class Copies:

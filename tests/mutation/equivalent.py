@@ -46,4 +46,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'el("line", x1=20, x2=20, y1= 1, y2=18, class_="bound"),',
     ): _DRAWING,
     ("experiments/report/verdicts.py", "y1=0,", "y1= -1,"): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        'el("line", x1=4, x2=36, y1=9, y2=9, class_="interval"),',
+        'el("line", x1=4, x2=36, y1=9, y2= 10, class_="interval"),',
+    ): _DRAWING,
 }

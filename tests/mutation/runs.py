@@ -32,6 +32,15 @@ class Measured(NamedTuple):
     seconds: dict[str, float]  # test, without its parameters -> of all of them
     lines: dict[str, dict[int, list[str]]]  # module -> line -> tests that run it
 
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> "Measured":
+        """Returns what `json` made of the fields: its names are text."""
+        lines = {
+            module: {int(line): tests for line, tests in found.items()}
+            for module, found in held["lines"].items()
+        }
+        return cls(held["seconds"], lines)
+
 
 def prepare(cache: pathlib.Path) -> None:
     """Settles what must be known before JAX is imported; compiled programs are shared."""
@@ -56,12 +65,7 @@ def measure_tests(folder: pathlib.Path, path: str) -> Measured:
     ended = _run(_measured_tests, folder, [path], 3600)
     if ended.how != "passed":
         raise RuntimeError(f"{path} fails unchanged:\n{ended.output}")
-    held = json.loads((folder / "measured.json").read_text())
-    lines = {
-        module: {int(line): tests for line, tests in found.items()}
-        for module, found in held["lines"].items()
-    }
-    return Measured(held["seconds"], lines)
+    return Measured.from_json(json.loads((folder / "measured.json").read_text()))
 
 
 def _run(

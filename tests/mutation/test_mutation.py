@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import subprocess
 
 import pytest
 
@@ -9,6 +10,8 @@ pytest.importorskip("cosmic_ray")
 
 from tests.mutation.copies import ROOT
 from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.kept import Kept
+from tests.mutation.runs import Measured
 from tests.mutation.sample import draw, operators, places
 from tests.mutation.targets import modules, own_tests
 
@@ -56,11 +59,37 @@ def test_every_module_has_tests_and_equivalents_are_of_this_code():
         assert before != after
 
 
+def test_a_measurement_is_kept_until_what_it_depends_on_changes(tmp_path):
+    root, own = tmp_path / "repository", "tests/core/test_a.py"
+    for name in ("distilljax/a.py", "tests/conftest.py", own, "tests/test_b.py", "R.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    measured = Measured({f"{own}::test": 0.5}, {"distilljax/a.py": {3: [f"{own}::test"]}})
+
+    def kept():
+        return Kept(root, tmp_path / "kept", [own]).get(own)
+
+    assert kept() is None
+    Kept(root, tmp_path / "kept", [own]).put(own, measured)
+    assert kept() == measured
+    for name, same in [
+        ("tests/test_b.py", True),
+        ("R.md", True),
+        ("distilljax/a.py", False),
+        ("tests/conftest.py", False),
+        (own, False),
+    ]:
+        (root / name).write_text("changed")
+        assert (kept() == measured) == same, name
+        (root / name).write_text(name)
+    (tmp_path / "kept" / "tests.core.test_a.py.json").write_text("{")
+    assert kept() is None
+
+
 @pytest.mark.slow
 def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     """Of two modules, one with a test that looks and one with a test that does not."""
-    import subprocess
-
     from tests.mutation import __main__ as command
 
     root = tmp_path / "repository"
@@ -74,6 +103,7 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
         "tests/__init__.py": "",
         "distilljax/__init__.py": "",
         "pytest.ini": "[pytest]\n",
+        ".gitignore": ".mutation/\n",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -84,7 +114,8 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command.Copies.__init__, "__defaults__", (root,))
     for name, code in (("good", 0), ("bad", 1)):
         assert command.main([f"--modules=distilljax/{name}.py", "--count=2"]) == code
-    out = capsys.readouterr().out
+    out, measured = capsys.readouterr()
+    assert "test_bad.py: " in measured
     assert "2 noticed  0 unnoticed" in out
     assert "0 noticed  2 unnoticed" in out
     assert before == {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
@@ -95,6 +126,10 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     better = (root / "tests/test_good.py").read_text().replace("good", "bad")
     (root / "tests/test_bad.py").write_text(better)
     assert command.main([f"--again={printed}"]) == 0
-    again = capsys.readouterr().out
+    again, measured = capsys.readouterr()
+    assert "test_bad.py: " in measured
     assert "2 noticed  0 unnoticed" in again
     assert "distilljax/gone.py: gone\n  - if a:\n  + if not a:\n" in again
+    assert command.main(["--modules=distilljax/bad.py", "--count=2"]) == 0
+    again, measured = capsys.readouterr()
+    assert ("2 noticed  0 unnoticed" in again, measured) == (True, "")
