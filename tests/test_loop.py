@@ -317,6 +317,15 @@ def test_divergence_stops_with_the_last_good_set(start, tmp_path, bad, message):
     again.close()
 
 
+def test_a_loss_of_a_hundred_times_the_first_is_the_largest_that_goes_on(start):
+    def spike(size):
+        return toy(lambda t: jnp.where(t == 7, size, -1.0))  # a loss may be negative
+
+    assert run(start, spike(100.0))[0].num_steps == NUM_STEPS
+    with pytest.raises(loop.DivergedError, match=r"exploded to 100 \(it began at -1\)"):
+        run(start, spike(100.25))
+
+
 def test_a_gradient_that_is_not_finite_is_divergence(start):
     def step(key, state, source):
         factor = jnp.where(state.step == 4, jnp.nan, 1.0)

@@ -274,6 +274,22 @@ def test_hugging_face_arrays(tmp_path, loaded, images):
 
 
 @pytest.mark.parametrize(
+    "info",
+    [None, b"{", b"\xff", b"{}", b'{"features": []}', b'{"features": {"label": [1]}}'],
+    ids=["absent", "cut", "bytes", "empty", "list", "deeper"],
+)
+def test_without_names_of_classes_labels_are_numbers(tmp_path, loaded, images, info):
+    folder = arrow(tmp_path / "a", images.tolist(), LABELS.tolist(), list("xyz"))
+    with pytest.raises(FieldError, match="names a class 'x'"):
+        foreign.read(folder, loaded, **ANSWERS)
+    (folder / "dataset_info.json").unlink()
+    if info is not None:
+        (folder / "dataset_info.json").write_bytes(info)
+    found = foreign.read(folder, loaded, layout="hf", **ANSWERS)
+    np.testing.assert_array_equal(sets.hard_labels(found.distilled), LABELS)
+
+
+@pytest.mark.parametrize(
     "held",
     [[[[[0.1]]], [[[0.1, 0.2]]]], ["0.1 and 0.2", "x"], [[[[0.1]]], {"bytes": b""}]],
     ids=["ragged", "words", "mixed"],
@@ -499,6 +515,12 @@ def test_truncated_files_and_absent_ones(tmp_path, loaded, images, share):
         assert refused(path, loaded, labels="in_order").startswith(str(path))
         path.unlink()
         assert refused(path, loaded, labels="in_order").endswith("no such file")
+
+
+def test_a_folder_in_place_of_an_arrow_file(tmp_path, loaded, images):
+    folder = arrow(tmp_path / "a", images.tolist(), LABELS.tolist(), None)
+    (folder / "data-1.arrow").mkdir()
+    assert "not readable as Arrow" in refused(folder, loaded)
 
 
 def test_a_truncated_arrow_file(tmp_path, loaded, images):

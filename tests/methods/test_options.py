@@ -34,6 +34,39 @@ MOMENTUM = {
 }
 
 
+# What the papers say, at 1 image per class of CIFAR-10 where it differs.
+PUBLISHED = {
+    gm: {  # DC, arXiv 2006.05929
+        "real_batch": 256,
+        "outer_loop": 1,
+        "inner_loop": 1,
+        "image_lr": 0.1,
+        "image_momentum": 0.5,
+        "network_lr": 0.01,
+        "network_batch": 256,
+    },
+    dm: {  # arXiv 2110.04181
+        "real_batch": 256,
+        "augment": "color_crop_cutout_flip_scale_rotate",
+        "image_lr": 1.0,
+        "image_momentum": 0.5,
+    },
+    kernel: {  # FRePo, arXiv 2206.00719; of the last two RCIG, arXiv 2302.06755
+        "pool": 10,
+        "max_age": 100,
+        "network_lr": 3e-4,
+        "real_batch": 1024,
+        "ridge": 1e-6,
+        "flips": True,
+        "outer": "lamb",
+        "image_lr": 3e-3,
+        "label_lr": 3e-3,
+        "weight_decay": 5e-4,
+        "solver_iters": 20,
+    },
+}
+
+
 def each(table):
     cases = [(module, name) for module, names in table.items() for name in names]
     names = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in cases]
@@ -69,3 +102,9 @@ def test_a_momentum_is_at_most_one(module, name):
 def test_some_parameters_are_matched():
     check(tm, "skip", 0.99, 1.0, "at most 0.99")
     check(tm, "skip", 0.0, -0.01, "at least 0")
+
+
+@pytest.mark.parametrize("module", PUBLISHED)
+def test_defaults_are_those_of_the_paper(module):
+    found = {name: getattr(module.Config(), name) for name in PUBLISHED[module]}
+    assert found == PUBLISHED[module]
