@@ -75,9 +75,9 @@ def again(root: pathlib.Path, printed: str) -> list[Mutant]:
     """Returns the mutants that an earlier run printed as unnoticed, if they still exist."""
     found = []
     for module, before, after in _UNNOTICED.findall(printed):
-        if (root / module).exists() and (mutant := find(root, module, before, after)):
-            found.append(mutant)
-        else:
+        same = find(root, module, before, after) if (root / module).exists() else []
+        found += same
+        if not same:
             print(f"{module}: gone\n  - {before}\n  + {after}")
     return found
 

@@ -145,14 +145,15 @@ def draw(
     return drawn
 
 
-def find(root: pathlib.Path, module: str, before: str, after: str) -> Mutant | None:
-    """Returns the mutant with these changed lines; None if the module has it no longer."""
+def find(root: pathlib.Path, module: str, before: str, after: str) -> list[Mutant]:
+    """Returns the mutants with these changed lines, none if the module has them no more."""
     source = (root / module).read_text()
     lines = source.splitlines()
-    for (start, _), choices in places(source).items():
-        if " ".join(lines[start[0] - 1].split()) in before:
-            for name, occurrence in choices:
-                mutant = _mutant(module, source, name, occurrence, start[0])
-                if mutant and (mutant.before, mutant.after) == (before, after):
-                    return mutant
-    return None
+    return [
+        mutant
+        for (start, _), choices in places(source).items()
+        if " ".join(lines[start[0] - 1].split()) in before
+        for name, occurrence in choices
+        if (mutant := _mutant(module, source, name, occurrence, start[0]))
+        and (mutant.before, mutant.after) == (before, after)
+    ]
