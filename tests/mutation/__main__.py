@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 from tests.mutation import runs
 from tests.mutation.copies import ROOT, Copies, mutated
 from tests.mutation.equivalent import EQUIVALENT
-from tests.mutation.kept import Kept
-from tests.mutation.runs import Measured
+from tests.mutation.runs import Ended
 from tests.mutation.sample import Mutant, draw, find
 from tests.mutation.targets import modules, own_tests
 
 NOTICED = 0.9  # share of the mutants that the tests must notice
+SECONDS = 1200  # for a file of tests
 # Tests of foreign files that are skipped would notice nothing.
-NEEDED = ("cosmic_ray", "coverage", "h5py", "pyarrow")
+NEEDED = ("cosmic_ray", "h5py", "pyarrow")
 _UNNOTICED = re.compile(r"^\S+ (\S+):\d+ \w+: unnoticed\n  - (.*)\n  \+ (.*)$", re.M)
 
 
@@ -32,34 +32,41 @@ class Judged(NamedTuple):
     why: str
 
 
-def judge(folder: pathlib.Path, mutant: Mutant, tests: Sequence[Measured]) -> Judged:
-    """Runs the tests of a mutant, unless it is known to be equivalent.
+def judge(
+    folder: pathlib.Path, mutant: Mutant, tests: Sequence[str], passing: set[str]
+) -> Judged:
+    """Runs the tests of a mutant, a file at a time, unless it is known to be equivalent.
 
-    First those that run the changed lines, the quickest first, then all others: what runs
-    when a module is imported, in another process or in a cached program is seen there.
+    Args:
+      folder: copy of the repository.
+      mutant: the change.
+      tests: files of tests of its module.
+      passing: tests known to pass unchanged; those that notice it are added.
+
+    Raises:
+      RuntimeError: the tests that fail do so unchanged.
     """
     if reason := EQUIVALENT.get((mutant.module, mutant.before, mutant.after)):
         return Judged(mutant, "equivalent", reason)
-    seconds = {name: time for held in tests for name, time in held.seconds.items()}
-    first, last = mutant.lines
-    near = {
-        name
-        for held in tests
-        for line, names in held.lines.get(mutant.module, {}).items()
-        if first <= line <= last
-        for name in names
-        if name in seconds
-    }
-    with mutated(folder, mutant):
-        for chosen in (near, seconds.keys() - near):
-            ordered = sorted(chosen, key=lambda name: seconds[name])
-            limit = 60 + 5 * sum(seconds[name] for name in ordered)
-            ended = runs.run_tests(folder, ordered, limit) if ordered else None
-            if ended and ended.how != "passed":
-                lines = ended.output.splitlines()
-                failed = [t for t in lines if t.startswith(("FAILED", "ERROR"))]
-                return Judged(mutant, "noticed", failed[0] if failed else ended.how)
-    return Judged(mutant, "unnoticed", f"{len(near)} tests of {len(seconds)} run it")
+    for path in tests:
+        with mutated(folder, mutant):
+            ended = runs.run_tests(folder, [path], SECONDS)
+        if ended.how != "passed":
+            blamed = ended.blamed() or path
+            if blamed not in passing:
+                _check_unchanged(folder, blamed, ended)
+                passing.add(blamed)
+            return Judged(mutant, "noticed", f"{blamed} ({ended.how})")
+    return Judged(mutant, "unnoticed", f"by {', '.join(tests)}")
+
+
+def _check_unchanged(folder: pathlib.Path, blamed: str, changed: Ended) -> None:
+    # A file that fails as a whole cannot be imported, or does not come to an end.
+    collected = changed.how == "failed" and "::" not in blamed
+    asked = ["--collect-only", blamed] if collected else [blamed]
+    ended = runs.run_tests(folder, asked, SECONDS)
+    if ended.how != "passed":
+        raise RuntimeError(f"{blamed} {ended.how} unchanged:\n{ended.output}")
 
 
 def _show(judged: Judged) -> str:
@@ -79,17 +86,6 @@ def again(root: pathlib.Path, printed: str) -> list[Mutant]:
         found += same
         if not same:
             print(f"{module}: gone\n  - {before}\n  + {after}")
-    return found
-
-
-def _measure(copies: Copies, tests: Sequence[str]) -> dict[str, Measured]:
-    kept = Kept(ROOT, ROOT / ".mutation", tests)
-    found = {path: held for path in tests if (held := kept.get(path))}
-    missing = [path for path in tests if path not in found]
-    for path, held in zip(missing, copies.each(runs.measure_tests, missing), strict=True):
-        found[path] = held
-        kept.put(path, held)
-        print(f"{path}: {sum(held.seconds.values()):.0f} s", file=sys.stderr, flush=True)
     return found
 
 
@@ -124,10 +120,10 @@ def main(argv: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="mutation-") as place,
         Copies(pathlib.Path(place), options.jobs) as copies,
     ):
-        measured = _measure(copies, sorted({t for own in tests.values() for t in own}))
+        passing: set[str] = set()
 
         def tried(folder: pathlib.Path, mutant: Mutant) -> Judged:
-            return judge(folder, mutant, [measured[t] for t in tests[mutant.module]])
+            return judge(folder, mutant, tests[mutant.module], passing)
 
         for number, judged in enumerate(copies.each(tried, mutants), 1):
             counts[judged.verdict] += 1

@@ -18,19 +18,14 @@ _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
 
-def files(root: pathlib.Path) -> list[str]:
-    """Returns the names of the files that git tracks or does not ignore, in order."""
+def copy(root: pathlib.Path, to: pathlib.Path) -> None:
+    """Copies the files of a repository: those that git tracks or does not ignore."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, check=True, capture_output=True).stdout
-    names = filter(None, os.fsdecode(listed).split("\0"))
-    return sorted(name for name in names if (root / name).is_file())
-
-
-def copy(root: pathlib.Path, to: pathlib.Path) -> None:
-    """Copies the files of a repository."""
-    for name in files(root):
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, to / name)
+    for name in filter(None, os.fsdecode(listed).split("\0")):
+        if (root / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, to / name)
 
 
 class Copies:

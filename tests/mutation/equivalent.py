@@ -12,6 +12,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "the option is at least 1",
     (
         "distilljax/curvature/ntk.py",
+        'axis = 1 if form == "classes" else 0',
+        'axis = 1 if form <= "classes" else 0',
+    ): "the names of the other forms come after it",
+    (
+        "distilljax/curvature/ntk.py",
         "return pull(weights.astype(outputs.dtype))[0]",
         "return pull(weights.astype(outputs.dtype))[ -1]",
     ): _ALONE,
@@ -44,6 +49,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "experiments/report/verdicts.py",
         'el("line", x1=20, x2=20, y1=0, y2=18, class_="bound"),',
         'el("line", x1=20, x2=20, y1= 1, y2=18, class_="bound"),',
+    ): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        'el("line", x1=4, x2=36, y1=9, y2=9, class_="interval"),',
+        'el("line", x1=4, x2= 37, y1=9, y2=9, class_="interval"),',
     ): _DRAWING,
     ("experiments/report/verdicts.py", "y1=0,", "y1= -1,"): _DRAWING,
     (

@@ -10,8 +10,7 @@ pytest.importorskip("cosmic_ray")
 
 from tests.mutation.copies import ROOT
 from tests.mutation.equivalent import EQUIVALENT
-from tests.mutation.kept import Kept
-from tests.mutation.runs import Measured
+from tests.mutation.runs import Ended
 from tests.mutation.sample import draw, operators, places
 from tests.mutation.targets import modules, own_tests
 
@@ -59,34 +58,6 @@ def test_every_module_has_tests_and_equivalents_are_of_this_code():
         assert before != after
 
 
-def test_a_measurement_is_kept_until_what_it_depends_on_changes(tmp_path):
-    root, own = tmp_path / "repository", "tests/core/test_a.py"
-    for name in ("distilljax/a.py", "tests/conftest.py", own, "tests/test_b.py", "R.md"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
-    subprocess.run(["git", "init", "-q", str(root)], check=True)
-    measured = Measured({f"{own}::test": 0.5}, {"distilljax/a.py": {3: [f"{own}::test"]}})
-
-    def kept():
-        return Kept(root, tmp_path / "kept", [own]).get(own)
-
-    assert kept() is None
-    Kept(root, tmp_path / "kept", [own]).put(own, measured)
-    assert kept() == measured
-    for name, same in [
-        ("tests/test_b.py", True),
-        ("R.md", True),
-        ("distilljax/a.py", False),
-        ("tests/conftest.py", False),
-        (own, False),
-    ]:
-        (root / name).write_text("changed")
-        assert (kept() == measured) == same, name
-        (root / name).write_text(name)
-    (tmp_path / "kept" / "tests.core.test_a.py.json").write_text("{")
-    assert kept() is None
-
-
 @pytest.mark.slow
 def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     """Of two modules, one with a test that looks and one with a test that does not."""
@@ -103,19 +74,18 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
         "tests/__init__.py": "",
         "distilljax/__init__.py": "",
         "pytest.ini": "[pytest]\n",
-        ".gitignore": ".mutation/\n",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     before = {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
     monkeypatch.setattr(command, "ROOT", root)
+    monkeypatch.setattr(command, "NEEDED", ())
     monkeypatch.setattr("tests.mutation.copies.ROOT", root)
     monkeypatch.setattr(command.Copies.__init__, "__defaults__", (root,))
     for name, code in (("good", 0), ("bad", 1)):
         assert command.main([f"--modules=distilljax/{name}.py", "--count=2"]) == code
-    out, measured = capsys.readouterr()
-    assert "test_bad.py: " in measured
+    out = capsys.readouterr().out
     assert "2 noticed  0 unnoticed" in out
     assert "0 noticed  2 unnoticed" in out
     assert before == {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
@@ -126,10 +96,26 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     better = (root / "tests/test_good.py").read_text().replace("good", "bad")
     (root / "tests/test_bad.py").write_text(better)
     assert command.main([f"--again={printed}"]) == 0
-    again, measured = capsys.readouterr()
-    assert "test_bad.py: " in measured
+    again = capsys.readouterr().out
     assert "2 noticed  0 unnoticed" in again
     assert "distilljax/gone.py: gone\n  - if a:\n  + if not a:\n" in again
-    assert command.main(["--modules=distilljax/bad.py", "--count=2"]) == 0
-    again, measured = capsys.readouterr()
-    assert ("2 noticed  0 unnoticed" in again, measured) == (True, "")
+    # A test that fails in any case notices nothing.
+    failing = better.replace("[6, -2]", "[6, -3]")
+    (root / "tests/test_bad.py").write_text(failing)
+    with pytest.raises(RuntimeError, match=r"test_bad\.py::test_twice failed unch"):
+        command.main(["--modules=distilljax/bad.py", "--count=1"])
+    assert (root / "distilljax/bad.py").read_bytes() == before[root / "distilljax/bad.py"]
+
+
+@pytest.mark.parametrize(
+    ("line", "blamed"),
+    [
+        ("FAILED tests/a.py::test_b[x - y] - AssertionError: [", "tests/a.py::test_b"),
+        ("FAILED tests/a.py::test_b - AssertionError: [1]", "tests/a.py::test_b"),
+        ("ERROR tests/a.py - ImportError", "tests/a.py"),
+        ("ERROR absl: no tests/a.py", None),
+        ("Segmentation fault", None),
+    ],
+)
+def test_what_failed_is_read_from_what_pytest_prints(line, blamed):
+    assert Ended("failed", f"F\n{line}\n1 failed").blamed() == blamed
