@@ -1,6 +1,7 @@
 """Outer steps on a toy loss whose gradients are written by hand."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -278,15 +279,29 @@ def test_fields_without_a_rule_stay_to_the_bit(rules, learned):
         assert np.isfinite(after).all()
 
 
-def test_clipping_at_the_running_norm_by_hand():
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_clipping_at_the_running_norm_by_hand(scale):
     """Norms 1, 10, 1, 10, clipped at twice the mean of the clipped ones before."""
     rule = clip_by_running_norm(2.0)
     state = rule.init(jnp.zeros(2))
     direction = jnp.array([0.6, 0.8])
     expected = [1.0, 2.0, 1.0, 2 * (1 + 2 + 1) / 3]
     for norm, wanted in zip([1.0, 10.0, 1.0, 10.0], expected, strict=True):
-        clipped, state = rule.update(norm * direction, state)
-        np.testing.assert_allclose(clipped, wanted * direction, rtol=1e-6)
+        clipped, state = rule.update(scale * norm * direction, state)
+        np.testing.assert_allclose(clipped, scale * wanted * direction, rtol=1e-6)
+
+
+def test_a_step_is_exported_and_read_again():
+    """With all that its state is made of: types that `jax.export` must know by name."""
+    rules = per_field(images=optax.sgd(RATE), clip=clip_by_running_norm(2.0))
+    method = from_outer_loss(toy, rules, init_aux)
+    state = jax.tree.map(jnp.asarray, method.init(jax.random.key(0), weak_start()))
+    inputs = jax.random.key(1), state, SOURCE
+    program = jax.export.export(jax.jit(method.step))(*inputs)
+    again = jax.export.deserialize(program.serialize())
+    ours, theirs = jax.jit(method.step)(*inputs), again.call(*inputs)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_a_gradient_of_zero_does_not_close_the_way():
