@@ -288,6 +288,27 @@ def test_an_interruption_saves_first(start, tmp_path):
     assert_same(result.last, run(start)[0].last)
 
 
+def test_a_callback_that_stops_an_interrupted_run_leaves_it_interrupted(start, tmp_path):
+    """What was dispatched is read before a checkpoint is written; a callback sees it."""
+
+    def callback(progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        if progress.step == 4:
+            raise loop.Stop
+
+    checkpoints = Checkpoints(tmp_path)
+    options = {"seconds_per_dispatch": 1e-9, "checkpoint_seconds": 1e9}
+    with pytest.raises(KeyboardInterrupt):
+        run(start, checkpoints=checkpoints, on_progress=callback, **options)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() == 4
+    result, _ = run(start, checkpoints=again)
+    again.close()
+    assert_same(result.last, run(start)[0].last)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
