@@ -59,6 +59,10 @@ def test_measures_by_hand(float64):
     np.testing.assert_allclose(kernels.alignment(A, B), 0.8, rtol=1e-12)
     np.testing.assert_allclose(kernels.kernel_distance(A, B), 0.2, rtol=1e-12)
     np.testing.assert_allclose(kernels.kernel_velocity(A, B, 4.0), 0.05, rtol=1e-12)
+    np.testing.assert_allclose(kernels.kernel_velocity(A, B, 0.5), 0.4, rtol=1e-12)
+    # Without a ridge: A^-1 [1, 0] = [2, -1] / 3.
+    weights = kernels.kernel_ridge(A, np.array([[1.0], [0.0]]), ridge=0)
+    np.testing.assert_allclose(weights[:, 0], [2 / 3, -1 / 3], rtol=1e-12)
     # Centred: [[1, -1], [-1, 1]] times 1/2 and 1.
     np.testing.assert_allclose(kernels.centre(A), [[0.5, -0.5], [-0.5, 0.5]], atol=1e-12)
     np.testing.assert_allclose(kernels.centre(B), [[1, -1], [-1, 1]], atol=1e-12)
