@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -66,11 +67,10 @@ def test_the_latest_comes_back_bit_for_bit(saved):
 def test_the_first_of_several_processes_saves_without_the_others(tmp_path, monkeypatch):
     """As `processes.once` has it do; here there is no other that it could wait for."""
     monkeypatch.setattr(processes, "count", lambda: 2)
-    alone = processes._ALONE.set(True)
+    monkeypatch.setattr(processes, "_ALONE", ContextVar("alone", default=True))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, state(3))
     checkpoints.close()
-    processes._ALONE.reset(alone)
     monkeypatch.undo()
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest_step() == 3

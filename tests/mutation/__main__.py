@@ -33,7 +33,10 @@ class Judged(NamedTuple):
 
 
 def judge(
-    folder: pathlib.Path, mutant: Mutant, tests: Sequence[str], passing: set[str]
+    folder: pathlib.Path,
+    mutant: Mutant,
+    tests: Sequence[str],
+    passing: set[tuple[str, str]],
 ) -> Judged:
     """Runs the tests of a mutant, a file at a time, unless it is known to be equivalent.
 
@@ -41,7 +44,7 @@ def judge(
       folder: copy of the repository.
       mutant: the change.
       tests: files of tests of its module.
-      passing: tests known to pass unchanged; those that notice it are added.
+      passing: (how it failed, test), of those known to pass unchanged; added to.
 
     Raises:
       RuntimeError: the tests that fail do so unchanged.
@@ -53,14 +56,15 @@ def judge(
             ended = runs.run_tests(folder, [path], SECONDS)
         if ended.how != "passed":
             blamed = ended.blamed() or path
-            if blamed not in passing:
+            if (ended.how, blamed) not in passing:
                 _check_unchanged(folder, blamed, ended)
-                passing.add(blamed)
+                passing.add((ended.how, blamed))
             return Judged(mutant, "noticed", f"{blamed} ({ended.how})")
     return Judged(mutant, "unnoticed", f"by {', '.join(tests)}")
 
 
 def _check_unchanged(folder: pathlib.Path, blamed: str, changed: Ended) -> None:
+    """Raises `RuntimeError` if what fails changed does so unchanged too."""
     # A file that fails as a whole cannot be imported, or does not come to an end.
     collected = changed.how == "failed" and "::" not in blamed
     asked = ["--collect-only", blamed] if collected else [blamed]
@@ -120,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="mutation-") as place,
         Copies(pathlib.Path(place), options.jobs) as copies,
     ):
-        passing: set[str] = set()
+        passing: set[tuple[str, str]] = set()
 
         def tried(folder: pathlib.Path, mutant: Mutant) -> Judged:
             return judge(folder, mutant, tests[mutant.module], passing)
