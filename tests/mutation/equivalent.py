@@ -36,6 +36,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes >= 1 else s * jnp.nan",
     ): "of one probe the sum of squares is 0, and 0 / 0 is NaN too",
     (
+        "distilljax/curvature/estimators.py",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s * jnp.nan",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s ** jnp.nan",
+    ): "of one probe the sum of squares is 0, and 0 to the power of NaN is NaN too",
+    (
         "distilljax/core/augment.py",
         "matrix[1, 0] * x + matrix[1, 1] * y,",
         "matrix[ 2, 0] * x + matrix[1, 1] * y,",
