@@ -18,7 +18,7 @@ from experiments.lab.claims import (
     Some,
 )
 from experiments.lab.paper import Section
-from experiments.report.verdicts import overview, readings_table
+from experiments.report.verdicts import overview, readings_table, shared_note
 
 
 @pytest.mark.parametrize("unit", ["points", "percent", "ratio", "correlation", "p"])
@@ -78,3 +78,14 @@ def test_a_number_without_an_interval_has_no_level():
     certain = FOUND._replace(interval=Interval(0.2, 0.2, math.inf))
     _, row = in_overview(Some([certain, certain]))
     assert "interval" not in row
+
+
+def test_a_note_that_all_readings_share_is_said_once():
+    def shared(*notes):
+        found = [FOUND._replace(note=note) for note in notes]
+        return shared_note(types.SimpleNamespace(readings=found))
+
+    assert shared("one", "one") == "one"
+    assert shared("one", "two") is None
+    assert shared("", "") is None
+    assert shared() is None
