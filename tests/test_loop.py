@@ -288,6 +288,27 @@ def test_an_interruption_saves_first(start, tmp_path):
     assert_same(result.last, run(start)[0].last)
 
 
+def test_a_callback_that_stops_an_interrupted_run_leaves_it_interrupted(start, tmp_path):
+    """What was dispatched is read before a checkpoint is written; a callback sees it."""
+
+    def callback(progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        if progress.step == 4:
+            raise loop.Stop
+
+    checkpoints = Checkpoints(tmp_path)
+    options = {"seconds_per_dispatch": 1e-9, "checkpoint_seconds": 1e9}
+    with pytest.raises(KeyboardInterrupt):
+        run(start, checkpoints=checkpoints, on_progress=callback, **options)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() == 4
+    result, _ = run(start, checkpoints=again)
+    again.close()
+    assert_same(result.last, run(start)[0].last)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -315,6 +336,15 @@ def test_divergence_stops_with_the_last_good_set(start, tmp_path, bad, message):
     again = Checkpoints(tmp_path)
     assert again.latest_step() is None or again.latest_step() <= 7
     again.close()
+
+
+def test_a_loss_of_a_hundred_times_the_first_is_the_largest_that_goes_on(start):
+    def spike(size):
+        return toy(lambda t: jnp.where(t == 7, size, -1.0))  # a loss may be negative
+
+    assert run(start, spike(100.0))[0].num_steps == NUM_STEPS
+    with pytest.raises(loop.DivergedError, match=r"exploded to 100 \(it began at -1\)"):
+        run(start, spike(100.25))
 
 
 def test_a_gradient_that_is_not_finite_is_divergence(start):

@@ -273,7 +273,7 @@ def stretch(image: Array, u: Array) -> Array:
     def along(side: int, size: Array) -> tuple[Array, Array]:
         place = jnp.arange(side) + (canvas - side) // 2 - (canvas - size) // 2
         inside = (place >= 0) & (place < size)
-        return jnp.clip(place * side // size, 0, side - 1), inside
+        return place * side // size, inside
 
     (rows, in_rows), (columns, in_columns) = along(h, sizes[0]), along(w, sizes[1])
     inside = in_rows[:, None] & in_columns[None, :]

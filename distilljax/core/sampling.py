@@ -115,7 +115,8 @@ def epochs(
     per_epoch = per_epoch or max(1, num // size)
     if per_epoch * size > num:
         which = "a batch" if per_epoch == 1 else f"{per_epoch} batches"
-        raise InputError(f"{which} of {size} was asked of a data set of {num} images")
+        verb = "was" if per_epoch == 1 else "were"
+        raise InputError(f"{which} of {size} {verb} asked of a data set of {num} images")
     num_epochs = -(-num_steps // per_epoch)
 
     def permutation(key: Key) -> Array:

@@ -9,11 +9,35 @@ import pytest
 
 from distilljax.core.distances import (
     GradientDistance,
+    characteristic_gap,
     class_mean_gap,
     gradient_distance,
     parameter_distance,
 )
 from distilljax.types import InputError
+
+
+def complex_gap(ours, theirs, t):
+    """The gap of characteristic functions from exp(i t.x), by NumPy."""
+    s, r = (np.exp(1j * x @ t.T).mean(0) for x in (ours, theirs))
+    amplitude = 0.5 * (abs(r) - abs(s)) ** 2
+    phase = np.maximum(abs(r) * abs(s) - (r * s.conj()).real, 1e-12)
+    np.testing.assert_allclose(amplitude + phase, 0.5 * abs(r - s) ** 2, atol=1e-6)
+    return np.sqrt(amplitude + phase).mean()
+
+
+def test_characteristic_gap_against_complex_numbers(float64):
+    rng = np.random.default_rng(0)
+    ours, theirs, t = (rng.normal(size=(n, 4)) for n in (3, 5, 50))
+    expected = complex_gap(ours, theirs, t)
+    np.testing.assert_allclose(characteristic_gap(ours, theirs, t), expected, rtol=1e-12)
+    grad = jax.grad(characteristic_gap)(ours, theirs, t)
+    step = 1e-6 * rng.normal(size=ours.shape)
+    numeric = complex_gap(ours + step, theirs, t) - complex_gap(ours - step, theirs, t)
+    np.testing.assert_allclose(2 * np.vdot(grad, step), numeric, rtol=1e-6)
+    same = jax.grad(characteristic_gap)(jnp.asarray(ours), jnp.asarray(ours), t)
+    assert np.isfinite(same).all()
+    np.testing.assert_allclose(characteristic_gap(ours, ours, t), 1e-6, rtol=1e-3)
 
 
 def test_class_mean_gap_by_hand():

@@ -1,12 +1,20 @@
 """Outer steps on a toy loss whose gradients are written by hand."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from distilljax.core.outer import Descent, clip_by_running_norm, from_outer_loss, per_field
+from distilljax.core.outer import (
+    Descent,
+    Optimizers,
+    clip_by_running_norm,
+    from_outer_loss,
+    method_rules,
+    per_field,
+)
 from distilljax.core.parametrisations.base import DIRECT
 from distilljax.types import DistilledSet, InputError
 
@@ -60,6 +68,62 @@ def test_rules_of_descent_by_hand():
         if second is not None:
             after, _ = found.update(grads, state)
             np.testing.assert_allclose(after, -0.1 * second * grads, rtol=1e-6)
+
+
+def test_first_steps_of_adabelief_and_lamb_by_hand():
+    """AdaBelief divides by 0.9 |g|; LAMB scales the sign to the parameters' length."""
+    grads, params = jnp.asarray([1.0, -2.0]), jnp.asarray([3.0, 4.0])
+    for name, size in (("adabelief", 1 / 0.9), ("lamb", 5 / 2**0.5)):
+        rule = Descent(name, 0.1).optimizer()
+        found, _ = rule.update(grads, rule.init(params), params)
+        np.testing.assert_allclose(found, -0.1 * size * jnp.sign(grads), rtol=1e-5)
+
+
+def test_own_optimizers_take_the_place_of_those_of_the_method():
+    described = {
+        "images": Descent("sgd", 0.1, momentum=0.9),
+        "log_lr": Descent("sgd", 0.0),
+    }
+    start = weak_start()
+    grads = jax.tree.map(jnp.ones_like, start)
+
+    def moved(own, clip=None):
+        rules = method_rules("mine", own, clip=clip, **described)
+        first, state = rules.update(grads, rules.init(start), start)
+        second, _ = rules.update(grads, state, start)
+        steps = zip(first, second, strict=True)
+        sizes = [[-float(jnp.unique(x).item()) for x in one] for one in steps]
+        return rules.learned, np.round(sizes, 4).tolist()
+
+    still = [0.0, 0.0]
+    described_images = [0.1, 0.19]
+    for own in (None, Optimizers()):
+        assert moved(own) == (("images",), [described_images, still, still])
+    # A transformation stands for itself, a schedule is the rate of what is described.
+    plain = Optimizers(images=optax.sgd(0.5))
+    assert moved(plain) == (("images",), [[0.5, 0.5], still, still])
+    own = Optimizers(images=lambda n: 0.5 / (n + 1), log_lr=lambda n: 0.25)
+    learned, sizes = moved(own)
+    assert learned == ("images", "log_lr")
+    assert sizes == [[0.5, 0.475], still, [0.25, 0.25]]
+    # 25 numbers of 1, clipped to a norm of 2.
+    assert moved(plain, clip=2.0)[1] == [[0.2, 0.2], still, still]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (optax.sgd(0.1), "optimizers is a GradientTransformation"),
+        (
+            Optimizers(label_logits=optax.sgd(0.1)),
+            "label_logits: the outer loss of mine does not depend on label_logits",
+        ),
+        (Optimizers(images=0.1), r"images=0\.1: give an optax transformation"),
+    ],
+)
+def test_what_is_no_optimizer_of_the_method_is_refused(own, message):
+    with pytest.raises(InputError, match=message):
+        method_rules("mine", own, images=Descent("sgd", 0.1))
 
 
 def test_a_set_of_another_size_than_the_parametrisation_takes_is_refused():
@@ -215,15 +279,29 @@ def test_fields_without_a_rule_stay_to_the_bit(rules, learned):
         assert np.isfinite(after).all()
 
 
-def test_clipping_at_the_running_norm_by_hand():
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_clipping_at_the_running_norm_by_hand(scale):
     """Norms 1, 10, 1, 10, clipped at twice the mean of the clipped ones before."""
     rule = clip_by_running_norm(2.0)
     state = rule.init(jnp.zeros(2))
     direction = jnp.array([0.6, 0.8])
     expected = [1.0, 2.0, 1.0, 2 * (1 + 2 + 1) / 3]
     for norm, wanted in zip([1.0, 10.0, 1.0, 10.0], expected, strict=True):
-        clipped, state = rule.update(norm * direction, state)
-        np.testing.assert_allclose(clipped, wanted * direction, rtol=1e-6)
+        clipped, state = rule.update(scale * norm * direction, state)
+        np.testing.assert_allclose(clipped, scale * wanted * direction, rtol=1e-6)
+
+
+def test_a_step_is_exported_and_read_again():
+    """With all that its state is made of: types that `jax.export` must know by name."""
+    rules = per_field(images=optax.sgd(RATE), clip=clip_by_running_norm(2.0))
+    method = from_outer_loss(toy, rules, init_aux)
+    state = jax.tree.map(jnp.asarray, method.init(jax.random.key(0), weak_start()))
+    inputs = jax.random.key(1), state, SOURCE
+    program = jax.export.export(jax.jit(method.step))(*inputs)
+    again = jax.export.deserialize(program.serialize())
+    ours, theirs = jax.jit(method.step)(*inputs), again.call(*inputs)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_a_gradient_of_zero_does_not_close_the_way():

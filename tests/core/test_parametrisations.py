@@ -66,32 +66,37 @@ def test_direct_is_the_set_itself():
         assert function(given) is given
 
 
-def test_a_mosaic_decodes_to_its_enlarged_parts():
-    made = multi_formation.make(multi_formation.Config(factor=2), SHAPE, K, 1)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_mosaic_decodes_to_its_enlarged_parts(factor):
+    made = multi_formation.make(multi_formation.Config(factor=factor), SHAPE, K, 1)
     mosaic = start(1)
     decoded = made.decode(mosaic)
-    assert decoded.images.shape == (4 * K, *SHAPE)
+    num, h, w = factor**2, SHAPE[0] // factor, SHAPE[1] // factor
+    assert decoded.images.shape == (num * K, *SHAPE)
     for i in range(K):
-        for row in range(2):
-            for column in range(2):
+        for row in range(factor):
+            for column in range(factor):
                 part = np.asarray(mosaic.images)[
-                    i, 4 * row : 4 * row + 4, 2 * column : 2 * column + 2
+                    i, h * row : h * row + h, w * column : w * column + w
                 ]
                 np.testing.assert_allclose(
-                    decoded.images[4 * i + 2 * row + column], enlarge(part, 2), atol=1e-6
+                    decoded.images[num * i + factor * row + column],
+                    enlarge(part, factor),
+                    atol=1e-6,
                 )
     np.testing.assert_array_equal(
-        decoded.label_logits, np.repeat(np.asarray(mosaic.label_logits), 4, axis=0)
+        decoded.label_logits, np.repeat(np.asarray(mosaic.label_logits), num, axis=0)
     )
 
 
-def test_a_mosaic_of_constant_images_keeps_them():
-    made = multi_formation.make(multi_formation.Config(factor=2), SHAPE, K, 2)
-    given = start(8)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_mosaic_of_constant_images_keeps_them(factor):
+    made = multi_formation.make(multi_formation.Config(factor=factor), SHAPE, K, 2)
+    given = start(2 * factor**2)
     flat = given._replace(images=jnp.zeros_like(given.images) + given.images[:, :1, :1])
-    np.testing.assert_allclose(
-        made.decode(made.encode(flat)).images, flat.images, atol=1e-6
-    )
+    again = made.decode(made.encode(flat))
+    np.testing.assert_allclose(again.images, flat.images, atol=1e-6)
+    np.testing.assert_array_equal(again.label_logits, flat.label_logits)
 
 
 def test_memory_decodes_to_enlarged_combinations():

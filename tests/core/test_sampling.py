@@ -162,6 +162,8 @@ def test_more_than_there_are_is_refused(real):
         sampling.batch(jax.random.key(0), real, 14)
     with pytest.raises(InputError, match=message):
         sampling.epochs(jax.random.key(0), NUM, 14, 2)
+    with pytest.raises(InputError, match=f"2 batches of {NUM - 1} were asked of"):
+        sampling.epochs(jax.random.key(0), NUM, NUM - 1, 2, per_epoch=2)
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,29 @@ def test_mistakes_are_named(matrix, like, call, message):
         call(like, products(matrix))
 
 
+@pytest.mark.parametrize(
+    ("pilot", "most", "error"),
+    [(2, 2, 0.1), (1, 9, 0.1), (3, 2, 0.1), (2, 9, 0.0), (2, 9, -0.1)],
+)
+def test_the_limits_of_two_stages(pilot, most, error):
+    def found():
+        return est.sampled_mean_to(
+            lambda k: jax.random.normal(k),
+            jax.random.key(0),
+            relative_error=error,
+            pilot=pilot,
+            max_probes=most,
+            of="x",
+        )
+
+    if (pilot, error) == (2, 0.1):
+        assert found().num_probes == 2
+    else:
+        said = f"pilot={pilot}, max_probes={most}, relative_error={error}: expected"
+        with pytest.raises(InputError, match=said):
+            found()
+
+
 def test_nan_under_jit_is_left_to_the_caller(matrix, like):
     found = jax.jit(
         lambda key: est.hutchinson_trace(nan_products, key, like, num_probes=3)

@@ -59,6 +59,10 @@ def test_measures_by_hand(float64):
     np.testing.assert_allclose(kernels.alignment(A, B), 0.8, rtol=1e-12)
     np.testing.assert_allclose(kernels.kernel_distance(A, B), 0.2, rtol=1e-12)
     np.testing.assert_allclose(kernels.kernel_velocity(A, B, 4.0), 0.05, rtol=1e-12)
+    np.testing.assert_allclose(kernels.kernel_velocity(A, B, 0.5), 0.4, rtol=1e-12)
+    # Without a ridge: A^-1 [1, 0] = [2, -1] / 3.
+    weights = kernels.kernel_ridge(A, np.array([[1.0], [0.0]]), ridge=0)
+    np.testing.assert_allclose(weights[:, 0], [2 / 3, -1 / 3], rtol=1e-12)
     # Centred: [[1, -1], [-1, 1]] times 1/2 and 1.
     np.testing.assert_allclose(kernels.centre(A), [[0.5, -0.5], [-0.5, 0.5]], atol=1e-12)
     np.testing.assert_allclose(kernels.centre(B), [[1, -1], [-1, 1]], atol=1e-12)
@@ -298,6 +302,10 @@ ONES = np.ones
         (lambda: kernels.label_kernel(ONES((2, 3)), ONES((2, 4))), r"\[2, 4\]"),
         (lambda: kernels.label_alignment(ONES((2, 2)), ONES(2)), r"labels \[2\]"),
         (lambda: kernels.class_means(ONES((2, 4)), ONES((2, 3))), r"kernel \[2, 4\]"),
+        (
+            lambda: kernels.class_means(ONES((2, 4)), ONES((2, 3)), ONES((4, 2))),
+            r"labels \[2, 3\] and \[4, 2\]",
+        ),
         (
             lambda: kernels.kernel_ridge(ONES((2, 3)), ONES((2, 1)), ridge=1),
             r"kernel \[2, 3\]",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from distilljax import devices
 from distilljax.curvature import ntk
 from distilljax.models import convnet, mlp
 from distilljax.types import InputError
@@ -112,6 +113,21 @@ def test_kernel_between_two_sets(float64, name, form, block):
     found = jax.jit(
         lambda p, x, y: ntk.empirical_ntk(problem.apply, p, x, y, form=form, block=block)
     )(problem.params, problem.x[:7], problem.x[7:])
+    np.testing.assert_allclose(found, in_form(problem.full[:7, 7:], form), atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_that_devices_share_are_put_together(float64, form):
+    """A mesh of one device; those of several are in tests/devices."""
+    problem = the("shallow")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (devices.AXIS,))
+    ours, others = problem.x[:7], problem.x[7:]
+    own = ntk.empirical_ntk(problem.apply, problem.params, ours, form=form, mesh=mesh)
+    np.testing.assert_allclose(own, in_form(problem.full[:7, :7], form), atol=1e-10)
+    assert is_symmetric(own, form)
+    found = ntk.empirical_ntk(
+        problem.apply, problem.params, ours, others, form=form, mesh=mesh
+    )
     np.testing.assert_allclose(found, in_form(problem.full[:7, 7:], form), atol=1e-10)
 
 

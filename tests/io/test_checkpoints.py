@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from distilljax import processes
 from distilljax.io import Checkpoints
 from distilljax.types import DistilledSet, InputError
 
@@ -59,6 +61,20 @@ def test_the_latest_comes_back_bit_for_bit(saved):
     assert_same_bits(checkpoints.restore(3, state()), state(3))
     drawn = jax.random.normal(checkpoints.restore(7, state())["key"])
     assert drawn == jax.random.normal(jax.random.key(7))
+    checkpoints.close()
+
+
+def test_the_first_of_several_processes_saves_without_the_others(tmp_path, monkeypatch):
+    """As `processes.once` has it do; here there is no other that it could wait for."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "_ALONE", ContextVar("alone", default=True))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, state(3))
+    checkpoints.close()
+    monkeypatch.undo()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest_step() == 3
+    assert_same_bits(checkpoints.restore(3, state()), state(3))
     checkpoints.close()
 
 

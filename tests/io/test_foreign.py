@@ -21,7 +21,7 @@ from distilljax.config import FieldError
 from distilljax.core import distilled as sets
 from distilljax.disk import archives
 from distilljax.io import foreign
-from distilljax.io.foreign import layouts
+from distilljax.io.foreign import checks, folders, layouts
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
 
@@ -146,7 +146,8 @@ def test_rat(tmp_path, loaded, images):
     path = tmp_path / "IPC_2.h5"
     write_rat(path, images)
     with pytest.raises(
-        FieldError, match=r"labels=None: .*holds none; say in_order if its 6"
+        FieldError,
+        match=r"holds none; say in_order if its 6 images are 2 of each of the 3 classes",
     ):
         foreign.read(path, loaded, **ANSWERS)
     found = foreign.read(path, loaded, labels="in_order", **ANSWERS)
@@ -272,6 +273,45 @@ def test_hugging_face_arrays(tmp_path, loaded, images):
     np.testing.assert_array_equal(found.distilled.label_logits, rows())
 
 
+@pytest.mark.parametrize(
+    "info",
+    [None, b"{", b"\xff", b"{}", b'{"features": []}', b'{"features": {"label": [1]}}'],
+    ids=["absent", "cut", "bytes", "empty", "list", "deeper"],
+)
+def test_without_names_of_classes_labels_are_numbers(tmp_path, loaded, images, info):
+    folder = arrow(tmp_path / "a", images.tolist(), LABELS.tolist(), list("xyz"))
+    with pytest.raises(FieldError, match="names a class 'x'"):
+        foreign.read(folder, loaded, **ANSWERS)
+    (folder / "dataset_info.json").unlink()
+    if info is not None:
+        (folder / "dataset_info.json").write_bytes(info)
+    found = foreign.read(folder, loaded, layout="hf", **ANSWERS)
+    np.testing.assert_array_equal(sets.hard_labels(found.distilled), LABELS)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [[[[[0.1]]], [[[0.1, 0.2]]]], ["0.1 and 0.2", "x"], [[[[0.1]]], {"bytes": b""}]],
+    ids=["ragged", "words", "mixed"],
+)
+def test_images_that_are_no_arrays(held):
+    with pytest.raises(InputError, match="its images are no arrays of one shape"):
+        folders._pictures(held, (1, 1, 1))
+
+
+@pytest.mark.parametrize("num", [9, 10, 11, 12])
+def test_a_strange_class_is_told_the_first_ten_of_the_data_set(num):
+    known = tuple("abcdefghijkl"[:num])
+    np.testing.assert_array_equal(
+        folders.classes_of_names(np.array(["c", "a", "i"]), known), [2, 0, 8]
+    )
+    with pytest.raises(FieldError) as caught:
+        folders.classes_of_names(np.array(["a", "zebra", "yak"]), known)
+    shown = ", ".join(known[:10]) + (", ..." if num > 10 else "")
+    assert f"names a class 'yak', and the data set's are {shown}" in str(caught.value)
+    assert str(caught.value).endswith(shown)
+
+
 def test_hugging_face_itself(tmp_path, loaded):
     datasets = pytest.importorskip("datasets")
     image = pytest.importorskip("PIL.Image")
@@ -388,6 +428,32 @@ def test_a_rate_that_is_no_number(held):
     )
 
 
+def test_labels_are_refused_where_more_than_one_in_twenty_shuffles_fit_as_well(loaded):
+    """Images from noise alone to the means of their classes: where the refusal ends."""
+    real = loaded.train.images / np.float32(255)
+    labels = np.repeat(np.arange(CLASSES), 6)
+    means = np.stack([real[loaded.train.labels == j].mean(0) for j in range(CLASSES)])
+    noise = np.random.default_rng(3).normal(size=(len(labels), *SHAPE)).astype(np.float32)
+
+    def judged(share):
+        images = share * (means - means.mean(0))[labels] + noise
+        try:
+            found = checks.check_labels(data.Identity(), images, labels, loaded)
+        except InputError as error:
+            said = re.search(r"of 1000 shuffles of them (\d+) fit real", str(error))
+            return int(said[1]), True
+        return found["as_good"], False
+
+    low, high = 0.0, 4.0
+    for _ in range(20):
+        share = (low + high) / 2
+        low, high = (share, high) if judged(share)[1] else (low, share)
+    (most, refused_there), (least, refused_here) = judged(low), judged(high)
+    assert (refused_there, refused_here) == (True, False)
+    assert 50 < most < 55
+    assert 45 < least <= 50
+
+
 def test_labels_of_the_wrong_kind(tmp_path, loaded, images):
     path = tmp_path / "set.pt"
     given.write_dc(path, (first(images), rows()))
@@ -451,6 +517,12 @@ def test_truncated_files_and_absent_ones(tmp_path, loaded, images, share):
         assert refused(path, loaded, labels="in_order").endswith("no such file")
 
 
+def test_a_folder_in_place_of_an_arrow_file(tmp_path, loaded, images):
+    folder = arrow(tmp_path / "a", images.tolist(), LABELS.tolist(), None)
+    (folder / "data-1.arrow").mkdir()
+    assert "not readable as Arrow" in refused(folder, loaded)
+
+
 def test_a_truncated_arrow_file(tmp_path, loaded, images):
     folder = arrow(tmp_path / "a", images.tolist(), LABELS.tolist(), None)
     (file,) = folder.glob("*.arrow")
@@ -465,6 +537,24 @@ def test_files_that_unfold_too_far(tmp_path, loaded, images, monkeypatch):
     monkeypatch.setattr(archives.npz_arrays, "__defaults__", (1000,))
     for path in paths:
         assert "1000" in refused(path, loaded, labels="in_order")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "said"),
+    [
+        ("i4", (NUM, 240), f"'data' is int32[{NUM}, 240]"),
+        ("u1", (NUM, 240), f"'data' is uint8[{NUM}, 240]"),
+        ("?", (NUM, 240), f"'data' is bool[{NUM}, 240]"),
+        ("f4", (NUM, 240, 1), f"'data' is float32[{NUM}, 240, 1]"),
+        ("f4", (NUM,), f"'data' is float32[{NUM}]"),
+        ("f4", (NUM, 239), "its images have 239 values, and those of the data set 8 x 10"),
+    ],
+)
+def test_hdf5_of_another_kind_or_shape(tmp_path, loaded, kind, shape, said):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.ones(shape, kind)
+    assert said in refused(tmp_path / "a.h5", loaded, labels="in_order")
 
 
 def test_hdf5_that_points_elsewhere(tmp_path, loaded, images):

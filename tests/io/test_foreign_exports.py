@@ -1,5 +1,7 @@
 """Exports: the same set back bit for bit, where the layout holds everything."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -186,3 +188,10 @@ def test_to_torch_without_torch(hard, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="needs the package torch"):
         foreign.to_torch(hard)
+
+
+def test_without_h5py_a_file_of_rat_is_refused(tmp_path, hard, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="rat: it needs the package h5py; install h5py"):
+        foreign.export(hard, tmp_path / "x.h5", layout="rat")
+    assert not list(tmp_path.iterdir())

@@ -61,6 +61,12 @@ def test_numbers_that_are_not_finite_become_null(path):
     json.loads(path.read_text(), parse_constant=refuse)
 
 
+def test_numbers_within_a_value_must_be_finite(path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        records.append(path, [{"step": 1, "rates": [0.5, math.nan]}])
+    assert records.read(path) == []
+
+
 def test_a_torn_last_line_is_left_out(path):
     records.append(path, rows(1, 2))
     whole = path.read_text()

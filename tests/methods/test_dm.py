@@ -6,8 +6,8 @@ import numpy as np
 
 from distilljax.core import sampling
 from distilljax.core.augment import augment
-from distilljax.core.distances import characteristic_gap
 from distilljax.methods import dm
+from tests.core.test_distances import complex_gap
 
 CONFIG = dm.Config(real_batch=7, image_lr=0.5, image_momentum=0.0)
 
@@ -79,27 +79,8 @@ def test_gradient_equals_finite_differences(problem, float64):
     assert abs(numeric) > 1e-3
 
 
-def test_characteristic_functions_against_complex_numbers(problem, float64):
-    """The gap, and the loss of one step, from exp(i t.x) in NumPy."""
-    rng = np.random.default_rng(0)
-    ours, theirs, t = (rng.normal(size=(n, 4)) for n in (3, 5, 50))
-
-    def gap(ours, theirs, t):
-        s, r = (np.exp(1j * x @ t.T).mean(0) for x in (ours, theirs))
-        amplitude = 0.5 * (abs(r) - abs(s)) ** 2
-        phase = np.maximum(abs(r) * abs(s) - (r * s.conj()).real, 1e-12)
-        np.testing.assert_allclose(amplitude + phase, 0.5 * abs(r - s) ** 2, atol=1e-6)
-        return np.sqrt(amplitude + phase).mean()
-
-    expected = gap(ours, theirs, t)
-    np.testing.assert_allclose(characteristic_gap(ours, theirs, t), expected, rtol=1e-12)
-    grad = jax.grad(characteristic_gap)(ours, theirs, t)
-    step = 1e-6 * rng.normal(size=ours.shape)
-    numeric = gap(ours + step, theirs, t) - gap(ours - step, theirs, t)
-    np.testing.assert_allclose(2 * np.vdot(grad, step), numeric, rtol=1e-6)
-    same = jax.grad(characteristic_gap)(jnp.asarray(ours), jnp.asarray(ours), t)
-    assert np.isfinite(same).all()
-
+def test_characteristic_functions_against_complex_numbers(problem):
+    """The loss of one step."""
     config = dm.Config(real_batch=7, augment="", match="characteristic", frequencies=20)
     method, key = dm.make(config, problem.model), jax.random.key(4)
     start = method.init(key, problem.distilled)
@@ -119,5 +100,5 @@ def test_characteristic_functions_against_complex_numbers(problem, float64):
                 jax.random.normal(jax.random.fold_in(key, 3), shape, found[1].dtype)
             )
         found = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in found]
-        total += 300 * gap(*found, t)
+        total += 300 * complex_gap(*found, t)
     np.testing.assert_allclose(info.loss, total, rtol=1e-4)

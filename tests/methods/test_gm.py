@@ -291,3 +291,12 @@ def test_weights_in_another_layout_are_refused(problem):
     init(model).init(jax.random.key(0), problem.distilled)
     with pytest.raises(InputError, match=r"\['out'\]\['kernel'\] of shape \[3, 3\]"):
         init(turned(model, "out")).init(jax.random.key(0), problem.distilled)
+
+
+def test_a_network_may_train_for_many_steps_on_small_batches(problem):
+    """Pieces of a batch that fit the cache are of the batch, not of the steps."""
+    config = gm.Config(real_batch=4, outer_loop=2, inner_loop=50, network_batch=2)
+    method = gm.make(config, problem.model)
+    state = method.init(jax.random.key(0), problem.distilled)
+    after, _ = jax.eval_shape(method.step, jax.random.key(1), state, problem.real)
+    assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -12,13 +12,18 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "the option is at least 1",
     (
         "distilljax/curvature/ntk.py",
+        'axis = 1 if form == "classes" else 0',
+        'axis = 1 if form <= "classes" else 0',
+    ): "the names of the other forms come after it",
+    (
+        "distilljax/curvature/ntk.py",
         "return pull(weights.astype(outputs.dtype))[0]",
         "return pull(weights.astype(outputs.dtype))[ -1]",
     ): _ALONE,
     (
         "distilljax/curvature/ntk.py",
-        "found, pull = jax.vjp(lambda p: apply(p, alone)[0], params)",
-        "found, pull = jax.vjp(lambda p: apply(p, alone)[ -1], params)",
+        "found, pull = varying.vjp(lambda p: apply(p, alone)[0], params)",
+        "found, pull = varying.vjp(lambda p: apply(p, alone)[ -1], params)",
     ): "the batch has one image",
     (
         "distilljax/curvature/kernels.py",
@@ -30,6 +35,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s * jnp.nan",
         "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes >= 1 else s * jnp.nan",
     ): "of one probe the sum of squares is 0, and 0 / 0 is NaN too",
+    (
+        "distilljax/curvature/estimators.py",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s * jnp.nan",
+        "jnp.sqrt(s / (num_probes - 1) / num_probes) if num_probes > 1 else s ** jnp.nan",
+    ): "of one probe the sum of squares is 0, and 0 to the power of NaN is NaN too",
     (
         "distilljax/core/augment.py",
         "matrix[1, 0] * x + matrix[1, 1] * y,",
@@ -45,5 +55,15 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'el("line", x1=20, x2=20, y1=0, y2=18, class_="bound"),',
         'el("line", x1=20, x2=20, y1= 1, y2=18, class_="bound"),',
     ): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        'el("line", x1=4, x2=36, y1=9, y2=9, class_="interval"),',
+        'el("line", x1=4, x2= 37, y1=9, y2=9, class_="interval"),',
+    ): _DRAWING,
     ("experiments/report/verdicts.py", "y1=0,", "y1= -1,"): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        'el("line", x1=4, x2=36, y1=9, y2=9, class_="interval"),',
+        'el("line", x1=4, x2=36, y1=9, y2= 10, class_="interval"),',
+    ): _DRAWING,
 }

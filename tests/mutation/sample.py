@@ -143,3 +143,17 @@ def draw(
         if mutant := _mutant(module, sources[module], name, occurrence, line):
             drawn.append(mutant)
     return drawn
+
+
+def find(root: pathlib.Path, module: str, before: str, after: str) -> list[Mutant]:
+    """Returns the mutants with these changed lines, none if the module has them no more."""
+    source = (root / module).read_text()
+    lines = source.splitlines()
+    return [
+        mutant
+        for (start, _), choices in places(source).items()
+        if " ".join(lines[start[0] - 1].split()) in before
+        for name, occurrence in choices
+        if (mutant := _mutant(module, source, name, occurrence, start[0]))
+        and (mutant.before, mutant.after) == (before, after)
+    ]

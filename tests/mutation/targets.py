@@ -27,7 +27,7 @@ _TESTS = {
     "distilljax/io/foreign/exports.py": ("io/test_foreign_exports.py", *_FOREIGN),
     "distilljax/io/foreign/pickles.py": ("io/test_foreign_pickles.py", *_FOREIGN),
     "distilljax/io/foreign": (*_FOREIGN, "io/test_foreign_exports.py"),
-    "distilljax/methods": ("methods/test_contract.py",),
+    "distilljax/methods": ("methods/test_options.py", "methods/test_contract.py"),
     "experiments/report/verdicts.py": (
         "experiments/lab/test_claims.py",
         "experiments/report",

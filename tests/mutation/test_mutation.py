@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import subprocess
 
 import pytest
 
@@ -9,6 +10,7 @@ pytest.importorskip("cosmic_ray")
 
 from tests.mutation.copies import ROOT
 from tests.mutation.equivalent import EQUIVALENT
+from tests.mutation.runs import Ended
 from tests.mutation.sample import draw, operators, places
 from tests.mutation.targets import modules, own_tests
 
@@ -59,8 +61,6 @@ def test_every_module_has_tests_and_equivalents_are_of_this_code():
 @pytest.mark.slow
 def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     """Of two modules, one with a test that looks and one with a test that does not."""
-    import subprocess
-
     from tests.mutation import __main__ as command
 
     root = tmp_path / "repository"
@@ -80,6 +80,7 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     before = {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
     monkeypatch.setattr(command, "ROOT", root)
+    monkeypatch.setattr(command, "NEEDED", ())
     monkeypatch.setattr("tests.mutation.copies.ROOT", root)
     monkeypatch.setattr(command.Copies.__init__, "__defaults__", (root,))
     for name, code in (("good", 0), ("bad", 1)):
@@ -88,3 +89,33 @@ def test_noticed_and_unnoticed(tmp_path, capsys, monkeypatch):
     assert "2 noticed  0 unnoticed" in out
     assert "0 noticed  2 unnoticed" in out
     assert before == {p: p.read_bytes() for p in pathlib.Path(root).rglob("*.py")}
+    # Those unnoticed once more, of which a better test notices what the module still has.
+    printed = tmp_path / "printed.txt"
+    gone = "1/9 distilljax/gone.py:1 AddNot: unnoticed\n  - if a:\n  + if not a:\n"
+    printed.write_text(out + gone)
+    better = (root / "tests/test_good.py").read_text().replace("good", "bad")
+    (root / "tests/test_bad.py").write_text(better)
+    assert command.main([f"--again={printed}"]) == 0
+    again = capsys.readouterr().out
+    assert "2 noticed  0 unnoticed" in again
+    assert "distilljax/gone.py: gone\n  - if a:\n  + if not a:\n" in again
+    # A test that fails in any case notices nothing.
+    failing = better.replace("[6, -2]", "[6, -3]")
+    (root / "tests/test_bad.py").write_text(failing)
+    with pytest.raises(RuntimeError, match=r"test_bad\.py::test_twice failed unch"):
+        command.main(["--modules=distilljax/bad.py", "--count=1"])
+    assert (root / "distilljax/bad.py").read_bytes() == before[root / "distilljax/bad.py"]
+
+
+@pytest.mark.parametrize(
+    ("line", "blamed"),
+    [
+        ("FAILED tests/a.py::test_b[x - y] - AssertionError: [", "tests/a.py::test_b"),
+        ("FAILED tests/a.py::test_b - AssertionError: [1]", "tests/a.py::test_b"),
+        ("ERROR tests/a.py - ImportError", "tests/a.py"),
+        ("ERROR absl: no tests/a.py", None),
+        ("Segmentation fault", None),
+    ],
+)
+def test_what_failed_is_read_from_what_pytest_prints(line, blamed):
+    assert Ended("failed", f"F\n{line}\n1 failed").blamed() == blamed

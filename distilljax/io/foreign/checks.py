@@ -138,7 +138,7 @@ def check_labels(
       loaded: the data.
 
     Raises:
-      InputError: one in twenty shuffles fits as well or better.
+      InputError: more than one in twenty shuffles fit as well or better.
     """
     k = loaded.num_classes
     per_class = max(1, 5000 // k)

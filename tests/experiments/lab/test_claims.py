@@ -16,9 +16,18 @@ from experiments.lab.claims import (
     Every,
     Reading,
     Some,
+    absent_readings,
+    bound,
+    by_method,
+    configured_network,
     deciding_reading,
+    describe_network,
+    in_order,
     judge_node,
+    paired,
+    paper_value,
     recorded_interval,
+    set_name,
     spelt,
     spelt_interval,
 )
@@ -140,6 +149,57 @@ def test_an_interval_of_a_record_is_two_rising_numbers():
     for wrong in ([0.5, 0.25], [0.5], [0.1, 0.2, 0.3], []):
         with pytest.raises(InputError, match="two rising numbers"):
             recorded_interval(record, "a", wrong)
+
+
+def test_sets_and_readings_come_in_the_order_of_the_papers_methods():
+    """BPTT, TM, GM, DM; others after them, in the order in which they were found."""
+    found = ["random", "dm", "kernel", "tm", "bptt", "gm"]
+    rows = {f"runs/{method}": {"method": method} for method in found}
+    expected = ["bptt", "tm", "gm", "dm", "random", "kernel"]
+    assert by_method(rows) == [(f"runs/{method}", method) for method in expected]
+    readings = [Reading(method, "points", 0.0, True) for method in found]
+    nodes = [readings[0], Every(readings[1:2]), *readings[2:]]
+    assert [getattr(n, "method", "dm") for n in in_order(nodes)] == expected
+    (absent,) = absent_readings(["dm", "mine", "tm"], nodes, unit="p", threshold=0, above=1)
+    assert absent == Reading("mine", "p", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"model": "convnet", "width": 128}, "ConvNet, width 128"),
+        ({"model": "convnet", "width": 32}, "ConvNet, width 32 (paper: 128)"),
+        ({"model": "mlp", "width": 32}, "MLP, width 32"),
+        ({"model": "vgg"}, "VGG"),
+        ({"model": "mine", "width": 2}, "mine, width 2"),
+        ({}, "network"),
+    ],
+)
+def test_a_network_is_described_beside_the_papers(described, words):
+    assert describe_network(described) == words
+    name = described.get("model")
+    group = {key: value for key, value in described.items() if key != "model"}
+    record = types.SimpleNamespace(config={"model": name, name: group})
+    if name:
+        assert configured_network(record) == words
+
+
+def test_small_words():
+    assert set_name("runs/mine/distilled.npz") == "mine"
+    assert set_name("runs/mine/other.npz") == "other"
+    assert set_name("distilled.npz") == "distilled"
+    assert bound(Reading("tm", "points", 0.05, True)) == "at least +5.0 points"
+    assert bound(Reading("tm", "points", 0.0, False)) == "at most 0"
+    assert paper_value(0.5, 10) == 0.5  # the paper's sets have 10 images per class
+    assert paper_value(0.5, 1) is None
+
+
+def test_only_as_many_networks_can_be_paired():
+    record = types.SimpleNamespace(folder="here")
+    ours, others = paired(record, "a", [1, 2], [3, 4])
+    assert (ours.tolist(), others.tolist()) == ([1.0, 2.0], [3.0, 4.0])
+    with pytest.raises(InputError, match="a has 2 networks of one set and 1 of another"):
+        paired(record, "a", [1, 2], [3])
 
 
 def test_the_papers_numbers_fit_each_other():

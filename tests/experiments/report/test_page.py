@@ -428,9 +428,17 @@ def test_an_interval_far_longer_than_the_others_ends_in_an_arrow():
     assert scale is not None
     assert scale.high < 1
     assert forest(short, scale) != forest(long, scale)
-    assert Reader(forest(long, scale)).all("path")
     assert scale.at(-90.0) >= 0
     assert scale.at(90.0) <= 240
+    page = Reader(forest(long, scale))
+    (line,) = (one for one in page.all("line") if one["class"] == "interval")
+    ends = [one["d"] for one in page.all("path") if one["class"] == "end"]
+    for end, tip, inwards in zip(ends, (line["x1"], line["x2"]), (1, -1), strict=True):
+        x1, y1, x2, y2, x3, y3 = map(float, re.findall(r"[\d.]+", end))
+        assert (x2, y2) == (float(tip), float(line["y1"]))
+        assert x1 == x3
+        assert 0 < (x1 - x2) * inwards < 10
+        assert 0 < y2 - y1 == y3 - y2
 
 
 def test_equal_numbers_have_an_axis():
