@@ -1,4 +1,4 @@
-"""One of two processes of a run is killed at a random moment; the run goes on to the same."""
+"""Kills one of two processes of a run at a random moment; the run goes on to the same."""
 
 import pathlib
 import signal
