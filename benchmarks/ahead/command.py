@@ -70,6 +70,10 @@ class Config(Sizes):
         return contest.counts("devices", self.devices)
 
 
+# Series that stand in one row of a table, the oldest first; others have rows of their own.
+TOGETHER = ("526ed50", "before", "now")
+
+
 def estimate(one: Mapping[str, Any]) -> float:
     """Returns the estimated seconds: by XLA's cycles where it states them."""
     return one["seconds"] if one["estimated_seconds"] is None else one["estimated_seconds"]
@@ -81,10 +85,11 @@ def gathered(one: Mapping[str, Any]) -> float:
 
 
 def _figures(scale: float, of: Any) -> Any:
-    """Returns a cell with a figure of each series, the oldest first."""
+    """Returns a cell with the figure of the oldest series and of the newest."""
 
     def cell(row: Sequence[Mapping[str, Any]]) -> str:
-        found = ["-" if "refused" in one else figure(of(one) / scale) for one in row]
+        ends = row[0], row[-1]
+        found = ["-" if "refused" in one else figure(of(one) / scale) for one in ends]
         return " → ".join(dict.fromkeys(found))
 
     return cell
@@ -126,9 +131,14 @@ def rows(records: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     order = {name: place for place, name in enumerate(PROGRAMS)}
     kinds = {name: place for place, name in enumerate(targets.TARGETS)}
     for one in records:
-        at = order[one["program"]], kinds[one["target"]], one["devices"]
+        alone = "" if one["series"] in TOGETHER else one["series"]
+        at = order[one["program"]], kinds[one["target"]], one["devices"], alone
         found.setdefault(at, []).append(one)
-    return [found[at] for at in sorted(found)]
+    return [sorted(found[at], key=_age) for at in sorted(found)]
+
+
+def _age(one: Mapping[str, Any]) -> int:
+    return TOGETHER.index(one["series"]) if one["series"] in TOGETHER else 0
 
 
 def table(record: dict[str, Any]) -> str:

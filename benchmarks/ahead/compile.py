@@ -73,7 +73,7 @@ def described_in(path: pathlib.Path) -> Described:
     """
     try:
         found = export.deserialize(bytearray(path.read_bytes()))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever flatbuffers or XLA find
         raise InputError(f"{path}: no program of jax.export ({error})") from error
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in found.in_avals]
     args, _ = jax.tree.unflatten(found.in_tree, shapes)
