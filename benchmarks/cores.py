@@ -149,6 +149,10 @@ def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
     return sample, np.array([json.loads(line)["loss"] for line in lines[:COMPARED]])
 
 
+def _main_clock(config: Config, num: int) -> Sample:
+    return _main_job(config, num)[0]
+
+
 def _cpu_of_children() -> float:
     """Returns the CPU seconds of processes that have ended."""
     found = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -171,7 +175,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
         chosen = contest.names("works", config.works, WORKS)
         for num in nums if MAIN in chosen else ():
             found[num][MAIN] = _main_job(config, num)[1]
-            clocks[MAIN, num] = lambda num=num: _main_job(config, num)[0]
+            clocks[MAIN, num] = functools.partial(_main_clock, config, num)
         contestants = {}
         for work in chosen:
             contest.same({str(num): found[num][work] for num in nums}, config.tolerance)

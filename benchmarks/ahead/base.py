@@ -12,6 +12,7 @@ what is found in the folder, in files PROGRAM.PLATFORM.
 It imports nothing of this project's present.
 """
 
+import functools
 import importlib
 import pathlib
 import sys
@@ -24,13 +25,15 @@ from jax import export
 K, IPC, SHAPE, FEATURES = 10, 10, (32, 32, 3), 32 * 32 * 3
 SEEDS, NETWORKS, IMAGES, PROBES, REAL, TEST = 5, 101, 100, 100, 50_000, 10_000
 
-BPTT = {"unroll": 150, "inner_lr": 0.01, "real_batch": 640, "outer": "sgd"}
-RAT = {
+BPTT: dict[str, Any] = {"unroll": 150, "inner_lr": 0.01, "real_batch": 640, "outer": "sgd"}
+RAT: dict[str, Any] = {
     "unroll": 200, "window": 60, "random_window": True, "inner": "adam",
     "inner_lr": 0.001, "real_batch": 5000, "augment": "flip_rotate", "image_lr": 0.001,
     "clip_running": True,
 }  # fmt: skip
-TM = {"student_steps": 30, "max_start": 20, "inner_lr": 0.001, "lr_lr": 1e-5 / 0.001**2}
+TM: dict[str, Any] = {
+    "student_steps": 30, "max_start": 20, "inner_lr": 0.001, "lr_lr": 1e-5 / 0.001**2,
+}  # fmt: skip
 
 
 def old(name: str) -> Any:
@@ -78,7 +81,7 @@ def outer_step(name: str) -> tuple[Any, tuple[Any, ...]]:
     whiten = f32(FEATURES, FEATURES), f32(FEATURES, FEATURES)
     zca = preprocess.ZCA(f32(FEATURES), *whiten)
     normed = preprocess.NormedZCA(*whiten, f32(), f32())
-    long = {"outer_loop": 10, "inner_loop": 50}
+    long: dict[str, Any] = {"outer_loop": 10, "inner_loop": 50}
     method, settings, transform = {
         "bptt": ("bptt", BPTT, None),
         "rat": ("bptt", RAT, normed),
@@ -148,20 +151,20 @@ def exported(function: Any, args: tuple[Any, ...], platform: str) -> bytes:
         ]
         return jax.tree.leaves(function(*jax.tree.unflatten(tree, values)))
 
-    return export.export(jax.jit(program), platforms=[platform])(*flat).serialize()
+    made = export.export(jax.jit(program), platforms=[platform])(*flat)
+    return bytes(made.serialize())
 
 
 def main() -> None:
     """Writes every program for every platform."""
     folder, host = pathlib.Path(sys.argv[1]), sys.argv[2]
     folder.mkdir(parents=True, exist_ok=True)
-    backend = jax.default_backend
     names = ("bptt", "rat", "gm", "gm_dsa", "dm", "tm")
     for platform, seen in (("cuda", "gpu"), ("tpu", "tpu")):
-        jax.default_backend = (lambda seen=seen: seen) if host == "device" else backend
-        for name, (function, args) in [(n, outer_step(n)) for n in names] + [
-            *others().items()
-        ]:
+        if host == "device":
+            jax.default_backend = functools.partial(str, seen)
+        found = {name: outer_step(name) for name in names} | others()
+        for name, (function, args) in found.items():
             (folder / f"{name}.{platform}").write_bytes(exported(function, args, platform))
             print(name, platform, flush=True)
 
