@@ -142,8 +142,25 @@ def _age(one: Mapping[str, Any]) -> int:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Returns the table of a record in Markdown."""
-    return harness.markdown(COLUMNS, rows(record["records"]))
+    """Returns the table of a record in Markdown, and what it lacks."""
+    lacking = [
+        f"{targets.TARGETS[target].name}, {num} device{'s' * (num > 1)}: {', '.join(names)}"
+        for (target, num), names in _lacking(record["records"]).items()
+    ]
+    text = harness.markdown(COLUMNS, rows(record["records"]))
+    return f"{text}\n\nNot compiled yet: {'; '.join(lacking)}." if lacking else text
+
+
+def _lacking(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[str]]:
+    """Returns programs of today that are not among the records, by target and number."""
+    held = {_identity(one) for one in records}
+    found: dict[tuple[str, int], list[str]] = {}
+    for target, num in itertools.product(targets.TARGETS, (1, targets.MOST)):
+        for name in PROGRAMS:
+            alone = name == "train" and num > 1  # has nothing to share
+            if not alone and (name, target, num, "now") not in held:
+                found.setdefault((target, num), []).append(name)
+    return found
 
 
 def _identity(one: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -305,9 +305,24 @@ def test_what_is_not_compiled_says_why_in_the_table():
     refused = {"series": "now", "program": "gm", "target": "h100", "devices": 8}
     records = [one_record("before", "gm", 30) | {"devices": 8}]
     records.append(refused | {"refused": "not within 9 CPU s"})
-    (line,) = ahead.table({"records": records}).splitlines()[2:]
+    line = ahead.table({"records": records}).splitlines()[2]
     assert line.startswith("| gm | NVIDIA H100 SXM | 8 | 1.00 → - |")
     assert line.endswith("| not within 9 CPU s |")
+
+
+def test_the_table_says_what_it_lacks():
+    held = [
+        one_record("now", name, 5) | {"target": target, "devices": num}
+        for name in programs.PROGRAMS
+        for target in targets.TARGETS
+        for num in (1, 8)
+        if (name, num) not in (("train", 8), ("loo", 1)) or target != "v5e"
+    ]
+    *_, last = ahead.table({"records": held}).splitlines()
+    assert last == "Not compiled yet: TPU v5e, 1 device: loo."
+    assert "Not compiled" not in ahead.table(
+        {"records": [*held, one_record("now", "loo", 5) | {"target": "v5e"}]}
+    )
 
 
 @pytest.mark.parametrize(
