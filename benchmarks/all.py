@@ -129,6 +129,11 @@ LONGER = {
         "--repeats=3 --width=128 --works=bptt,gm,dm,tm,evaluation --steps=10",
         _TINY_CORES,
     ),
+    "cores_main": (
+        "--works=main --repeats=3",
+        "--works=main --repeats=1 --main_options='--steps=1 --score_every=1 "
+        "--score_seeds=1 --eval_seeds=2 --whole_epochs=0 --noscores --bptt.unroll=2'",
+    ),
     "ahead": (
         "--target=h100,h200,v5e,v6e --devices=1,8",
         "--program=train --width=4 --steps=2 --ipc=1",

@@ -2,17 +2,29 @@
 
     python -m benchmarks.cores
     python -m benchmarks.cores --width=128 --works=gm,evaluation --repeats=7
+    python -m benchmarks.cores --works=main --repeats=3
 
 JAX sees the processor as one device, whose operations use all cores, or as several, which
 share the work by `mesh=` as several GPUs would. Measured are an outer step of each method
 (its defaults) and the evaluation of fresh networks on the set, with compile times and the
 temporary memory of a device. Each side is a process, one works at a time, and both must
 give the same numbers first.
+
+`main` is the whole command `python -m experiments.distill`, from its start to its end and
+without a cache of compiled programs, with `--devices=1` and with several; the losses of its
+first outer steps must be the same. The options of sizes are not its.
 """
 
 import contextlib
 import dataclasses
 import functools
+import json
+import pathlib
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,24 +35,27 @@ import numpy as np
 from benchmarks import contest, harness, problem
 from benchmarks.contest import Contestant
 from benchmarks.devices import presented
-from benchmarks.harness import Column, Remote, figure
+from benchmarks.harness import Column, Remote, Sample, figure
 from distilljax import devices
 from distilljax.config import option
 from distilljax.core import distilled as distilled_set
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Key
+from distilljax.types import Array, InputError, Key
 
-EVALUATION = "evaluation"
-WORKS = (*METHODS, EVALUATION)
+EVALUATION, MAIN = "evaluation", "main"
+WITHIN = (*METHODS, EVALUATION)  # works of a process that stays
+WORKS = (*WITHIN, MAIN)
+COMPARED = 3  # outer steps of the main job
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(problem.ProblemOptions, harness.Options):
     """Options of the benchmark."""
 
-    works: str = option(",".join(WORKS), "What is measured, with commas.")
+    works: str = option(",".join(WITHIN), "What is measured, with commas; also main.")
+    main_options: str = option("", "Further options of the main job.")
     num_devices: int = option(2, "Devices that the processor is seen as.", low=2)
     networks: int = option(5, "Networks of the evaluation.", low=1)
     steps: int = option(30, "Training steps of each.", low=1)
@@ -65,7 +80,7 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {}
     numbers: dict[str, Any] = {}
     about: dict[str, Any] = {}
-    for name in contest.names("works", config.works, WORKS):
+    for name in _within(config):
         function, args = _work(name, config, made, mesh)
         given = devices.everywhere(args, mesh)
         began = time.perf_counter()
@@ -80,6 +95,10 @@ def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
         "numbers": lambda: {n: np.asarray(f()) for n, f in numbers.items()},
         "about": lambda: about,
     }
+
+
+def _within(config: Config) -> list[str]:
+    return [n for n in contest.names("works", config.works, WORKS) if n != MAIN]
 
 
 def _work(
@@ -109,27 +128,64 @@ def _work(
     return step, (jax.random.key(1), state, made.sources[module.SOURCE])
 
 
+def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
+    """Runs the main job; returns its time and the losses of its first outer steps.
+
+    Raises:
+      InputError: it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = (f"--workdir={folder}/run", f"--devices={num}")
+        command = ["-m", "experiments.distill", *words, *shlex.split(config.main_options)]
+        wall, cpu = time.perf_counter(), _cpu_of_children()
+        with presented(num):
+            done = subprocess.run(
+                [sys.executable, *command], cwd=harness.ROOT, capture_output=True, text=True
+            )
+        sample = Sample(time.perf_counter() - wall, _cpu_of_children() - cpu)
+        if done.returncode:
+            raise InputError(f"the main job failed: {done.stderr.strip()[-300:]}")
+        lines = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
+    return sample, np.array([json.loads(line)["loss"] for line in lines[:COMPARED]])
+
+
+def _main_clock(config: Config, num: int) -> Sample:
+    return _main_job(config, num)[0]
+
+
+def _cpu_of_children() -> float:
+    """Returns the CPU seconds of processes that have ended."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
+
+
 def measure(config: Config) -> list[dict[str, Any]]:
     """Returns a record for each work and side."""
-    chosen = contest.names("works", config.works, WORKS)
+    nums = (1, config.num_devices)
+    found: dict[int, dict[str, Any]] = {num: {} for num in nums}
+    about: dict[int, dict[str, Any]] = {num: {} for num in nums}
+    clocks: dict[tuple[str, int], Callable[[], Sample]] = {}
     with contextlib.ExitStack() as stack:
-        sides = {}
-        for num in (1, config.num_devices):
+        for num in nums if _within(config) else ():
             with presented(num):
-                sides[num] = stack.enter_context(Remote(make, config.to_dict(), num))
-        found = {num: side.call("numbers") for num, side in sides.items()}
-        compiled = {num: side.call("about") for num, side in sides.items()}
-        contestants, clocks = {}, {}
+                side = stack.enter_context(Remote(make, config.to_dict(), num))
+            found[num], about[num] = side.call("numbers"), side.call("about")
+            for work in _within(config):
+                clocks[work, num] = functools.partial(side.clock, work)
+        chosen = contest.names("works", config.works, WORKS)
+        for num in nums if MAIN in chosen else ():
+            found[num][MAIN] = _main_job(config, num)[1]
+            clocks[MAIN, num] = functools.partial(_main_clock, config, num)
+        contestants = {}
         for work in chosen:
-            contest.same({str(n): f[work] for n, f in found.items()}, config.tolerance)
-            for num, side in sides.items():
-                clocks[f"{work}, {num}"] = lambda side=side, work=work: side.clock(work)
-                about = {"work": work, "devices": num, **compiled[num][work]}
-                against = f"{work}, 1"
+            contest.same({str(num): found[num][work] for num in nums}, config.tolerance)
+            for num in nums:
+                record = {"work": work, "devices": num, **about[num].get(work, {})}
                 contestants[f"{work}, {num}"] = Contestant(
-                    clocks[f"{work}, {num}"], about, 1, against
+                    clocks[work, num], record, 1, f"{work}, 1"
                 )
-        samples = harness.interleave(clocks, config.repeats)
+        timed = {name: one.work for name, one in contestants.items()}
+        samples = harness.interleave(timed, config.repeats)
     return list(contest.records(contestants, samples).values())
 
 
@@ -139,7 +195,7 @@ COLUMNS = (
     *contest.times("run"),
     Column("fastest", lambda r: figure(r["wall_seconds"]["min"])),
     contest.faster("threads"),
-    Column("temporary MiB", lambda r: figure(r["temporary_bytes"] / harness.MIB)),
+    Column("temporary MiB", lambda r: harness.mib(r.get("temporary_bytes"))),
     contest.COMPILE,
 )
 

@@ -41,7 +41,13 @@ from distilljax.io.environment import environment
 from distilljax.types import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-PLACES = ("json", "plot", "data_dir", "out")  # options with paths of this machine
+PLACES = (
+    "json",
+    "plot",
+    "data_dir",
+    "out",
+    "exported",
+)  # options with paths of this machine
 MIB = 2**20
 
 

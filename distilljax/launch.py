@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, Protocol, TextIO, runtime_checkable
 
 import jax
 
@@ -237,22 +237,22 @@ class _Output:
 def _use_cores(configs: Sequence[Config]) -> None:
     """Makes CPU cores devices where there is nothing else and the options want several.
 
-    The option `devices`, or what `devices_of_cores` of the options gives without it. What
+    Options want as many as their method `devices_of_cores` returns, one without it. What
     `XLA_FLAGS` or `JAX_NUM_CPU_DEVICES` say is left alone.
     """
     flag = "--xla_force_host_platform_device_count"
     asked = flag in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ
     if asked or not only_cpu():
         return
-    wanted = [config.to_dict().get("devices") or _preferred(config) for config in configs]
+    wanted = [c.devices_of_cores() for c in configs if isinstance(c, _MakesDevices)]
     if (num := min(max(wanted, default=1), platforms.cpu_threads())) > 1:
         with contextlib.suppress(RuntimeError):  # JAX has started, with the devices it has
             jax.config.update("jax_num_cpu_devices", num)
 
 
-def _preferred(config: Config) -> int:
-    prefers = getattr(config, "devices_of_cores", None)
-    return prefers() if prefers else 1
+@runtime_checkable
+class _MakesDevices(Protocol):
+    def devices_of_cores(self) -> int: ...
 
 
 def _start_jax() -> None:

@@ -597,7 +597,7 @@ class Config(Base):
     shared: bool = option(True, "The work is shared.")
 
     def devices_of_cores(self):
-        return platforms.cpu_threads() if self.shared else 1
+        return self.devices or (platforms.cpu_threads() if self.shared else 1)
 
 
 if __name__ == "__main__":
@@ -621,6 +621,17 @@ def test_cores_are_devices_where_the_options_want_it(
     (tmp_path / "told.py").write_text(CORES)
     done = start(tmp_path / "told.py", *argv, XLA_FLAGS=xla_flags, NPROC="3")
     assert (done.returncode, done.stdout) == (0, f"{num}\n"), done.stderr
+
+
+def test_devices_of_other_options_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Compiled(Config):
+        devices: str = option("1,8", "Numbers of devices to compile for.")
+
+    monkeypatch.setattr(launch, "only_cpu", lambda: True)
+    for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    launch._use_cores([Compiled()])
 
 
 def test_compilation_cache_is_used_quietly(program: pathlib.Path) -> None:

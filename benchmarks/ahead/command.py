@@ -1,6 +1,7 @@
 """The command of `benchmarks.ahead`: compiles, prints a table and writes records."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 from benchmarks import contest, harness
 from benchmarks.ahead import targets
-from benchmarks.ahead.compile import compiled, record
+from benchmarks.ahead.compile import Refused, limited
 from benchmarks.ahead.programs import PROGRAMS, Sizes
 from benchmarks.harness import Column, figure
 from distilljax.config import FieldError, option
@@ -28,6 +29,15 @@ class Config(Sizes):
     series: str = option(
         "now", "Name of these records, to compare with others in the same file."
     )
+    cpu_seconds: int = option(
+        1800, "Most CPU seconds that a program is compiled for.", low=1
+    )
+    exported: str | None = option(
+        None,
+        "Folder of programs that jax.export has written, as PROGRAM.PLATFORM, in place of "
+        "this version's; of one device.",
+    )
+    resume: bool = option(False, "Leave out what the file holds already of this series.")
     json: str | None = option(
         None, "File for the records; others that it holds already are kept."
     )
@@ -37,6 +47,10 @@ class Config(Sizes):
         _ = self.targets, self.programs
         if max(self.counts) > targets.MOST:
             raise FieldError("devices", self.devices, f"at most {targets.MOST}")
+        if self.exported is not None and self.counts != (1,):
+            raise FieldError("devices", self.devices, "exported programs are of one device")
+        if self.resume and self.json is None:
+            raise FieldError("resume", True, "needs the file of --json")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -56,6 +70,10 @@ class Config(Sizes):
         return contest.counts("devices", self.devices)
 
 
+# Series that stand in one row of a table, the oldest first; others have rows of their own.
+TOGETHER = ("526ed50", "before", "now")
+
+
 def estimate(one: Mapping[str, Any]) -> float:
     """Returns the estimated seconds: by XLA's cycles where it states them."""
     return one["seconds"] if one["estimated_seconds"] is None else one["estimated_seconds"]
@@ -67,10 +85,11 @@ def gathered(one: Mapping[str, Any]) -> float:
 
 
 def _figures(scale: float, of: Any) -> Any:
-    """Returns a cell with a figure of each series, the oldest first."""
+    """Returns a cell with the figure of the oldest series and of the newest."""
 
     def cell(row: Sequence[Mapping[str, Any]]) -> str:
-        found = [figure(of(one) / scale) for one in row]
+        ends = row[0], row[-1]
+        found = ["-" if "refused" in one else figure(of(one) / scale) for one in ends]
         return " → ".join(dict.fromkeys(found))
 
     return cell
@@ -80,6 +99,11 @@ def _named(one: Mapping[str, Any]) -> str:
     """Returns the program, with the series if it is an earlier one and has no successor."""
     old = "" if one["series"] == "now" else f" ({one['series']})"
     return f"{one['program']}{old}"
+
+
+def _effort(one: Mapping[str, Any]) -> str:
+    """Returns the time of the compiler, or why it has not compiled."""
+    return one.get("refused") or figure(one["compile_cpu_seconds"])
 
 
 def _newest(row: Any) -> Mapping[str, Any]:
@@ -97,7 +121,7 @@ COLUMNS = (
     Column("kernels", _figures(1, lambda r: r["kernels"])),
     Column("estimated ms", _figures(1e-3, estimate)),
     Column("MB in collectives", _figures(1e6, gathered)),
-    Column("compile CPU s", lambda r: figure(_newest(r)["compile_cpu_seconds"])),
+    Column("compile CPU s", lambda r: _effort(_newest(r))),
 )
 
 
@@ -107,14 +131,36 @@ def rows(records: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     order = {name: place for place, name in enumerate(PROGRAMS)}
     kinds = {name: place for place, name in enumerate(targets.TARGETS)}
     for one in records:
-        at = order[one["program"]], kinds[one["target"]], one["devices"]
+        alone = "" if one["series"] in TOGETHER else one["series"]
+        at = order[one["program"]], kinds[one["target"]], one["devices"], alone
         found.setdefault(at, []).append(one)
-    return [found[at] for at in sorted(found)]
+    return [sorted(found[at], key=_age) for at in sorted(found)]
+
+
+def _age(one: Mapping[str, Any]) -> int:
+    return TOGETHER.index(one["series"]) if one["series"] in TOGETHER else 0
 
 
 def table(record: dict[str, Any]) -> str:
-    """Returns the table of a record in Markdown."""
-    return harness.markdown(COLUMNS, rows(record["records"]))
+    """Returns the table of a record in Markdown, and what it lacks."""
+    lacking = [
+        f"{targets.TARGETS[target].name}, {num} device{'s' * (num > 1)}: {', '.join(names)}"
+        for (target, num), names in _lacking(record["records"]).items()
+    ]
+    text = harness.markdown(COLUMNS, rows(record["records"]))
+    return f"{text}\n\nNot compiled yet: {'; '.join(lacking)}." if lacking else text
+
+
+def _lacking(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[str]]:
+    """Returns programs of today that are not among the records, by target and number."""
+    held = {_identity(one) for one in records}
+    found: dict[tuple[str, int], list[str]] = {}
+    for target, num in itertools.product(targets.TARGETS, (1, targets.MOST)):
+        for name in PROGRAMS:
+            alone = name == "train" and num > 1  # has nothing to share
+            if not alone and (name, target, num, "now") not in held:
+                found.setdefault((target, num), []).append(name)
+    return found
 
 
 def _identity(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -134,37 +180,44 @@ def run(config: Config) -> None:
     """Compiles every program, writes its record at once, and prints the table.
 
     Raises:
-      InputError: a compiler is not installed.
+      InputError: a compiler is not installed, or the file holds no records.
     """
     for target in config.targets:
         if reason := targets.missing(target):
             raise InputError(f"target={target}: {reason}")
-    about = harness.described("ahead", config)
-    sizes = Sizes(
-        **{field.name: getattr(config, field.name) for field in dataclasses.fields(Sizes)}
-    )
+    about = harness.described("ahead", config.replace({"resume": False}))
     held = {_identity(one): one for one in _held(config.json)}
     made = []
-    for target in config.targets:
-        for program in config.programs:
-            for num in config.counts:
-                began = time.perf_counter()
-                words = about | {"command": _command(config, target, program, num)}
-                one = {
-                    "series": config.series,
-                    **record(target, program, num, compiled(target, program, num, sizes)),
-                    **{name: words[name] for name in ("date", "commit", "command")},
-                }
-                made.append(one)
-                held[_identity(one)] = one
-                harness.write(config.json, about | {"records": list(held.values())})
-                spent = time.perf_counter() - began
-                print(f"{target} {program} x{num}: {spent:.0f} s", flush=True)
+    for target, program, num in itertools.product(
+        config.targets, config.programs, config.counts
+    ):
+        if config.resume and (program, target, num, config.series) in held:
+            continue
+        began = time.perf_counter()
+        one = _compiled(config, target, program, num)
+        made.append(one)
+        held[_identity(one)] = one
+        harness.write(config.json, about | {"records": list(held.values())})
+        spent = time.perf_counter() - began
+        print(f"{target} {program} x{num}: {spent:.0f} s", flush=True)
     harness.show("compiled, not run", COLUMNS, rows(made))
 
 
-def _command(config: Config, target: str, program: str, num: int) -> str:
-    one = config.replace(
-        {"target": target, "program": program, "devices": str(num), "series": "now"}
+def _compiled(config: Config, target: str, program: str, num: int) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(Sizes)]
+    sizes = Sizes(**{name: getattr(config, name) for name in names})
+    folder = pathlib.Path(config.exported) if config.exported else None
+    try:
+        found = limited(config.cpu_seconds, target, program, num, sizes, folder)
+    except Refused as refused:
+        why = {"target": target, "program": program, "devices": num}
+        found = {**why, "refused": str(refused)}
+    alone = config.replace(
+        {"target": target, "program": program, "devices": str(num), "resume": False}
     )
-    return harness.described("ahead", one)["command"]
+    about = harness.described("ahead", alone)
+    return {
+        "series": config.series,
+        **found,
+        **{name: about[name] for name in ("date", "commit", "command")},
+    }

@@ -1,13 +1,21 @@
 """Compiles a program ahead of time and reads its record."""
 
+import multiprocessing
+import pathlib
+import resource
+import signal
 import time
+import traceback
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import jax
+from jax import export
 
 from benchmarks.ahead import hlo, targets, walk
 from benchmarks.ahead.programs import PROGRAMS, Described, Sizes
 from distilljax import platforms
+from distilljax.types import InputError
 
 
 class Compiled(NamedTuple):
@@ -26,17 +34,50 @@ class Compiled(NamedTuple):
     unknown_trips: float | None
 
 
-def compiled(target: str, program: str, num: int, sizes: Sizes) -> Compiled:
-    """Compiles a program of `PROGRAMS` for `num` devices.
+def compiled(
+    target: str,
+    program: str,
+    num: int,
+    sizes: Sizes,
+    exported: pathlib.Path | None = None,
+) -> Compiled:
+    """Compiles a program of `PROGRAMS`.
+
+    Args:
+      target: name of the devices.
+      program: name of the program.
+      num: number of devices.
+      sizes: sizes of the program.
+      exported: folder with programs of `jax.export` in place of `PROGRAMS`, for one device,
+        as PROGRAM.PLATFORM.
 
     Raises:
-      InputError: the compiler is not installed.
+      InputError: the compiler is not installed, or there is no such program.
     """
     found = targets.devices(target)
     mesh = targets.mesh(found, num)
-    with platforms.target(targets.TARGETS[target].platform):
+    platform = targets.TARGETS[target].platform
+    with platforms.target(platform):
         described = PROGRAMS[program](sizes, mesh)
+        if exported is not None:
+            kept = described_in(exported / f"{program}.{platform}")
+            described = kept._replace(unknown_trips=described.unknown_trips)
         return lowered(target, described, targets.sharding(found, mesh))
+
+
+def described_in(path: pathlib.Path) -> Described:
+    """Returns a program that `jax.export` has written, for one device.
+
+    Raises:
+      InputError: there is no such program.
+    """
+    try:
+        found = export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # whatever flatbuffers or XLA find
+        raise InputError(f"{path}: no program of jax.export ({error})") from error
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in found.in_avals]
+    args, _ = jax.tree.unflatten(found.in_tree, shapes)
+    return Described(found.call, args)
 
 
 def lowered(target: str, described: Described, place: Any) -> Compiled:
@@ -80,3 +121,55 @@ def record(target: str, program: str, num: int, found: Compiled) -> dict[str, An
         "estimated_seconds": cycles / speed.clock if speed.clock else None,
         **counted.record(),
     }
+
+
+class Refused(Exception):
+    """A compiler has not compiled a program; the message says why."""
+
+
+def limited(seconds: int, *args: Any) -> dict[str, Any]:
+    """Returns the record of a program that is compiled in a process of its own.
+
+    Args:
+      seconds: most CPU time of the process.
+      *args: see `compiled`.
+
+    Raises:
+      Refused: the compiler has refused the program, or needs longer.
+      InputError: see `compiled`.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, seconds, args))
+    process.start()
+    theirs.close()
+    try:
+        kind, value = ours.recv()
+    except EOFError:  # it was ended from outside
+        kind, value = "ended", None
+    process.join()
+    if kind == "record":
+        return value
+    if kind == "input":
+        raise InputError(value)
+    if kind == "refused":
+        raise Refused(value)
+    if process.exitcode == -signal.SIGXCPU:
+        raise Refused(f"not within {seconds:,} CPU s")
+    if process.exitcode == -signal.SIGKILL:
+        raise Refused("the compiler was killed, as happens when memory is full")
+    raise RuntimeError(value or f"the compiler's process has ended with {process.exitcode}")
+
+
+def _work(out: Connection, seconds: int, args: tuple[Any, ...]) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, most))
+    target, program, num, *_ = args
+    try:
+        out.send(("record", record(target, program, num, compiled(*args))))
+    except InputError as error:
+        out.send(("input", str(error)))
+    except jax.errors.JaxRuntimeError as error:
+        out.send(("refused", str(error).strip().partition("\n")[0][:300]))
+    except Exception:
+        out.send(("error", traceback.format_exc()))

@@ -44,7 +44,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, varying
+from distilljax import checks, devices, exported, varying
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, losses, regression, sampling
@@ -126,6 +126,7 @@ class Config(Base):
     )
 
 
+@exported.named
 class Pool(NamedTuple):
     """Online networks.
 

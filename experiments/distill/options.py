@@ -92,9 +92,9 @@ class Config(
     )
 
     def devices_of_cores(self) -> int:
-        """Returns the devices that CPU cores are made where there is no accelerator."""
+        """Returns those asked for, or all cores where that is faster."""
         many = self.method in FASTER_ON_CORES and not self.distributed
-        return platforms.cpu_threads() if many else 1
+        return self.devices or (platforms.cpu_threads() if many else 1)
 
 
 # Methods whose outer step is faster on a device for each CPU core than on one device of all

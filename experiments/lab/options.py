@@ -94,6 +94,10 @@ class DevicesOption(Config):
         low=1,
     )
 
+    def devices_of_cores(self) -> int:
+        """Returns the devices that CPU cores are made where there is no accelerator."""
+        return self.devices or 1
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessesOption(DevicesOption):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import ahead, harness
-from benchmarks.ahead import hlo, programs, targets, walk
+from benchmarks.ahead import command, hlo, programs, targets, walk
+from benchmarks.ahead import compile as compile_ahead
 from benchmarks.ahead.command import rows
 from distilljax.config import FieldError
 from distilljax.types import InputError
@@ -285,16 +286,93 @@ def one_record(series, program, milliseconds):
     }
 
 
-def test_the_table_shows_every_series():
-    records = [one_record("before", "gm", 30), one_record("now", "bptt", 5)]
-    records.append(one_record("now", "gm", 20))
+def test_the_table_shows_the_oldest_and_the_newest_series():
+    records = [one_record("now", "gm", 20), one_record("now", "bptt", 5)]
+    records += [one_record("before", "gm", 25), one_record("526ed50", "gm", 30)]
+    records.append(one_record("526ed50, on a CPU host", "gm", 90))
     assert [[one["series"] for one in row] for row in rows(records)] == [
         ["now"],
-        ["before", "now"],
+        ["526ed50", "before", "now"],
+        ["526ed50, on a CPU host"],
     ]
     text = ahead.table({"records": json.loads(json.dumps(records))})
     assert "| 30.0 → 20.0 |" in text
     assert "| gm | NVIDIA H100 SXM | 1 | 1.00 |" in text
+    assert "| gm (526ed50, on a CPU host) | NVIDIA H100 SXM | 1 |" in text
+
+
+def test_what_is_not_compiled_says_why_in_the_table():
+    refused = {"series": "now", "program": "gm", "target": "h100", "devices": 8}
+    records = [one_record("before", "gm", 30) | {"devices": 8}]
+    records.append(refused | {"refused": "not within 9 CPU s"})
+    line = ahead.table({"records": records}).splitlines()[2]
+    assert line.startswith("| gm | NVIDIA H100 SXM | 8 | 1.00 → - |")
+    assert line.endswith("| not within 9 CPU s |")
+
+
+def test_the_table_says_what_it_lacks():
+    held = [
+        one_record("now", name, 5) | {"target": target, "devices": num}
+        for name in programs.PROGRAMS
+        for target in targets.TARGETS
+        for num in (1, 8)
+        if (name, num) not in (("train", 8), ("loo", 1)) or target != "v5e"
+    ]
+    *_, last = ahead.table({"records": held}).splitlines()
+    assert last == "Not compiled yet: TPU v5e, 1 device: loo."
+    assert "Not compiled" not in ahead.table(
+        {"records": [*held, one_record("now", "loo", 5) | {"target": "v5e"}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"exported": "folder", "devices": "1,8"}, "of one device"),
+        ({"resume": True}, "needs the file"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, said):
+    with pytest.raises(FieldError, match=said):
+        ahead.Config(**options)
+
+
+def test_a_file_is_filled_up(tmp_path, monkeypatch):
+    asked = []
+
+    def limited(seconds, target, program, num, sizes, folder):
+        asked.append((target, program, num))
+        if program == "gm":
+            raise compile_ahead.Refused("too large")
+        return {k: v for k, v in one_record("", program, 5).items() if k != "series"} | {
+            "devices": num
+        }
+
+    monkeypatch.setattr(targets, "missing", lambda target: None)
+    monkeypatch.setattr(command, "limited", limited)
+    path = tmp_path / "a.json"
+    ahead.run(ahead.Config(program="bptt", json=str(path)))
+    both = ahead.Config(program="bptt,gm", devices="1,8", resume=True, json=str(path))
+    ahead.run(both)
+    ahead.run(both)
+    assert asked == [("h100", n, d) for n in ("bptt", "gm") for d in (1, 8)]
+    records = json.loads(path.read_text())["records"]
+    assert [one.get("refused") for one in records] == [None, None, "too large", "too large"]
+    assert records[1]["command"].endswith("--program=bptt --devices=8")
+
+
+def test_a_program_of_jax_export_is_described_by_its_file(tmp_path):
+    program = jax.export.export(jax.jit(lambda x, y: x @ y))(
+        jnp.ones((2, 3)), jnp.ones((3, 4))
+    )
+    path = tmp_path / "product.cuda"
+    path.write_bytes(program.serialize())
+    described = compile_ahead.described_in(path)
+    assert [x.shape for x in described.args] == [(2, 3), (3, 4)]
+    assert described.function(jnp.ones((2, 3)), jnp.ones((3, 4))).shape == (2, 4)
+    path.write_bytes(b"no program")
+    with pytest.raises(InputError, match=r"no program of jax\.export"):
+        compile_ahead.described_in(path)
 
 
 def test_targets_are_stated_by_their_vendors():

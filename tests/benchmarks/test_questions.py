@@ -304,6 +304,26 @@ def test_cores_as_threads_and_as_devices_give_the_same_numbers(tmp_path):
     assert [one["devices"] for one in record["records"]] == [1, 2, 1, 2]
 
 
+@pytest.mark.slow  # six runs of the command
+def test_the_main_job_is_timed_as_a_command(tmp_path):
+    small = (
+        "--model=mlp --mlp.width=8 --steps=3 --score_every=3 --score_seeds=1 --noscores "
+        "--eval_seeds=2 --whole_epochs=0 --bptt.unroll=2"
+    )
+    changes = {"works": "evaluation,main", "main_options": small, "steps": 1}
+    record, (_, _, *rows) = ran(cores, tmp_path, **changes)
+    assert [row[:2] for row in rows] == [
+        [work, num] for work in ("evaluation", "main") for num in "12"
+    ]
+    assert all(one["cpu_seconds"]["median"] > 0.1 for one in record["records"][2:])
+
+
+def test_a_main_job_that_fails_is_not_timed(tmp_path):
+    config = cores.Config(works="main", main_options="--method=dn")
+    with pytest.raises(InputError, match=r"main job failed: error: --method=dn"):
+        cores.measure(config)
+
+
 def test_what_differs_is_refused():
     ones = {"a": np.ones(3), "b": np.ones((3, 1))}
     found = contest.same({"one": ones, "two": ones}, 1e-3)

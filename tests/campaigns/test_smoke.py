@@ -21,6 +21,7 @@ SHORT = {
     "flags": (0, 1, 2),
     "limit": (0,),
 }
+COUNT = {"processes": 8}  # of many; each is a minute of several processes
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def world(tmp_path_factory):
         yield world
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHORT)
 def test_a_few_trials(world, kind):
     tally = run_kind(world, kind, 0, SHORT[kind])
     assert not tally.wrong
@@ -40,7 +41,7 @@ def test_a_few_trials(world, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_trials(kind):
-    assert main([f"--kinds={kind}", "--seed=1", "--count=25"]) == 0
+    assert main([f"--kinds={kind}", "--seed=1", f"--count={COUNT.get(kind, 25)}"]) == 0
 
 
 @pytest.mark.parametrize(

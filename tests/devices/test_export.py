@@ -99,11 +99,12 @@ def distinct():
 
 
 def presets():
-    """Every preset; all but the first of each method take longer in sum."""
+    """Every preset; all but the first of each method and kernel take longer in sum."""
     seen = set()
-    for name, (method, _) in distinct().items():
-        yield pytest.param(name, marks=[pytest.mark.slow] if method in seen else [])
-        seen.add(method)
+    for name, (method, config) in distinct().items():
+        kind = method, getattr(config, "kernel", None)
+        yield pytest.param(name, marks=[pytest.mark.slow] if kind in seen else [])
+        seen.add(kind)
 
 
 @pytest.mark.parametrize("name", list(presets()))

@@ -1,8 +1,10 @@
-"""Commands as several processes on one machine: the numbers of one, also after a kill."""
+"""Commands as several processes on one machine: the numbers of one.
+
+Kills at random moments: `python -m tests.campaigns --kinds=processes`.
+"""
 
 import os
 import pathlib
-import random
 import re
 import signal
 import socket
@@ -19,8 +21,7 @@ from experiments.distill import run as distill_run
 from experiments.lab.options import ProcessesOption
 from tests.devices import hosts
 
-MOMENTS = {"dm": 10, "experts": 3, "influence": 3}  # of kills; two of every other case
-PATIENCE = 300.0  # seconds, of a test that hangs
+PATIENCE = 1800.0  # seconds, of a test that hangs; on a busy machine a run takes minutes
 
 
 def free_port() -> int:
@@ -188,44 +189,6 @@ def test_every_command_with_two_processes(folder):
         assert code == 0, said
     for name in names:
         hosts.assert_same_numbers(folder / "of2" / name, alone / name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", [name for name in hosts.CASES if name != "evaluate"])
-def test_killed_at_random_moments_and_resumed_with_another_number(folder, case):
-    """One of two processes is killed; the other ends; one or two go on to the same."""
-    rng = random.Random(case)
-    whole = folder / "whole"
-    if case == "tm":
-        ((code, *said),) = ended(start(argv("experts", folder, folder / "experts"), 1))
-        assert code == 0, said
-    began = time.monotonic()
-    for done in ended(start(argv(case, folder, whole), 2)):
-        assert done[0] == 0, done
-    seconds = time.monotonic() - began
-    for moment in range(MOMENTS.get(case, 2)):
-        workdir, victim = folder / f"cut{moment}", rng.randrange(2)
-        began_with = rng.choice([1, 2, 2])
-        started = start(argv(case, folder, workdir), began_with)
-        part = rng.uniform(0.1, 1.0)
-        time.sleep(part * seconds)
-        started[victim % began_with].send_signal(signal.SIGKILL)
-        finished = (workdir / "summary.json").exists()
-        if not workdir.exists():  # the others may wait for it: JAX gives them 5 minutes
-            for one in started:
-                one.kill()
-        for code, _, err in ended(started):
-            assert code != 0 or (workdir / "summary.json").exists()
-            if code not in (0, -signal.SIGKILL) and "Traceback" in err:
-                pytest.fail(err)
-        goes_on_with = rng.choice([1, 2])
-        for code, *said in ended(start(argv(case, folder, workdir), goes_on_with)):
-            assert code == 0, said
-        hosts.assert_same_numbers(workdir, whole)
-        print(
-            f"{case}: process {victim % began_with} of {began_with} killed after "
-            f"{part:.2f} of {seconds:.0f} s, finished: {finished}; same by {goes_on_with}"
-        )
 
 
 @pytest.mark.slow

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.campaigns.kinds import artefacts, damage, flags, interruptions, records, sets
+from tests.campaigns.kinds import (
+    artefacts,
+    damage,
+    flags,
+    interruptions,
+    processes,
+    records,
+    sets,
+)
 from tests.campaigns.trials import Trial
 from tests.campaigns.world import World
 
@@ -23,4 +31,5 @@ KINDS: dict[str, Kind] = {
     "records": records.report,
     "flags": flags.trial,
     "limit": interruptions.limit,
+    "processes": processes.trial,
 }
