@@ -98,7 +98,7 @@ class Config(
 
 
 # Methods whose outer step is faster on a device for each CPU core than on one device of all
-# threads: by 1.2 to 1.5 times on two cores (`python -m benchmarks.cores`).
+# threads: by 1.7 to 1.9 times on two cores at width 32 (`python -m benchmarks.cores`).
 FASTER_ON_CORES = ("dm", "gm")
 
 
