@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distilljax import platforms
 from distilljax.config import FieldError
 from distilljax.data.preprocess import fit
 from distilljax.data.sets import Dataset, Split, hold_out, on_device
@@ -91,10 +92,7 @@ def prepare(
     transform = preprocess
     if isinstance(transform, str):
         transform = fit(transform, rest.images, name)
-    return Prepared(
-        data,
-        rest,
-        transform,
-        on_device(rest, transform, k),
-        on_device(held, transform, k),
-    )
+    real = on_device(rest, transform, k)
+    if platforms.current() == "cpu":  # the same memory, not a second copy
+        rest = rest._replace(images=np.asarray(real.images))
+    return Prepared(data, rest, transform, real, on_device(held, transform, k))

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from distilljax.data import Identity, Split, hold_out, on_device, subset
+from distilljax.data import (
+    Identity,
+    Split,
+    dataset,
+    hold_out,
+    on_device,
+    prepare,
+    subset,
+)
 from distilljax.types import InputError
 
 SIZES = (5, 9, 7)
@@ -76,6 +84,16 @@ def test_smaller_subset_begins_a_larger_one(split):
 def test_refusals(split, divide, num, seed, message):
     with pytest.raises(InputError, match=message):
         divide(split, num, seed)
+
+
+def test_images_at_hand_are_those_of_the_device(split):
+    """On a CPU they are the same memory, or Tiny-ImageNet would be there once more."""
+    real = dataset(split.images, split.labels, split.images, split.labels)
+    prepared = prepare(real, "unit_range", held_out=2)
+    rest, _ = hold_out(split, 2, seed=0)
+    np.testing.assert_array_equal(prepared.rest.images, rest.images)
+    found = prepared.rest.images.__array_interface__["data"][0]
+    assert found == prepared.real.images.unsafe_buffer_pointer()
 
 
 def test_on_device(split):
