@@ -40,6 +40,7 @@ IN_README = (
     "devices",
     "cores",
     "cores_width128",
+    "cores_main",
     "growth",
     "side_by_side",
     "side_by_side_one_core",

@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from distilljax import checks, devices, varying
 from distilljax.curvature import estimators
 from distilljax.curvature.estimators import Kind, MatVec, Vector
+from distilljax.models import conv
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
 LossFn = Callable[[Params, Any], Array]
@@ -327,10 +328,13 @@ def _along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     def slope(params: Params) -> Array:
         return varying.jvp(lambda p: loss_fn(p, batch), params, v)[1]
 
-    with checks.derivatives(
-        "the second derivative of the loss, forward over forward,",
-        "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
-        "hessian.hvp, which is forward over reverse",
+    with (
+        checks.derivatives(
+            "the second derivative of the loss, forward over forward,",
+            "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
+            "hessian.hvp, which is forward over reverse",
+        ),
+        conv.forwards(),
     ):
         return varying.jvp(slope, params, v)[1]
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -511,7 +512,7 @@ def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
         np.resize(np.flatnonzero(labels == label), width) for label in range(num_classes)
     ]
     return RealSet(
-        images=jnp.asarray(images),
+        images=jax.device_put(images, may_alias=False),  # `asarray` has a second copy
         labels=jnp.asarray(labels, jnp.int32),
         class_index=jnp.asarray(np.stack(rows), jnp.int32),
         class_sizes=jnp.asarray(counts, jnp.int32),

@@ -110,3 +110,18 @@ def test_wide_layers_of_even_sides_are_computed_by_winograd(
     # Of a function of its own, which is not kept as traced for other threads.
     text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
     assert (f"tensor<16x4x{wide}xf32>" in text) == taken
+
+
+def test_a_second_derivative_forwards_takes_wider_layers(monkeypatch):
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
+
+    def taken(width):
+        images = jax.ShapeDtypeStruct((1, 4, 4, width), jnp.float32)
+        kernel = jax.ShapeDtypeStruct((3, 3, width, width), jnp.float32)
+        text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
+        return f"tensor<16x4x{width}xf32>" in text
+
+    with conv.forwards():
+        assert not taken(conv.WIDE)
+        assert taken(conv.WIDE_THREADS)
+    assert taken(conv.WIDE)
