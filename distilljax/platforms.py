@@ -15,6 +15,7 @@ from contextvars import ContextVar
 import jax
 
 _TARGET: ContextVar[str | None] = ContextVar("target", default=None)
+_FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 
 @contextlib.contextmanager
@@ -50,6 +51,21 @@ def current() -> str:
 def targeted() -> str | None:
     """Returns the platform of `target`; None outside of it."""
     return _TARGET.get()
+
+
+@contextlib.contextmanager
+def forward_over_forward() -> Iterator[None]:
+    """Has programs traced within it structured for a second derivative, forwards twice."""
+    token = _FORWARDS.set(True)
+    try:
+        yield
+    finally:
+        _FORWARDS.reset(token)
+
+
+def twice_forwards() -> bool:
+    """Returns whether programs traced here are within `forward_over_forward`."""
+    return _FORWARDS.get()
 
 
 def cpu_threads() -> int:

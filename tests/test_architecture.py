@@ -33,7 +33,7 @@ ROOMS = {
     "training": BASE | {"lazy", "platforms", "core"},
     "analysis": BASE | {"lazy", "core", "training"},
     "comparison": BASE | {"lazy", "memory", "keys", "core", "data", "training", "analysis"},
-    "curvature": BASE | {"lazy"},
+    "curvature": BASE | {"lazy", "platforms"},
     "methods": BASE | {"platforms", "core", "curvature"},
     "probes": BASE | {"core", "curvature"},
     "io": BASE

@@ -293,7 +293,7 @@ def test_a_callback_that_stops_an_interrupted_run_leaves_it_interrupted(start, t
 
     def callback(progress):
         if progress.step == 3:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         if progress.step == 4:
             raise loop.Stop
 

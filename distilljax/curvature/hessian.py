@@ -22,10 +22,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, varying
+from distilljax import checks, devices, platforms, varying
 from distilljax.curvature import estimators
 from distilljax.curvature.estimators import Kind, MatVec, Vector
-from distilljax.models import conv
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
 LossFn = Callable[[Params, Any], Array]
@@ -334,7 +333,7 @@ def _along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
             "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
             "hessian.hvp, which is forward over reverse",
         ),
-        conv.forwards(),
+        platforms.forward_over_forward(),
     ):
         return varying.jvp(slope, params, v)[1]
 

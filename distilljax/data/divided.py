@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distilljax import platforms
 from distilljax.config import FieldError
 from distilljax.data.preprocess import fit
 from distilljax.data.sets import Dataset, Split, hold_out, on_device
@@ -93,6 +92,7 @@ def prepare(
     if isinstance(transform, str):
         transform = fit(transform, rest.images, name)
     real = on_device(rest, transform, k)
-    if platforms.current() == "cpu":  # the same memory, not a second copy
+    if {device.platform for device in real.images.devices()} == {"cpu"}:
+        # The same memory, not a second copy.
         rest = rest._replace(images=np.asarray(real.images))
     return Prepared(data, rest, transform, real, on_device(held, transform, k))

@@ -28,7 +28,7 @@ class Config(Base):
         low=1,
     )
     init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
-    conv: Formulation = option("auto", "Implementation of convolutions.")
+    conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 
 class AlexNet(nn.Module):

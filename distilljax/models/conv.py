@@ -9,10 +9,8 @@ dominate, and Winograd's formulation has fewer. On accelerators the library conv
 the fastest. `benchmarks.convolutions` compares the implementations.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -28,8 +26,6 @@ NARROW = 8  # number of channels below which the products of `rows` are too narr
 # Number of channels from which Winograd's fewer products outweigh its passes, of a device
 # with one thread, and with several, which share the products less well.
 WIDE, WIDE_THREADS = 32, 64
-
-_FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 
 def conv2d(
@@ -69,23 +65,10 @@ def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
     return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=library)
 
 
-@contextlib.contextmanager
-def forwards() -> Iterator[None]:
-    """Has convolutions traced within it chosen for second derivatives forward over forward.
-
-    There the transforms of value and derivatives outweigh the products that Winograd saves
-    below `WIDE_THREADS` channels; a reverse pass gains from 32 on.
-    """
-    token = _FORWARDS.set(True)
-    try:
-        yield
-    finally:
-        _FORWARDS.reset(token)
-
-
 def _wide() -> int:
-    alone = platforms.threads_per_device() == 1 and not _FORWARDS.get()
-    return WIDE if alone else WIDE_THREADS
+    """Returns the least width; forwards twice, the transforms cost more than in reverse."""
+    one_thread = platforms.threads_per_device() == 1
+    return WIDE if one_thread and not platforms.twice_forwards() else WIDE_THREADS
 
 
 def _on_cpu(images: Array, kernel: Array, *, wide: int, **settings: Any) -> Array:

@@ -42,7 +42,7 @@ class Config(Base):
         "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
         "normal biases, or those in the neural tangent parametrisation.",
     )
-    conv: Formulation = option("auto", "How convolutions are computed.")
+    conv: Formulation = option("auto", "How convolutions are computed.", rare=True)
     activations: Activations = option(
         "float32",
         "Type of the values between layers; bfloat16 halves the memory traffic of "

@@ -37,7 +37,7 @@ class Config(Base):
     )
     norm: Norm = option("instance", "Normalisation after each convolution.")
     init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
-    conv: Formulation = option("auto", "Implementation of convolutions.")
+    conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 
 class VGG(nn.Module):

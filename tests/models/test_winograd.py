@@ -121,7 +121,7 @@ def test_a_second_derivative_forwards_takes_wider_layers(monkeypatch):
         text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
         return f"tensor<16x4x{width}xf32>" in text
 
-    with conv.forwards():
+    with platforms.forward_over_forward():
         assert not taken(conv.WIDE)
         assert taken(conv.WIDE_THREADS)
     assert taken(conv.WIDE)
