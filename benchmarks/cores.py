@@ -20,7 +20,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import resource
 import shlex
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from benchmarks.harness import Column, Remote, Sample, figure
 from distilljax import devices
 from distilljax.config import option
 from distilljax.core import distilled as distilled_set
+from distilljax.io.environment import children_cpu_seconds
 from distilljax.methods import METHODS
 from distilljax.training import evaluation
 from distilljax.training.evaluation import EvaluationProtocol
@@ -137,12 +137,12 @@ def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         words = (f"--workdir={folder}/run", f"--devices={num}")
         command = ["-m", "experiments.distill", *words, *shlex.split(config.main_options)]
-        wall, cpu = time.perf_counter(), _cpu_of_children()
+        wall, cpu = time.perf_counter(), children_cpu_seconds()
         with presented(num):
             done = subprocess.run(
                 [sys.executable, *command], cwd=harness.ROOT, capture_output=True, text=True
             )
-        sample = Sample(time.perf_counter() - wall, _cpu_of_children() - cpu)
+        sample = Sample(time.perf_counter() - wall, children_cpu_seconds() - cpu)
         if done.returncode:
             raise InputError(f"the main job failed: {done.stderr.strip()[-300:]}")
         lines = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
@@ -151,12 +151,6 @@ def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
 
 def _main_clock(config: Config, num: int) -> Sample:
     return _main_job(config, num)[0]
-
-
-def _cpu_of_children() -> float:
-    """Returns the CPU seconds of processes that have ended."""
-    found = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return found.ru_utime + found.ru_stime
 
 
 def measure(config: Config) -> list[dict[str, Any]]:

@@ -41,13 +41,8 @@ from distilljax.io.environment import environment
 from distilljax.types import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-PLACES = (
-    "json",
-    "plot",
-    "data_dir",
-    "out",
-    "exported",
-)  # options with paths of this machine
+# Options with paths of this machine.
+PLACES = ("json", "plot", "data_dir", "out", "exported")
 MIB = 2**20
 
 

@@ -11,25 +11,32 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
 import jax
+
+T = TypeVar("T")
 
 _TARGET: ContextVar[str | None] = ContextVar("target", default=None)
 _FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 
 @contextlib.contextmanager
-def target(platform: str) -> Iterator[None]:
+def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def target(platform: str) -> contextlib.AbstractContextManager[None]:
     """Has programs traced within it structured for a platform: cpu, cuda, rocm, gpu or tpu.
 
     `jax.jit` keeps what it has traced: a function that was called or lowered before, with
     the same shapes, keeps the structure it got then.
     """
-    token = _TARGET.set(platform)
-    try:
-        yield
-    finally:
-        _TARGET.reset(token)
+    return _within(_TARGET, platform)
 
 
 def on_cpu() -> bool:
@@ -53,14 +60,9 @@ def targeted() -> str | None:
     return _TARGET.get()
 
 
-@contextlib.contextmanager
-def forward_over_forward() -> Iterator[None]:
+def forward_over_forward() -> contextlib.AbstractContextManager[None]:
     """Has programs traced within it structured for a second derivative, forwards twice."""
-    token = _FORWARDS.set(True)
-    try:
-        yield
-    finally:
-        _FORWARDS.reset(token)
+    return _within(_FORWARDS, True)
 
 
 def twice_forwards() -> bool:

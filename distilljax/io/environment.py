@@ -75,3 +75,13 @@ def peak_memory_bytes() -> int:
     """
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def children_cpu_seconds() -> float:
+    """Returns the CPU seconds of all processes that were started here and have ended.
+
+    >>> environment.children_cpu_seconds() >= 0
+    True
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

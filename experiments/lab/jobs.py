@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
 from distilljax import flags, launch
+from distilljax.io.environment import children_cpu_seconds
 from experiments.lab.steps import Step
 
 SECONDS_TO_END = 60.0  # for a step to save its work
@@ -77,7 +77,7 @@ class Jobs:
     def ended(self) -> Iterator[tuple[Step, int, Spent]]:
         """Yields the steps that have ended since, their exit codes, and what they took."""
         for job in list(self.running):
-            before = _cpu_seconds()
+            before = children_cpu_seconds()
             code = job.process.poll()
             _relay(job)
             if code is not None:
@@ -89,7 +89,7 @@ class Jobs:
             job.process.terminate()
         deadline = time.monotonic() + SECONDS_TO_END
         for job in list(self.running):
-            before = _cpu_seconds()
+            before = children_cpu_seconds()
             try:
                 job.process.wait(max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -106,15 +106,9 @@ class Jobs:
         return job.step
 
 
-def _cpu_seconds() -> float:
-    """Returns the CPU seconds of all processes that were started here and have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def _spent(job: _Job, before: float) -> Spent:
-    """Returns what a job took that has ended since `before`, see `_cpu_seconds`."""
-    return Spent(time.monotonic() - job.began, _cpu_seconds() - before)
+    """Returns what a job took that has ended since `before`, see `children_cpu_seconds`."""
+    return Spent(time.monotonic() - job.began, children_cpu_seconds() - before)
 
 
 def _relay(job: _Job) -> None:

@@ -10,9 +10,12 @@ Each case writes into FOLDER/alone/CASE, or FOLDER/ofN/CASE, what its command wr
 import importlib
 import json
 import pathlib
+import socket
 import sys
 
 import numpy as np
+
+PATIENCE = 1800.0  # seconds of a run that hangs; on a busy machine one takes minutes
 
 MLP = ("--model=mlp", "--mlp.width=8", "--mlp.depth=1")
 DATA = ("--dataset={folder}/stripes.npz", "--held_out=5")
@@ -92,6 +95,12 @@ def _leaves(value, name):
             yield from _leaves(one, f"{name}.{i}")
     elif isinstance(value, int | float):
         yield name, np.float64(value)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def assert_same_numbers(found: pathlib.Path, wanted: pathlib.Path) -> None:

@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,14 +19,6 @@ from distilljax.types import InputError
 from experiments.distill import run as distill_run
 from experiments.lab.options import ProcessesOption
 from tests.devices import hosts
-
-PATIENCE = 1800.0  # seconds, of a test that hangs; on a busy machine a run takes minutes
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture
@@ -62,7 +53,7 @@ def start(argv, num, by_slurm=False, late=False):
       by_slurm: they find each other by Slurm's variables.
       late: the second takes seconds to end, as on a busy machine.
     """
-    port, started = free_port(), []
+    port, started = hosts.free_port(), []
     for i in range(num):
         flags = [
             "--distributed", f"--coordinator_address=127.0.0.1:{port}",
@@ -89,7 +80,7 @@ def start(argv, num, by_slurm=False, late=False):
 def ended(started):
     """Returns (exit code, stdout, stderr) of each."""
     try:
-        said = [one.communicate(timeout=PATIENCE) for one in started]
+        said = [one.communicate(timeout=hosts.PATIENCE) for one in started]
     finally:
         for one in started:
             one.kill()
@@ -177,7 +168,7 @@ def test_every_command_with_two_processes(folder):
     program, alone = ["tests.devices.hosts", str(folder), *names], folder / "alone"
     (done,) = ended(start(program, 1))
     assert done[0] == 0, done
-    port = free_port()
+    port = hosts.free_port()
     pair = [
         subprocess.Popen(
             [sys.executable, "-m", *program, "--", str(port), "2", str(i)],
@@ -254,7 +245,7 @@ def test_processes_that_differ_are_refused(folder):
 
 
 def wait_for(there, started):
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + hosts.PATIENCE
     while not there():
         if time.monotonic() > until or any(one.poll() is not None for one in started):
             pytest.fail(str(ended(started)))

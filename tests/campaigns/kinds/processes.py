@@ -2,7 +2,6 @@
 
 import pathlib
 import signal
-import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,6 @@ from tests.campaigns.world import World
 from tests.devices import hosts
 
 CASES = tuple(case for case in hosts.CASES if case != "evaluate")  # which keeps nothing
-PATIENCE = 1800.0  # seconds of a run that hangs; on a busy machine one takes minutes
 LOST = (3, -signal.SIGABRT)  # of a process that has lost another: by us, by JAX's runtime
 
 
@@ -30,9 +28,7 @@ def _start(world: World, case: str, workdir: pathlib.Path, num: int) -> tuple[Pr
     """Starts a case as so many processes."""
     command = hosts.CASES[case][0]
     argv = hosts.argv(case, _inputs(world), workdir)
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{one.getsockname()[1]}"
+    address = f"127.0.0.1:{hosts.free_port()}"
     flags = ("--distributed", f"--coordinator_address={address}", f"--num_processes={num}")
     return tuple(
         Process(
@@ -62,7 +58,7 @@ def _experts(world: World) -> pathlib.Path:
 
 def _all_right(started: Sequence[Process]) -> float:
     """Waits for undisturbed processes; returns the seconds of the first."""
-    ended = [one.end(PATIENCE) for one in started]
+    ended = [one.end(hosts.PATIENCE) for one in started]
     for one in ended:
         if one.code:
             raise RuntimeError(f"does not run: {one.err[-2000:]}")
@@ -104,11 +100,13 @@ def trial(world: World, rng: np.random.Generator, number: int) -> tuple[str, Tri
         started[victim].signal_after(signal.SIGKILL, after)
         if not workdir.exists():  # the other may wait for it: JAX gives it 5 minutes
             started[1 - victim].signal_after(signal.SIGKILL, 0)
-        ended = [one.end(PATIENCE) for one in started]
+        ended = [one.end(hosts.PATIENCE) for one in started]
         for one in ended:
             if (cut := _cut(one, workdir)) is not None:
                 return what, cut
-        for one in [one.end(PATIENCE) for one in _start(world, case, workdir, others)]:
+        for one in [
+            one.end(hosts.PATIENCE) for one in _start(world, case, workdir, others)
+        ]:
             again = judge(one, lambda: _difference(workdir, whole.workdir))
             if again.verdict != "right":
                 return what, Trial("wrong", f"cannot be resumed: {again.why}")
