@@ -5,9 +5,10 @@ A name without a prefix stands for each method's first paper; a prefix chooses a
 Sources: Deng & Russakovsky 2022 (arXiv 2206.02916), Feng et al. 2023 (RaT-BPTT, arXiv
 2310.04295), Zhao et al. 2021 (DC, arXiv 2006.05929), Zhao & Bilen 2021 (DSA, arXiv
 2102.08259), Zhao & Bilen 2023 (DM, arXiv 2110.04181), Cazenavette et al. 2022 (MTT, arXiv
-2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Nguyen et al. 2021 (KIP, arXiv
-2107.13034), Zhou et al. 2022 (FRePo, arXiv 2206.00719), Loo et al. 2023 (RCIG, arXiv
-2302.06755), AT-BPTT (arXiv 2510.04838), and their authors' public code.
+2203.11932), Guo et al. 2024 (DATM, arXiv 2310.05773), Li et al. 2024 (PAD, arXiv
+2408.03360), Nguyen et al. 2021 (KIP, arXiv 2107.13034), Zhou et al. 2022 (FRePo, arXiv
+2206.00719), Loo et al. 2023 (RCIG, arXiv 2302.06755), AT-BPTT (arXiv 2510.04838), and their
+authors' public code.
 """
 
 import dataclasses
@@ -186,35 +187,44 @@ def _tm() -> dict[str, Preset]:
             ),
             {"ipc": ipc, "preprocess": preprocess, "steps": 5000, "protocol": "mtt"},
         )
-    for ipc, first, last, label_lr, image_lr in (
-        (1, 4, 4, 5.0, 100.0),
-        (10, 10, 20, 2.0, 100.0),
-        (50, 20, 40, 2.0, 1000.0),
+    for ipc, first, last, label_lr, image_lr, skip in (
+        (1, 4, 4, 5.0, 100.0, 0.0),
+        (10, 10, 20, 2.0, 100.0, 0.5),
+        (50, 20, 40, 2.0, 1000.0, 0.25),
     ):
+        datm = tm.Config(
+            student_steps=80,
+            max_start=last,
+            first_max_start=first,
+            widen_steps=1000,
+            student_batch=256 if ipc == 50 else None,
+            image_lr=image_lr,
+            lr_lr=log_rate(1e-5, 0.01),
+            inner_lr=0.01,
+            label_lr=label_lr,
+            label_momentum=0.9,
+            skip_above=1.0,
+        )
+        experiment = {
+            "ipc": ipc,
+            "preprocess": "zca",
+            "steps": 10_000,
+            "protocol": "mtt",
+            "labels": "expert",
+        }
         made[f"datm_cifar10_ipc{ipc}"] = Preset(
             "Guo et al. 2024 (DATM); the rate of the images is MTT's, the threshold of "
             "skipped steps (1) is ours",
             "tm",
-            tm.Config(
-                student_steps=80,
-                max_start=last,
-                first_max_start=first,
-                widen_steps=1000,
-                student_batch=256 if ipc == 50 else None,
-                image_lr=image_lr,
-                lr_lr=log_rate(1e-5, 0.01),
-                inner_lr=0.01,
-                label_lr=label_lr,
-                label_momentum=0.9,
-                skip_above=1.0,
-            ),
-            {
-                "ipc": ipc,
-                "preprocess": "zca",
-                "steps": 10_000,
-                "protocol": "mtt",
-                "labels": "expert",
-            },
+            datm,
+            experiment,
+        )
+        made[f"pad_cifar10_ipc{ipc}"] = Preset(
+            "Li et al. 2024 (PAD), on experts of `--recipe.curriculum=pad`; the rest is "
+            "DATM's preset",
+            "tm",
+            datm.replace({"skip": skip, "expert_epochs": 3 if ipc == 50 else 2}),
+            experiment,
         )
     return made
 

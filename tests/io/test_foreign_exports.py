@@ -111,15 +111,15 @@ def test_targets_there_and_back(tmp_path, loaded, real):
 def test_pictures_are_rounded(tmp_path, loaded, hard):
     """To the nearest of 256 levels, where the pictures are in 0..1."""
     pytest.importorskip("PIL.Image")
-    foreign.export(hard, tmp_path / "pictures", layout="png")
-    found = back(loaded, tmp_path / "pictures", "png")
+    folder = tmp_path / "new" / "pictures"
+    foreign.export(hard, folder, layout="png")
+    found = back(loaded, folder, "png")
     shown = np.clip(hard.transform.inverse(hard.distilled.images), 0, 1)
     again = found.transform.inverse(found.distilled.images)
     assert 0 < np.abs(again - shown).max() <= 0.5 / 255 + 1e-6
-    names = sorted(entry.name for entry in (tmp_path / "pictures").iterdir())
-    assert names == ["ant", "bee", "cat"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["ant", "bee", "cat"]
     with pytest.raises(InputError, match="is there already"):
-        foreign.export(hard, tmp_path / "pictures", layout="png")
+        foreign.export(hard, folder, layout="png")
 
 
 @pytest.mark.parametrize("name", [".ant", "", "a/b", "bee"])

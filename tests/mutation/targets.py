@@ -1,7 +1,10 @@
 """Which modules are mutated, and which tests are theirs."""
 
+import functools
 import pathlib
 from collections.abc import Iterator
+
+from tests import test_docs
 
 FOLDERS = (
     "distilljax/core",
@@ -13,6 +16,7 @@ FOLDERS = (
     "experiments/lab/claims.py",
     "experiments/report/verdicts.py",
 )
+_EXAMPLES = "tests/test_docs.py::test_every_public_function_has_an_example_and_all_run"
 _FOREIGN = ("io/test_foreign.py", "io/test_foreign_published.py")
 # Tests of a module, or of a folder, beside those in the file of its name.
 _TESTS = {
@@ -43,8 +47,15 @@ def modules(root: pathlib.Path, among: list[str]) -> Iterator[str]:
         yield from (p.relative_to(root).as_posix() for p in found if p.stat().st_size)
 
 
+@functools.cache
+def _with_examples() -> frozenset[str]:
+    return frozenset(test_docs.functions())
+
+
 def own_tests(root: pathlib.Path, module: str) -> tuple[str, ...]:
-    """Returns the tests of a module, relative to the root, those of its name first.
+    """Returns the tests of a module, those of its name first, then its examples.
+
+    They are what pytest takes: files relative to the root, and one test by its name.
 
     Raises:
       LookupError: a module without tests.
@@ -64,4 +75,7 @@ def own_tests(root: pathlib.Path, module: str) -> tuple[str, ...]:
     )
     if not found:
         raise LookupError(f"{module} has no tests; name them in tests/mutation/targets.py")
-    return tuple(found)
+    dotted = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    examples = [f"{_EXAMPLES}[{dotted}]"] if dotted in _with_examples() else []
+    first, *rest = found
+    return (first, *examples, *rest)

@@ -50,6 +50,10 @@ def test_the_window_and_rates_of_the_sources():
     assert parse("--preset=cifar10_ipc1", "--method=tm").tm.max_start == 2
     gm = parse("--preset=dsa_cifar10_ipc50").gm
     assert (gm.outer_loop, gm.inner_loop) == (50, 10)
+    pad = [parse(f"--preset=pad_cifar10_ipc{ipc}").tm for ipc in (1, 10, 50)]
+    assert [p.skip for p in pad] == [0, 0.5, 0.25]
+    assert [p.expert_epochs for p in pad] == [2, 2, 3]
+    assert pad[1].replace({"skip": 0.0}) == parse("--preset=datm_cifar10_ipc10").tm
     rat = parse("--preset=rat_cifar10_ipc10").bptt
     assert (rat.unroll, rat.window, rat.random_window, rat.inner) == (200, 60, True, "adam")
 
@@ -69,7 +73,9 @@ def test_a_preset_brings_the_protocol_that_scores_its_set():
         if not name.startswith("cifar10")
     }
     starts = {name.partition("_")[0]: protocol for name, protocol in scored.items()}
-    assert starts.items() >= {"rat": "rat", "dsa": "dsa", "datm": "mtt"}.items()
+    assert (
+        starts.items() >= {"rat": "rat", "dsa": "dsa", "datm": "mtt", "pad": "mtt"}.items()
+    )
     for method, protocol in (("gm", "dc"), ("dm", "dsa"), ("tm", "mtt")):
         given = parse("--preset=cifar10_ipc10", f"--method={method}")
         assert given.protocol == protocol

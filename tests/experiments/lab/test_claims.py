@@ -118,7 +118,9 @@ def test_the_deciding_number_is_shown_at_its_level():
     found = deciding_reading(Every([bad, strong]))
     assert found.reading is bad
     assert found.alpha == 0.025
-    assert deciding_reading(Every([Reading("tm", "points", 0.0, True)])) is None
+    absent = Reading("tm", "points", 0.0, True)
+    assert deciding_reading(Every([absent])) is None
+    assert deciding_reading(Some([absent])) is None
 
 
 def test_a_nested_claim_divides_its_level_twice():
