@@ -73,6 +73,7 @@ class Study(NamedTuple):
     single: Mapping[str, pathlib.Path] = {}  # label -> the set that loses single images
     makers: Mapping[str, str] = {}  # path of a set -> the step that makes it
     kinds: Mapping[str, Kind] = {}  # path of a set -> its kind; absent: as all others
+    seed: int = 0  # of every step
 
     def step(
         self,
@@ -101,13 +102,14 @@ class Study(NamedTuple):
           folder: of the step, under that of the study; its name if empty.
         """
         places: dict[str, Any] = {"data_dir": self.data_dir} if self.data_dir else {}
+        seed = {"seed": self.seed} if self.seed else {}
         workdir = places["workdir"] = self.root / (folder or name)
         made = [self.makers[str(path)] for path in sets if str(path) in self.makers]
         return Step(
             name,
             group,
             f"experiments.{experiment or group}",
-            {**flags, **places},
+            {**flags, **seed, **places},
             (*sets, *inputs),
             (*needs, *made),
             workdir / "summary.json",

@@ -49,8 +49,16 @@ class Config(WorkdirOption):
         low=1,
     )
     plan: bool = option(False, "Print the commands and what is done of them, run nothing.")
+    seed: int = option(
+        0,
+        "Of every step: the networks and, with --sets=distil, the sets and their experts.",
+        low=0,
+        high=2**31 - 1,
+    )
     workdir: str | None = option(
-        None, "Folder for everything; none: runs/study-SCALE, or study-own of your sets."
+        None,
+        "Folder for everything; none: runs/study-SCALE, or study-own of your sets, with "
+        "-seedN of a seed that is not 0.",
     )
 
 
@@ -79,7 +87,8 @@ def workdir_of(config: Config) -> pathlib.Path:
     """Returns the folder of the study."""
     if config.workdir:
         return pathlib.Path(config.workdir).expanduser()
-    return ROOT / f"study-{'own' if config.artefacts else config.scale}"
+    name = f"study-{'own' if config.artefacts else config.scale}"
+    return ROOT / (f"{name}-seed{config.seed}" if config.seed else name)
 
 
 def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
@@ -92,6 +101,7 @@ def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
         scale.ipc,
         scale.single_ipc,
         config.data_dir,
+        seed=config.seed,
     )
     made = _sets(config, study, table)
     yield from made.steps

@@ -1,5 +1,6 @@
 """The plan of the study: its commands at every scale, and what is refused."""
 
+import pathlib
 import re
 import shutil
 
@@ -52,6 +53,20 @@ def test_the_steps_are_those_of_the_table_in_its_order(tmp_path):
         assert groups == [*expected, "report"]
         assert {"recognition", "mixing", "agreement", "dynamics"} < set(groups)
         assert {"influence", "attributes"} < set(groups)
+
+
+def test_the_seed_is_that_of_every_step(monkeypatch, tmp_path):
+    """In a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    chosen = launch.parse(study_plan.Config, ["--sets=distil", "--seed=2"])
+    *steps, report = study_plan.plan(chosen)
+    assert {step.flags["seed"] for step in steps} == {2}
+    assert {step.flags["workdir"].parts[:2] for step in steps} == {
+        ("runs", "study-laptop-seed2")
+    }
+    assert report.flags["records"] == pathlib.Path("runs/study-laptop-seed2")
+    first = study_plan.plan(launch.parse(study_plan.Config, ["--sets=distil"]))
+    assert not any("seed" in step.flags for step in first)
 
 
 def test_plan_runs_nothing(tmp_path, capsys):
