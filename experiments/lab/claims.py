@@ -20,7 +20,8 @@ together are not corrected for each other. A set that was asked for and not look
 
 Intervals over networks are Student's, of differences network by network where two numbers
 come from the same networks. They hold the choice of the initial weights (and of random
-real images), never that of distilling the set again. Where all networks agree to the last
+real images), not that of distilling the set again: for that the report takes several
+studies (`experiments.report.outer_seeds`). Where all networks agree to the last
 digit, the rounding of a share of N images to 1 / N is all the spread there is: its
 standard deviation 1 / (N sqrt(12)) is the least that an interval assumes, and where N is
 not recorded there is no interval. In one run the probes' standard error gives the
@@ -244,7 +245,18 @@ class Claim(NamedTuple):
         Raises:
           InputError: a record makes one of the numbers infinite or not a number.
         """
-        node = self.read([r for r in records if r.experiment == self.experiment])
+        return self.verdict(self.node(records))
+
+    def node(self, records: Sequence[Record]) -> Node:
+        """Returns the readings of the records that are of the claim's experiment."""
+        return self.read([r for r in records if r.experiment == self.experiment])
+
+    def verdict(self, node: Node) -> "Verdict":
+        """The verdict of these readings.
+
+        Raises:
+          InputError: one of the numbers is infinite or not a number.
+        """
         readings = tuple(all_readings(node))
         for reading in readings:
             _check_finite(self.id, reading)

@@ -19,7 +19,6 @@ from experiments.report.collect import Collection, Table
 from experiments.report.verdicts import (
     KEY,
     card,
-    judge,
     lead,
     overview,
     sections,
@@ -32,8 +31,10 @@ DATA_NAMES = {
 }
 
 
-def scale_notes(collection: Collection, table: Table) -> list[str]:
-    """Returns how the runs differ from the paper's in scale."""
+def scale_notes(
+    collection: Collection, table: Table, seeds: Sequence[int] = ()
+) -> list[str]:
+    """Returns how the runs differ from the paper's in scale, and what intervals hold."""
     notes = []
     name = str(collection.dataset["name"])
     if name != paper.DATASET:
@@ -55,6 +56,15 @@ def scale_notes(collection: Collection, table: Table) -> list[str]:
             f"ConvNets of width {listed(widths)}, not {paper.WIDTH} as in the paper: "
             "a verdict here is one on these networks."
         )
+    if seeds:
+        every = ", ".join(map(str, seeds))
+        notes.append(
+            f"Numbers of the claims are means over {len(seeds)} studies (seeds {every}), "
+            "each with experts, sets and networks of its own, and intervals are Student's "
+            "over these: they hold the choice of the set. Tables and pictures are those of "
+            f"seed {seeds[0]}."
+        )
+        return notes
     for name, records in collection.by_experiment().items():
         notes += table[name].notes(records)
     notes.append(
@@ -220,7 +230,11 @@ def _address(section: paper.Section) -> str:
 
 
 def _hero(
-    title: str, collection: Collection, table: Table, verdicts: Sequence[Verdict]
+    title: str,
+    collection: Collection,
+    table: Table,
+    verdicts: Sequence[Verdict],
+    seeds: Sequence[int],
 ) -> Markup:
     facts = _facts(collection, table)
     return el(
@@ -237,7 +251,7 @@ def _hero(
         el(
             "aside",
             el("strong", "How to read the numbers"),
-            el("ul", [el("li", note) for note in scale_notes(collection, table)]),
+            el("ul", [el("li", note) for note in scale_notes(collection, table, seeds)]),
             class_="note",
         ),
         class_="hero",
@@ -289,9 +303,25 @@ def _head(title: str) -> Markup:
     )
 
 
-def page(collection: Collection, table: Table, title: str, base: pathlib.Path) -> str:
-    """Returns the whole document; `base` is the folder that it will lie in."""
-    verdicts, parts = judge(collection.records, table), sections(table)
+def page(
+    collection: Collection,
+    table: Table,
+    verdicts: Sequence[Verdict],
+    seeds: Sequence[int],
+    title: str,
+    base: pathlib.Path,
+) -> str:
+    """Returns the whole document.
+
+    Args:
+      collection: the records that are shown.
+      table: the experiments by name.
+      verdicts: on all claims, in the order of the page.
+      seeds: of the studies that the verdicts are over; none where they are of one.
+      title: of the page.
+      base: folder that the page will lie in.
+    """
+    parts = sections(table)
     ends = (
         ("missing", "What is missing", _not_there(collection, verdicts, base)),
         ("runs", "Appendix: the runs", _appendix(collection, table, base)),
@@ -319,7 +349,7 @@ def page(collection: Collection, table: Table, title: str, base: pathlib.Path) -
     body = el(
         "body",
         el("a", "Skip to the verdicts", href="#sec-overview", class_="skip"),
-        _hero(title, collection, table, verdicts),
+        _hero(title, collection, table, verdicts, seeds),
         el("div", navigation, main, class_="frame"),
         _footer(),
     )

@@ -1,12 +1,16 @@
-"""One page on what the experiments found, with a verdict on each claim of the paper.
+r"""One page on what the experiments found, with a verdict on each claim of the paper.
 
     python -m experiments.report --records=runs/study-laptop
     python -m experiments.report --records=runs --dataset=cifar10 --out=report.html
+    python -m experiments.report --records=runs/study-laptop-seed1 \
+        --outer_seeds=runs/study-laptop-seed2,runs/study-laptop-seed3 --out=report.html
 
 Reads every run under `--records` (a `config.json` beside a `summary.json`), and the runs
 that made the sets they look at, where those lie as the records say, relative to the
 current directory. A page is about one data set; records of others have to be named by
-`--dataset`. `experiments.lab.claims` has the rule of the verdicts.
+`--dataset`. `experiments.lab.claims` has the rule of the verdicts. With `--outer_seeds`
+each number is the mean over several studies, each of which distilled its sets again; tables
+and pictures of the experiments are then those of `--records`.
 
 Writes `--out`, one HTML file that needs nothing else: its pictures are inside, there are
 no scripts, and it is the same for the same records. Links lead to the records as they lie
@@ -29,8 +33,10 @@ from distilljax.disk.files import replacing, write_json
 from distilljax.types import InputError
 from experiments.lab import claims
 from experiments.lab.experiment import load_all
+from experiments.lab.options import parse_paths
 from experiments.lab.paper import TITLE
 from experiments.lab.terminal import new_table, show_table
+from experiments.report import outer_seeds
 from experiments.report.collect import collect, guarded
 from experiments.report.document import page
 from experiments.report.verdicts import (
@@ -51,6 +57,11 @@ class Config(Base):
     """Options of the report."""
 
     records: str = option("", "Folder of runs, searched for config.json at any depth.")
+    outer_seeds: str = option(
+        "",
+        "Folders of further studies, of other seeds (experiments.study --sets=distil "
+        "--seed=N), with commas: numbers are means over the studies.",
+    )
     dataset: str | None = option(
         None, "Data that the page is about; none: those of the records, if all share them."
     )
@@ -148,10 +159,19 @@ def run(config: Config) -> dict[str, Any]:
     root = pathlib.Path(config.records).expanduser()
     table = {name: guarded(experiment) for name, experiment in load_all().items()}
     collection = collect(root, table, config.dataset)
+    others = parse_paths(config.outer_seeds, "outer_seeds")
+    studies = [collection.records]
+    for folder in others:
+        studies.append(collect(pathlib.Path(folder), table, config.dataset).records)
+    seeds = outer_seeds.check([str(root), *others], studies) if others else []
     out = pathlib.Path(config.out).expanduser() if config.out else root / "report.html"
-    text = page(collection, table, config.title, out.parent)
-    verdicts = judge(collection.records, table)
-    found = {"dataset": dict(collection.dataset), **plain(verdicts, out.parent)}
+    verdicts = judge(studies, table)
+    text = page(collection, table, verdicts, seeds, config.title, out.parent)
+    found = {
+        "dataset": dict(collection.dataset),
+        "outer_seeds": seeds or None,
+        **plain(verdicts, out.parent),
+    }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary:

@@ -10,16 +10,21 @@ from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, el
 from experiments.lab.later import LATER
 from experiments.lab.paper import OURS, SETTING, Section
+from experiments.report import outer_seeds
 
 
 def judge(
-    records: Sequence[claims.Record[Any]], table: Mapping[str, Experiment]
+    studies: Sequence[Sequence[claims.Record[Any]]], table: Mapping[str, Experiment]
 ) -> list[claims.Verdict]:
-    """Returns the verdict on every claim, by section, then in the order of the table."""
+    """Returns the verdict on every claim, by section, then in the order of the table.
+
+    Args:
+      studies: the records of a study, or of several that differ in their seed.
+      table: the experiments by name.
+    """
     verdicts = []
-    for name, experiment in table.items():
-        own = [record for record in records if record.experiment == name]
-        verdicts += [claim.judge(own) for claim in experiment.claims]
+    for experiment in table.values():
+        verdicts += [outer_seeds.judge(claim, studies) for claim in experiment.claims]
     return sorted(verdicts, key=lambda verdict: verdict.claim.section.order)
 
 

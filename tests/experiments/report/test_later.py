@@ -25,17 +25,17 @@ def test_a_claim_has_a_source_where_its_section_is_of_later_papers():
 
 
 def test_they_are_counted_apart():
-    verdicts = judge([labels()], TABLE)
+    verdicts = judge([[labels()]], TABLE)
     said = lead(verdicts)
     assert "these runs support 0, contradict 0 and leave 0 undecided" in said
     assert said.endswith("of 3 expectations that later papers raise, 2 hold and 1 do not.")
-    assert "later papers" not in lead(judge([], TABLE))
+    assert "later papers" not in lead(judge([[]], TABLE))
     own = {v.claim.id for v in verdicts if v.outcome == SUPPORTED}
     assert own == {"labels_random_gain", "labels_early"}
 
 
 def test_the_page_names_the_source_in_place_of_the_paper():
-    verdicts = judge([labels()], TABLE)
+    verdicts = judge([[labels()]], TABLE)
     (verdict,) = (v for v in verdicts if v.claim.id == "labels_early")
     assert "<strong>Expected by arXiv 2406.10485: </strong>" in card(verdict)
     assert "Paper:" not in card(verdict)
