@@ -112,13 +112,14 @@ def test_memory_decodes_to_enlarged_combinations():
         np.testing.assert_allclose(decoded[i], enlarge(small, 2), atol=1e-5)
 
 
-def test_memory_starts_as_the_best_approximation_of_its_rank():
-    config = memory.Config(images=4, bases=5, downsample=1)
+@pytest.mark.parametrize("rank", [1, 5])
+def test_memory_starts_as_the_best_approximation_of_its_rank(rank):
+    config = memory.Config(images=4, bases=rank, downsample=1)
     made = memory.make(config, SHAPE, K, 4)
     given = start(4)
     residue = np.linalg.norm(made.decode(made.encode(given)).images - given.images)
     spectrum = np.linalg.svd(np.asarray(given.images).reshape(12, -1), compute_uv=False)
-    np.testing.assert_allclose(residue, np.sqrt((spectrum[5:] ** 2).sum()), rtol=1e-4)
+    np.testing.assert_allclose(residue, np.sqrt((spectrum[rank:] ** 2).sum()), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

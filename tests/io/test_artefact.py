@@ -421,6 +421,21 @@ def in_format_1(path, saved):
     np.savez(path, **arrays)
 
 
+def test_the_checksum_may_lack_in_format_1_alone(path):
+    save(path, make())
+    arrays = contents(path)
+    meta = json.loads(str(arrays["meta"]))
+    del meta["sha256"]
+    np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
+    assert "description is damaged" in refused(path)
+
+
+def test_pixels_are_those_of_a_picture():
+    made = make()
+    assert made.pixels.shape == made.distilled.images.shape
+    assert 0 <= made.pixels.min() <= made.pixels.max() <= 1
+
+
 def test_format_1_is_read(path, transform):
     saved = make(transform)
     in_format_1(path, saved)

@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from distilljax import data
 from distilljax.config import FieldError
 from distilljax.io import foreign
 from distilljax.io.foreign import pickles
-from distilljax.types import InputError
+from distilljax.types import DistilledSet, InputError
 
 from . import foreign_sets as given
 from .foreign_sets import CLASSES, IPC, NUM, first
@@ -120,6 +121,21 @@ def test_pictures_are_rounded(tmp_path, loaded, hard):
     assert sorted(entry.name for entry in folder.iterdir()) == ["ant", "bee", "cat"]
     with pytest.raises(InputError, match="is there already"):
         foreign.export(hard, folder, layout="png")
+
+
+def test_grey_pictures_are_of_one_channel(tmp_path, hard):
+    images = pytest.importorskip("PIL.Image")
+    given = np.linspace(0, 1, 48, dtype=np.float32).reshape(3, 4, 4, 1)
+    grey = hard._replace(
+        distilled=DistilledSet(given, hard.distilled.label_logits[::IPC], np.float32(0)),
+        transform=data.Identity(),
+    )
+    foreign.export(grey, tmp_path / "pictures", layout="png")
+    for name, image in zip(("ant", "bee", "cat"), given, strict=True):
+        (path,) = (tmp_path / "pictures" / name).iterdir()
+        found = images.open(path)
+        assert found.mode == "L"
+        np.testing.assert_array_equal(found, np.round(255 * image[..., 0]))
 
 
 @pytest.mark.parametrize("name", [".ant", "", "a/b", "bee"])

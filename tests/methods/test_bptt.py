@@ -220,6 +220,8 @@ def test_adapted_windows_follow_their_definition():
     key = jax.random.key(0)
     assert [int(x) for x in window(ADAPT, 0, norms, key)] == [3, 2 + 2 * 2 * rank // 10]
     assert [int(x) for x in window(ADAPT, 2, norms, key)] == [10 - 3 - 2, 2]
+    wider = ADAPT.replace({"window": 5})
+    assert [int(x) for x in window(wider, 2, norms, key)] == [10 - 3 - 3, 3]
     # A certain draw of the step with the third smallest change: ranks 1 to 5 are equal.
     flat = np.array([100.0, 0, 0, 0, 0, 0, 1, 3, 6, 10])
     assert [int(x) for x in window(ADAPT, 0, flat, key)] == [0, 2 + 2 * 2 * 5 // 10]
