@@ -38,8 +38,9 @@ Each step is an experiment's command of its own, shown before it runs, with a wo
 directory under that of the study. A step that is finished, and whose inputs are as they
 were, is not run again; one that was cut goes on where it was. `--minutes` ends the
 command in time, with exit code 75, for machines that are lent in pieces: the same command
-goes on. `--steps` runs only some. A step that fails stops those that need it and no
-others; the command then ends with an error.
+goes on. `--seed` is that of every step, experts and sets included where they are distilled:
+`experiments.report --outer_seeds` joins such studies. `--steps` runs only some. A step that
+fails stops those that need it and no others; the command then ends with an error.
 
 Without an accelerator several steps are at work at once (`--jobs`), each on cores of its
 own, since a narrow network trains nearly as fast on one core as on two. What they print is
