@@ -1,5 +1,6 @@
 """Compiles a program ahead of time and reads its record."""
 
+import contextlib
 import multiprocessing
 import pathlib
 import resource
@@ -164,12 +165,18 @@ def limited(seconds: int, *args: Any) -> dict[str, Any]:
 def _work(out: Connection, seconds: int, args: tuple[Any, ...]) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, most))
+    found = _outcome(args)
+    with contextlib.suppress(BrokenPipeError):  # who asked has ended
+        out.send(found)
+
+
+def _outcome(args: tuple[Any, ...]) -> tuple[str, Any]:
     target, program, num, *_ = args
     try:
-        out.send(("record", record(target, program, num, compiled(*args))))
+        return "record", record(target, program, num, compiled(*args))
     except InputError as error:
-        out.send(("input", str(error)))
+        return "input", str(error)
     except jax.errors.JaxRuntimeError as error:
-        out.send(("refused", str(error).strip().partition("\n")[0][:300]))
+        return "refused", str(error).strip().partition("\n")[0][:300]
     except Exception:
-        out.send(("error", traceback.format_exc()))
+        return "error", traceback.format_exc()

@@ -1,6 +1,7 @@
 """Programs read as text: what is counted against what is known in closed form."""
 
 import json
+import multiprocessing
 
 import jax
 import jax.numpy as jnp
@@ -380,3 +381,11 @@ def test_targets_are_stated_by_their_vendors():
     assert targets.TARGETS["v6e"].speed.clock == pytest.approx(1.75e9, rel=0.01)
     speeds = [target.speed for target in targets.TARGETS.values()]
     assert all(s.flops["low"] >= s.flops["default"] > s.flops["highest"] for s in speeds)
+
+
+def test_a_compiler_whose_command_has_ended_is_silent(monkeypatch):
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    monkeypatch.setattr(compile_ahead.resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(compile_ahead, "_outcome", lambda args: ("record", {}))
+    compile_ahead._work(theirs, 9, ())
