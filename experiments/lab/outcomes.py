@@ -6,8 +6,10 @@ figures are joined: the mean of their means, its standard deviation between dist
 What lies between distillations holds their share of the noise of networks too.
 """
 
+import itertools
 import math
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +27,8 @@ LONGEST = 40  # label of a run
 SELECTORS = ("method", "model", "parametrisation")
 # Of the environment, what can change a figure.
 _VERSIONS = ("distilljax", "jax", "jaxlib", "device")
+# Of the experts; their seed may be another in each distillation.
+_OF_EXPERTS = ("num_experts", "num_epochs", "recipe")
 _NO_FIGURES = (
     "seconds",
     "environment",
@@ -155,6 +159,10 @@ def _circumstances(summary: Mapping[str, Any]) -> dict[str, Any]:
         found["(data, SHA-256)"] = str(data.get("fingerprint"))[:12]
     if isinstance(environment, dict):
         found |= {f"({name})": environment.get(name) for name in _VERSIONS}
+    experts = summary.get("experts")
+    if isinstance(experts, dict):
+        made = {name: experts.get(name) for name in _OF_EXPERTS}
+        found |= {f"(experts, {path})": value for path, value in launch.flatten(made)}
     return found
 
 
@@ -172,11 +180,18 @@ def differing(runs: Sequence[Outcome]) -> list[str]:
 
 
 def group(runs: Sequence[Outcome]) -> list[Group]:
-    """Joins the runs that differ in nothing but the seed, in the order of the first."""
+    """Joins the runs that differ in nothing but the seed, in the order of the first.
+
+    Two runs of one seed are not two distillations: the second begins another group.
+    """
     kinds: dict[str, list[Outcome]] = {}
+    seen = Counter[str]()
     for run in runs:
         about = {n: v for n, v in run.settings.items() if n != SEED}
-        kinds.setdefault(repr((run.experiment, sorted(about.items()))), []).append(run)
+        kind = repr((run.experiment, sorted(about.items())))
+        of_seed = f"{kind} {run.settings.get(SEED)!r}"
+        kinds.setdefault(f"{kind} {seen[of_seed]}", []).append(run)
+        seen[of_seed] += 1
     labels = _labels(list(kinds.values()))
     return [
         Group(members, label, _joined(members))
@@ -193,11 +208,18 @@ def _labels(kinds: Sequence[Sequence[Outcome]]) -> list[str]:
         for run in runs
     ]
     folders = [[run.folder.resolve().name for run in members] for members in kinds]
-    placed = [n[0] if len(n) == 1 else f"{n[0]} ... {n[-1]}" for n in folders]
+    placed = [n[0] if len(n) == 1 else _pattern(n) for n in folders]
     for names in (told, placed):
         if len({*names}) == len(names) and all(0 < len(n) <= LONGEST for n in names):
             return names
     return [f"run {number}" for number, _ in enumerate(runs, 1)]
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """Returns what names of folders have in common, as a shell would match them."""
+    same = itertools.takewhile(lambda of: len({*of}) == 1, zip(*names, strict=False))
+    shared = "".join(letters[0] for letters in same)
+    return f"{shared}*" if shared else f"{names[0]} ... {names[-1]}"
 
 
 def _joined(runs: Sequence[Outcome]) -> dict[str, Joined]:

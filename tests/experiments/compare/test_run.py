@@ -98,6 +98,31 @@ def test_other_data_and_versions_are_not_joined(tmp_path):
     assert "(data, SHA-256)" in outcomes.differing([*one.runs, *other.runs])
 
 
+def test_other_experts_are_not_joined(tmp_path):
+    """Nor two runs of one seed; experts of another seed are."""
+    folders = []
+    for name, seed, recipe, own in (
+        ("plain_seed0", 0, {"curriculum": "none"}, 0),
+        ("plain_seed1", 1, {"curriculum": "none"}, 1),
+        ("pad_seed0", 0, {"curriculum": "pad"}, 0),
+        ("pad_again", 0, {"curriculum": "pad"}, 0),
+    ):
+        folder = write(tmp_path / name, [0.5, 0.6], seed=seed, method="tm")
+        summary = json.loads((folder / "summary.json").read_text())
+        experts = {"num_experts": 4, "num_epochs": 5, "recipe": recipe, "seed": own}
+        (folder / "summary.json").write_text(json.dumps(summary | {"experts": experts}))
+        folders.append(folder)
+    groups = compared(folders, tmp_path)
+    assert [[r.folder.name for r in group.runs] for group in groups] == [
+        ["plain_seed0", "plain_seed1"],
+        ["pad_seed0"],
+        ["pad_again"],
+    ]
+    assert [group.label for group in groups] == ["plain_seed*", "pad_seed0", "pad_again"]
+    runs = [run for group in groups for run in group.runs]
+    assert "(experts, recipe.curriculum)" in outcomes.differing(runs)
+
+
 def test_any_experiment_is_compared(tmp_path, capsys):
     folders = [
         "experiments/results/study_cifar10/recognition",
