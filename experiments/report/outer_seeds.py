@@ -41,7 +41,8 @@ def joined(nodes: Sequence[Node]) -> Node:
     """Returns the first node with every reading joined with those of the others.
 
     Readings belong together by their place, where all nodes have the same methods in the
-    same places, otherwise by method and `where`; what a study lacks has no value.
+    same places, otherwise by method and `where`; what a study lacks has no value, and
+    what the first lacks is added to it.
 
     Raises:
       InputError: readings that cannot be told apart.
@@ -56,10 +57,10 @@ def joined(nodes: Sequence[Node]) -> Node:
     else:
         _check_apart(leaves)
         keyed = [{(one.method, one.where): one for one in of} for of in leaves]
-        rows = [
-            [of[key] for of in keyed if (key := (one.method, one.where)) in of]
-            for one in leaves[0]
-        ]
+        keys = dict.fromkeys(key for of in keyed for key in of)
+        rows = [[of[key] for of in keyed if key in of] for key in keys]
+        if more := [row[0] for row in rows[len(leaves[0]) :]]:
+            first = Every([first, *more])
     found = iter([_joined(row, len(nodes)) for row in rows])
     return _replaced(first, lambda: next(found))
 

@@ -86,6 +86,9 @@ def test_what_a_study_lacks_has_no_value():
     assert first.note == "a number in 1 of 2 studies alone"
     assert second.value == pytest.approx(0.4)
     assert judge_node(joined([whole, less])) == UNDECIDED
+    third = all_readings(joined([less, whole]))
+    assert [(one.method, one.value) for one in third] == [("dm", 0.4), ("tm", None)]
+    assert judge_node(joined([less, whole])) == UNDECIDED
     absent = reading("tm", None, folder="")
     node = joined([Every([absent]), Every([absent])])
     assert judge_node(node) == NO_RECORD
