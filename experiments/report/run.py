@@ -162,6 +162,8 @@ def run(config: Config) -> dict[str, Any]:
     others = parse_paths(config.outer_seeds, "outer_seeds")
     studies = [collection.records]
     for folder in others:
+        if not pathlib.Path(folder).is_dir():
+            raise FieldError("outer_seeds", folder, "there is no such folder")
         studies.append(collect(pathlib.Path(folder), table, config.dataset).records)
     seeds = outer_seeds.check([str(root), *others], studies) if others else []
     out = pathlib.Path(config.out).expanduser() if config.out else root / "report.html"

@@ -4,8 +4,6 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from tests import test_docs
-
 FOLDERS = (
     "distilljax/core",
     "distilljax/methods",
@@ -49,6 +47,8 @@ def modules(root: pathlib.Path, among: list[str]) -> Iterator[str]:
 
 @functools.cache
 def _with_examples() -> frozenset[str]:
+    from tests import test_docs  # needs pytest
+
     return frozenset(test_docs.functions())
 
 

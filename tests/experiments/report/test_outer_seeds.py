@@ -157,7 +157,7 @@ def test_studies_that_do_not_differ_in_their_seed_alone_are_refused(studies, tmp
             path.write_text(json.dumps(found))
 
     out = tmp_path / "report.html"
-    with pytest.raises(InputError, match="there is no such folder"):
+    with pytest.raises(InputError, match=r"outer_seeds=.*absent.*there is no such folder"):
         make(studies[0], tmp_path / "absent", out=out)
     with pytest.raises(InputError, match="is named twice"):
         make(studies[0], studies[1], studies[1], out=out)
