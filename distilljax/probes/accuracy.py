@@ -8,13 +8,14 @@ from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import option
-from distilljax.curvature.hessian import mean_over
+from distilljax.curvature.hessian import mean_over, num_examples
 from distilljax.probes.base import (
     Point,
     Probe,
     Quantities,
     Source,
     arrays,
+    chunk_size,
     exact,
     stateless,
 )
@@ -28,7 +29,11 @@ class Config(Base):
     images: int | None = option(
         None, "Maximum number of images, class-balanced; none: all.", low=1
     )
-    chunk: int = option(500, "Images computed at a time.", low=1)
+    chunk: int = option(
+        500,
+        "Images computed at a time, at most: a CPU takes fewer where that is faster.",
+        low=1,
+    )
 
 
 def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
@@ -46,7 +51,8 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
             return jnp.stack([right.mean(dtype=loss.dtype), loss.mean()])
 
         data, read = arrays(source)
-        found = mean_over(both, data, chunk=config.chunk, read=read, mesh=mesh)
+        chunk = chunk_size(config.chunk, num_examples(data))
+        found = mean_over(both, data, chunk=chunk, read=read, mesh=mesh)
         return {
             "accuracy": exact(found[0], "accuracy"),
             "loss": exact(found[1], "mean cross-entropy"),

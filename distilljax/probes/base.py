@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from distilljax import exported
+from distilljax.core import inner
 from distilljax.types import Array, Batch, Estimate, Key, Params, RealSet
 
 Source = Batch | RealSet
@@ -77,6 +78,16 @@ def arrays(source: Source) -> tuple[Any, Callable[[Any], Batch]]:
         return Batch(source.transform(images), jax.nn.one_hot(labels, k, dtype=jnp.float32))
 
     return (source.images, source.labels), read
+
+
+def chunk_size(most: int, num: int) -> int:
+    """Returns how many of `num` images are computed at a time.
+
+    At most `most`, and on a CPU as many as fit its cache: at width 32 a forward pass of
+    500 images takes a third of the time in chunks of 5. Not for the products of a Lanczos
+    iteration: those of one chunk share the forward pass and the gradient.
+    """
+    return min(most, inner.cache_chunk(num) or num)
 
 
 def subset(source: Source, num: int | None) -> Source:

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 
 from distilljax.config import Config as Base
 from distilljax.config import option
-from distilljax.core import inner
 from distilljax.core.losses import cross_entropy
 from distilljax.curvature import hessian
 from distilljax.probes.base import (
@@ -23,6 +22,7 @@ from distilljax.probes.base import (
     Quantities,
     Source,
     arrays,
+    chunk_size,
     stateless,
 )
 from distilljax.types import Key, Model
@@ -55,7 +55,6 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
         data, read = arrays(source)
         num = hessian.num_examples(data)
         batch = num if config.batch is None else min(config.batch, num)
-        fastest = inner.cache_chunk(batch) or batch
         estimate = (
             hessian.trace
             if batch == num
@@ -68,7 +67,7 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
             key,
             num_probes=config.num_probes,
             kind=config.kind,
-            chunk=min(config.chunk, fastest),
+            chunk=chunk_size(config.chunk, batch),
             read=read,
             together=config.together,
             mesh=mesh,

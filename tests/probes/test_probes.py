@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from distilljax import platforms
 from distilljax.config import FieldError
 from distilljax.core import distilled as distilled_set
-from distilljax.core import losses, sampling
+from distilljax.core import inner, losses, sampling
 from distilljax.curvature import hessian, kernels
 from distilljax.curvature.ntk import empirical_ntk
 from distilljax.probes import PROBES, Point
-from distilljax.probes.base import arrays, subset
+from distilljax.probes.base import arrays, chunk_size, subset
 from distilljax.types import Batch, Estimate
 
 TINY = {
@@ -175,3 +176,13 @@ def test_subset_takes_as_many_of_each_class(problem, sets):
 def test_more_eigenvalues_than_iterations_are_refused():
     with pytest.raises(FieldError, match="no more than that many values"):
         PROBES["hessian_eigenvalues"].Config(top=20, num_iters=20)
+
+
+def test_a_cpu_takes_fewer_images_at_a_time_and_never_more_than_asked():
+    with platforms.target("cpu"):
+        assert chunk_size(500, 500) == inner.cache_chunk(500) < 500
+        assert chunk_size(3, 500) == 3
+        assert chunk_size(500, 2) == 2
+    with platforms.target("cuda"):
+        assert chunk_size(100, 500) == 100
+        assert chunk_size(500, 100) == 100
