@@ -11,7 +11,7 @@ from distilljax.config import FieldError, option
 from experiments.lab.claims import set_name
 from experiments.lab.experiment import Experiment, load_all
 from experiments.lab.kept import digest
-from experiments.lab.options import WorkdirOption, parse_choices, parse_paths
+from experiments.lab.options import SeedOption, WorkdirOption, parse_choices, parse_paths
 from experiments.lab.sets import file_of, is_here, transform_digest
 from experiments.lab.steps import Kind, MadeSets, ScaleName, Step, Study
 from experiments.lab.workdir import ROOT
@@ -21,7 +21,7 @@ REPORT = "report"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption):
+class Config(WorkdirOption, SeedOption):
     """Options of the study."""
 
     scale: ScaleName = option("laptop", "Size of the study, see the head of the module.")
@@ -49,12 +49,6 @@ class Config(WorkdirOption):
         low=1,
     )
     plan: bool = option(False, "Print the commands and what is done of them, run nothing.")
-    seed: int = option(
-        0,
-        "Of every step: the networks and, with --sets=distil, the sets and their experts.",
-        low=0,
-        high=2**31 - 1,
-    )
     workdir: str | None = option(
         None,
         "Folder for everything; none: runs/study-SCALE, or study-own of your sets, with "
