@@ -10,7 +10,9 @@ another or `--jobs` at once on cores of their own. Each has a working directory 
 of the queue; the same command goes on where it was cut, and a row that is not finished
 keeps the best set so far in `so_far.npz`. `rows.json` and a table hold what there is: ours
 beside the published number, networks, steps, time, and a verdict. Sets are chosen on
-held-out training images, never on the test set.
+held-out training images, never on the test set. A row moves to another machine with its
+folder: `--begun` names a copy of the queue's folder, or of parts of it, and rows go on
+from there.
 
 Rows in `experiments/artefacts` that were distilled before are shown and not run again.
 Width 128 on one CPU core: hours (`--list`); this is what one runs on a GPU for all of it.
@@ -19,6 +21,7 @@ Width 128 on one CPU core: hours (`--list`); this is what one runs on a GPU for 
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +30,7 @@ from typing import Any
 from distilljax import launch
 from distilljax.config import option
 from distilljax.disk.files import write_json
+from distilljax.io import records
 from distilljax.types import InputError
 from experiments.lab.options import WorkdirOption, parse_choices
 from experiments.lab.queue import (
@@ -35,6 +39,7 @@ from experiments.lab.queue import (
     claimed,
     ledger_lines,
     run_queue,
+    say,
     show_plan,
 )
 from experiments.lab.steps import Step
@@ -57,6 +62,9 @@ class Config(WorkdirOption):
     nice: int = option(15, "Added to the priority of the process, as `nice` does.", low=0)
     minutes: float | None = option(
         None, "Stop after so many, with exit code 75; the same command goes on.", above=0
+    )
+    begun: str = option(
+        "", "Folder of a queue that was cut elsewhere; rows new to this one go on from it."
     )
     list: bool = option(False, "Print the table of what there is; run nothing.")
     plan: bool = option(False, "Print the commands and what is done of them; run nothing.")
@@ -141,6 +149,8 @@ def run(config: Config) -> list[Entry]:
         return []
     os.nice(config.nice)
     with claimed(root, "reproduction"):
+        if config.begun:
+            _take_up(steps, root, pathlib.Path(config.begun).expanduser())
         try:
             outcome = run_queue(
                 steps,
@@ -158,6 +168,35 @@ def run(config: Config) -> list[Entry]:
     if not outcome.finished:
         sys.exit(OUT_OF_TIME)
     return entries
+
+
+def _take_up(steps: Sequence[Step], root: pathlib.Path, begun: pathlib.Path) -> None:
+    """Copies the folders of steps that were begun in another queue, and what they took.
+
+    Raises:
+      InputError: the folder holds none of these steps, or cannot be copied.
+    """
+    names = [step.name for step in steps if (begun / step.name / "config.json").exists()]
+    if steps and not names:
+        wanted = ", ".join(step.name for step in steps)
+        raise InputError(
+            f"--begun: {begun} has no folder of {wanted}; name the --workdir of a queue "
+            "that began them"
+        )
+    took, here = ledger_lines(begun / LEDGER), ledger_lines(root / LEDGER)
+    for name in names:
+        if (root / name).exists():
+            continue
+        partial = root / f".{name}-copy"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            shutil.copytree(begun / name, partial)
+            partial.rename(root / name)
+        except (OSError, shutil.Error) as error:
+            raise InputError(f"cannot copy {begun / name} to {root}: {error}") from None
+        if name in took and name not in here:
+            records.append(root / LEDGER, [took[name]])
+        say(f"{name} goes on from its folder in {begun}")
 
 
 def _table(rows: Sequence[Row], root: pathlib.Path, commit: str | None) -> list[Entry]:

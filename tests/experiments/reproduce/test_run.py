@@ -141,3 +141,60 @@ def test_the_queue_runs_and_writes_its_table(tmp_path, monkeypatch):
 def test_unknown_rows_are_refused(tmp_path):
     with pytest.raises(FieldError, match="unknown row 'cifar'; choose among mnist_dc_ipc1"):
         reproduce.run(config(tmp_path, "--rows=cifar"))
+
+
+def begin(root):
+    """Leaves step a of the fake study in its second unit of three, and what it took."""
+    from tests.experiments.study import fake_study
+
+    step = fake_study.steps(root)[0]
+    folder = root / "a"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "units.txt").write_text("first\nsecond\n")
+    took = {"seconds": 50.0, "cpu_seconds": 40.0}
+    line = {"step": "a", "finished": False, "identity": step.identity(), "command": "x"}
+    io.records.append(root / reproduce.LEDGER, [{**line, **took}])
+
+
+def test_a_row_begun_elsewhere_goes_on(tmp_path, monkeypatch, capsys):
+    from tests.experiments.study import fake_study
+
+    monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
+    here, begun = tmp_path / "here", tmp_path / "begun"
+    begin(begun)
+    monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(fake_study.steps(here)))
+    argv = ("--rows=cifar10_rat_ipc10", f"--begun={begun}")
+    reproduce.run(config(here, *argv))
+    assert f"a goes on from its folder in {begun}" in capsys.readouterr().out
+    assert (here / "a" / "units.txt").read_text().split() == ["first", "second", "2"]
+    assert (here / "b" / "units.txt").read_text().split() == ["0", "1", "2"]
+    took = ledger_lines(here / reproduce.LEDGER)["a"]
+    assert took["finished"]
+    assert 40 < took["cpu_seconds"] < 90
+    assert (begun / "a" / "units.txt").read_text().split() == ["first", "second"]
+    (begun / "a" / "units.txt").write_text("other\n")
+    reproduce.run(config(here, *argv))
+    assert "goes on from" not in capsys.readouterr().out
+    assert (here / "a" / "units.txt").read_text().split() == ["first", "second", "2"]
+
+
+def test_a_folder_that_holds_none_of_the_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
+    argv = ("--rows=cifar10_rat_ipc1", f"--begun={tmp_path / 'nothing'}")
+    with pytest.raises(InputError, match="has no folder of cifar10_rat_ipc1; name the"):
+        reproduce.run(config(tmp_path / "here", *argv))
+    assert not (tmp_path / "here" / "cifar10_rat_ipc1").exists()
+
+
+def test_a_folder_that_cannot_be_copied_is_told(tmp_path, monkeypatch):
+    from tests.experiments.study import fake_study
+
+    monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
+    here, begun = tmp_path / "here", tmp_path / "begun"
+    begin(begun)
+    (begun / "a" / "metrics.jsonl").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(reproduce, "steps_of", lambda *_: iter(fake_study.steps(here)))
+    with pytest.raises(InputError, match="cannot copy"):
+        reproduce.run(config(here, "--rows=cifar10_rat_ipc10", f"--begun={begun}"))
+    assert not (here / "a").exists()
