@@ -18,7 +18,6 @@ import jax
 T = TypeVar("T")
 
 _TARGET: ContextVar[str | None] = ContextVar("target", default=None)
-_FORWARDS: ContextVar[bool] = ContextVar("forwards", default=False)
 
 
 @contextlib.contextmanager
@@ -58,16 +57,6 @@ def current() -> str:
 def targeted() -> str | None:
     """Returns the platform of `target`; None outside of it."""
     return _TARGET.get()
-
-
-def forward_over_forward() -> contextlib.AbstractContextManager[None]:
-    """Has programs traced within it structured for a second derivative, forwards twice."""
-    return _within(_FORWARDS, True)
-
-
-def twice_forwards() -> bool:
-    """Returns whether programs traced here are within `forward_over_forward`."""
-    return _FORWARDS.get()
 
 
 def cpu_threads() -> int:

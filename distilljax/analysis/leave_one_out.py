@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from distilljax import checks, devices, exported
-from distilljax.core import inner, sampling
+from distilljax.core import inner, losses, sampling
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
@@ -201,12 +201,11 @@ def retrain_on(
     num_steps = protocol.num_steps(num)
     rule = optimizer(protocol, num_steps, learning_rate)
 
-    def loss_fn(params: Params, weighted: tuple[Batch, Array]) -> Array:
+    def each(params: Params, weighted: tuple[Batch, Array]) -> Array:
         given, weights = weighted
         logits = model.apply(params, given.images)
         checks.label_rows(logits, given.labels)
-        each = optax.losses.softmax_cross_entropy(logits, given.labels)
-        return (weights * each).mean()
+        return weights * optax.losses.softmax_cross_entropy(logits, given.labels)
 
     def one(given: tuple[Key, Array]) -> Retrained:
         key, member = given
@@ -214,7 +213,7 @@ def retrain_on(
         weights = present / present.mean()
         init_key, _, _ = jax.random.split(key, 3)  # as in `evaluation.train`
         state, _ = inner.unroll(
-            loss_fn,
+            losses.Mean(each),
             rule,
             lambda _: (batch, weights),
             inner.init(model.init(init_key), rule),
@@ -223,10 +222,10 @@ def retrain_on(
             chunk=inner.cache_chunk(num),
         )
         logits = predict(model.apply, state.params, test, chunk=chunk)
-        each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
+        tested = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
         predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return Retrained(
-            each, predictions, (predictions == test.labels).mean(dtype=jnp.float32)
+            tested, predictions, (predictions == test.labels).mean(dtype=jnp.float32)
         )
 
     return devices.spread(one, (keys, members), mesh, together=together)

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
 
 from distilljax import checks, exported, platforms, varying
+from distilljax.core.losses import Mean
 from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, InputError, Params
 
@@ -173,7 +174,8 @@ def terms(
     """Writes a mean over a batch as a sum over pieces of `chunk` examples.
 
     Where `chunk` does not divide the batch, the last piece is filled with repeated examples
-    of weight zero, and each example has its own loss.
+    of weight zero, and each example has its own loss: that of `losses.Mean`, or of another
+    function the value at this example.
 
     >>> def loss_fn(w, batch):
     ...     return jnp.mean((batch - w) ** 2)
@@ -202,13 +204,22 @@ def terms(
         return lambda params, piece: loss_fn(params, piece) * (chunk / num), parts
     weights = (jnp.arange(num + -num % chunk) < num).reshape(-1, chunk) / num
 
-    def weighted(params: Params, piece: tuple[Any, Array]) -> Array:
-        examples, weight = piece
-
+    def alone(params: Params, examples: Any) -> Array:
         def one(example: Any) -> Array:
             return loss_fn(params, jax.tree.map(lambda x: x[None], example))
 
-        each = jax.vmap(one)(examples)
+        return jax.vmap(one)(examples)
+
+    losses_of = loss_fn.each if isinstance(loss_fn, Mean) else alone
+
+    def weighted(params: Params, piece: tuple[Any, Array]) -> Array:
+        examples, weight = piece
+        each = losses_of(params, examples)
+        if each.shape != weight.shape:
+            raise InputError(
+                f"losses.Mean: each returned f32{list(each.shape)} for {len(weight)} "
+                f"examples; expected one loss for each, f32[{len(weight)}]"
+            )
         return (each * weight.astype(each.dtype)).sum()
 
     return weighted, (parts, weights)
@@ -258,6 +269,9 @@ def value_and_grad(
 
 
 def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]:
+    if isinstance(loss_fn, Mean):
+        return loss_fn
+
     def checked(params: Params, batch: Any) -> Array:
         loss = loss_fn(params, batch)
         shape = getattr(loss, "shape", () if isinstance(loss, float) else None)

@@ -1,5 +1,6 @@
 """Loss functions on logits and label distributions."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +9,32 @@ import jax.numpy as jnp
 import optax
 
 from distilljax import checks, varying
-from distilljax.types import Array, Batch, LossFn, Params
+from distilljax.types import Array, Batch, Params
 
 
-def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A loss function, (params, batch) -> f32[]: the mean of the losses of the examples.
+
+    `inner.terms` weights these where pieces do not divide a batch; of any other function
+    it takes the value at each example alone, which costs up to twice the time.
+
+    >>> loss_fn = losses.Mean(lambda params, batch: params * batch)
+    >>> float(loss_fn(2.0, np.arange(3.0)))
+    2.0
+
+    Attributes:
+      each: (params, batch) -> f32[b].
+    """
+
+    each: Callable[[Params, Any], Array]
+
+    def __call__(self, params: Params, batch: Any) -> Array:
+        """Returns the mean, f32[]."""
+        return self.each(params, batch).mean()
+
+
+def cross_entropy(apply: Callable[[Params, Array], Array]) -> Mean:
     """Returns the mean of -sum_j labels_j log softmax(logits)_j over a batch.
 
     >>> from distilljax.types import Batch
@@ -23,15 +46,15 @@ def cross_entropy(apply: Callable[[Params, Array], Array]) -> LossFn:
       InputError: when called, labels that are not [b, k] beside logits [b, k].
     """
 
-    def loss_fn(params: Params, batch: Batch) -> Array:
+    def each(params: Params, batch: Batch) -> Array:
         logits = apply(params, batch.images)
         checks.label_rows(logits, batch.labels)
-        return optax.losses.softmax_cross_entropy(logits, batch.labels).mean()
+        return optax.losses.softmax_cross_entropy(logits, batch.labels)
 
-    return loss_fn
+    return Mean(each)
 
 
-def squared_error(apply: Callable[[Params, Array], Array]) -> LossFn:
+def squared_error(apply: Callable[[Params, Array], Array]) -> Mean:
     """Returns half the squared error, summed over classes, the mean over a batch.
 
     >>> from distilljax.types import Batch
@@ -40,11 +63,11 @@ def squared_error(apply: Callable[[Params, Array], Array]) -> LossFn:
     0.5
     """
 
-    def loss_fn(params: Params, batch: Batch) -> Array:
+    def each(params: Params, batch: Batch) -> Array:
         square = jnp.square(apply(params, batch.images) - batch.labels)
-        return 0.5 * square.sum(axis=-1).mean()
+        return 0.5 * square.sum(axis=-1)
 
-    return loss_fn
+    return Mean(each)
 
 
 def tempered_cross_entropy(logits: Array, labels: Array) -> Array:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import checks, devices, platforms, varying
+from distilljax import checks, devices, varying
 from distilljax.curvature import estimators
 from distilljax.curvature.estimators import Kind, MatVec, Vector
 from distilljax.types import Array, Estimate, InputError, Key, Params
@@ -327,13 +327,10 @@ def _along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     def slope(params: Params) -> Array:
         return varying.jvp(lambda p: loss_fn(p, batch), params, v)[1]
 
-    with (
-        checks.derivatives(
-            "the second derivative of the loss, forward over forward,",
-            "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
-            "hessian.hvp, which is forward over reverse",
-        ),
-        platforms.forward_over_forward(),
+    with checks.derivatives(
+        "the second derivative of the loss, forward over forward,",
+        "use jax.custom_jvp in place of custom_vjp, or estimators.hutchinson_trace of "
+        "hessian.hvp, which is forward over reverse",
     ):
         return varying.jvp(slope, params, v)[1]
 

@@ -23,9 +23,7 @@ from distilljax.types import Array
 Formulation = Literal["auto", "library", "im2col", "rows", "winograd"]
 
 NARROW = 8  # number of channels below which the products of `rows` are too narrow
-# Number of channels from which Winograd's fewer products outweigh its passes, of a device
-# with one thread, and with several, which share the products less well.
-WIDE, WIDE_THREADS = 32, 64
+WIDE = 32  # number of channels from which Winograd's fewer products outweigh its passes
 
 
 def conv2d(
@@ -57,18 +55,12 @@ def conv2d(
 
 
 def _auto(images: Array, kernel: Array, **settings: Any) -> Array:
-    cpu = functools.partial(_on_cpu, **settings, wide=_wide())
+    cpu = functools.partial(_on_cpu, **settings, wide=WIDE)
     library: Callable[..., Array] = functools.partial(_library, **settings)
     if platform := platforms.targeted():
         chosen = cpu if platform == "cpu" else library
         return chosen(images, kernel)
     return jax.lax.platform_dependent(images, kernel, cpu=cpu, default=library)
-
-
-def _wide() -> int:
-    """Returns the least width; forwards twice, the transforms cost more than in reverse."""
-    one_thread = platforms.threads_per_device() == 1
-    return WIDE if one_thread and not platforms.twice_forwards() else WIDE_THREADS
 
 
 def _on_cpu(images: Array, kernel: Array, *, wide: int, **settings: Any) -> Array:
@@ -95,10 +87,10 @@ def _library(
 
 
 def _tiles(images: Array, kernel: Array, *, strides: tuple[int, int], padding: int) -> bool:
-    """Returns whether Winograd's tiles of 2x2 cover the output of a 3x3 convolution."""
+    """Returns whether Winograd's tiles suit: of a 3x3 convolution, hardly filled up."""
     _, h, w, _ = images.shape
     same = kernel.shape[:2] == (3, 3) and strides == (1, 1) and padding == 1
-    return same and h % 2 == 0 and w % 2 == 0
+    return same and (min(h, w) >= winograd.LARGE or (h % 2 == 0 and w % 2 == 0))
 
 
 def _columns(images: Array, kw: int, stride: int, out_w: int) -> Array:

@@ -231,7 +231,7 @@ def epoch(
         batch = sampling.take(real, where)
         return batch._replace(images=augment(key, batch.images, strategy=recipe.augment))
 
-    loss_fn = losses.cross_entropy(model.apply)
+    loss_fn: LossFn = losses.cross_entropy(model.apply)
     chunk = inner.cache_chunk(size)
     if recipe.sam_rho:  # the perturbation needs the gradient of the whole batch
         loss_fn, chunk = sharpness_aware(loss_fn, recipe.sam_rho), None

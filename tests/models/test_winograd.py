@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax import platforms
 from distilljax.models import conv, conv2d, winograd
 
 CONVOLUTIONS = {
     "library": functools.partial(conv2d, formulation="library"),
-    "winograd": winograd.conv3x3,
+    2: functools.partial(winograd.conv3x3, side=2),
+    4: functools.partial(winograd.conv3x3, side=4),
 }
 ORDERS = ("value", "gradient", "second")
 
@@ -43,10 +43,12 @@ def relative(found, expected):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-13)]
 )
-def test_every_order_is_that_of_the_library(dtype, tolerance, float64):
+@pytest.mark.parametrize("shape", [(6, 8), (8, 12), (7, 5), (1, 2)])
+@pytest.mark.parametrize("side", [2, 4])
+def test_every_order_is_that_of_the_library(side, shape, dtype, tolerance, float64):
     """In either precision against float64, for each of three images and kernels."""
     rng = np.random.default_rng(0)
-    images, kernel = rng.normal(size=(3, 2, 6, 8, 5)), rng.normal(size=(3, 3, 3, 5, 4))
+    images, kernel = rng.normal(size=(3, 2, *shape, 5)), rng.normal(size=(3, 3, 3, 5, 4))
 
     def all_of(formulation, dtype):
         given = images.astype(dtype), kernel.astype(dtype)
@@ -54,15 +56,16 @@ def test_every_order_is_that_of_the_library(dtype, tolerance, float64):
         return jax.jit(each)(*given)
 
     expected = all_of("library", jnp.float64)
-    found = all_of("winograd", dtype)
+    found = all_of(side, dtype)
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
     for order, ours, theirs in zip(ORDERS, found, expected, strict=True):
         assert relative(ours, theirs) < tolerance, order
 
 
-def test_forward_mode_of_second_order_is_that_of_the_library(float64):
+@pytest.mark.parametrize("side", [2, 4])
+def test_forward_mode_of_second_order_is_that_of_the_library(side, float64):
     rng = np.random.default_rng(0)
-    images, kernel = rng.normal(size=(2, 4, 4, 3)), rng.normal(size=(3, 3, 3, 2))
+    images, kernel = rng.normal(size=(2, 4, 6, 3)), rng.normal(size=(3, 3, 3, 2))
     direction = rng.normal(size=kernel.shape)
 
     def curvature(formulation):
@@ -74,7 +77,7 @@ def test_forward_mode_of_second_order_is_that_of_the_library(float64):
 
         return jax.jvp(slope, (kernel,), (direction,))[1]
 
-    np.testing.assert_allclose(curvature("winograd"), curvature("library"), rtol=1e-12)
+    np.testing.assert_allclose(curvature(side), curvature("library"), rtol=1e-12)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -94,34 +97,38 @@ def test_accelerators_get_the_library_whatever_the_host(platform):
     assert "dot_general" in here
 
 
-@pytest.mark.parametrize(("threads", "wide"), [(1, conv.WIDE), (2, conv.WIDE_THREADS)])
 @pytest.mark.parametrize(
-    ("narrower", "side", "taken"), [(0, 4, True), (0, 5, False), (1, 4, False)]
+    ("height", "width", "channels", "products"),
+    [
+        (4, 4, conv.WIDE, 16),
+        (8, 8, conv.WIDE, 16),
+        (4, 5, conv.WIDE, None),
+        (4, 4, conv.WIDE - 1, None),
+        (12, 12, conv.WIDE, 36),
+        (12, 10, conv.WIDE, 16),
+        (14, 13, conv.WIDE, 36),
+        (12, 12, conv.WIDE - 1, None),
+    ],
 )
-def test_wide_layers_of_even_sides_are_computed_by_winograd(
-    threads, wide, narrower, side, taken, monkeypatch
-):
-    """It has one product for each of the 16 places of a tile."""
-    monkeypatch.setattr(
-        platforms, "cpu_threads", lambda: threads * jax.local_device_count()
-    )
-    images = jax.ShapeDtypeStruct((1, side, side, wide - narrower), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((3, 3, wide - narrower, wide), jnp.float32)
-    # Of a function of its own, which is not kept as traced for other threads.
-    text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
-    assert (f"tensor<16x4x{wide}xf32>" in text) == taken
+def test_wide_layers_are_computed_by_winograd(height, width, channels, products):
+    """It has one product for each place of the tile of the input."""
+    images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, channels, conv.WIDE), jnp.float32)
+    text = jax.jit(conv2d).lower(images, kernel).as_text()
+    taken = {n for n in (16, 36) if f"tensor<{n}x{channels}x{conv.WIDE}xf32>" in text}
+    assert taken == ({products} if products else set())
 
 
-def test_a_second_derivative_forwards_takes_wider_layers(monkeypatch):
-    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
+def test_large_tiles_round_little_more_than_a_direct_convolution(float64):
+    """Errors of 64 channels, relative to float64."""
+    rng = np.random.default_rng(0)
+    images, kernel = rng.normal(size=(2, 16, 16, 64)), rng.normal(size=(3, 3, 64, 64))
+    exact = CONVOLUTIONS["library"](images, kernel)
 
-    def taken(width):
-        images = jax.ShapeDtypeStruct((1, 4, 4, width), jnp.float32)
-        kernel = jax.ShapeDtypeStruct((3, 3, width, width), jnp.float32)
-        text = jax.jit(lambda *args: conv2d(*args)).lower(images, kernel).as_text()
-        return f"tensor<16x4x{width}xf32>" in text
+    def error(which):
+        given = (x.astype(np.float32) for x in (images, kernel))
+        found = CONVOLUTIONS[which](*given)
+        return float(jnp.linalg.norm((found - exact).ravel() / jnp.linalg.norm(exact)))
 
-    with platforms.forward_over_forward():
-        assert not taken(conv.WIDE)
-        assert taken(conv.WIDE_THREADS)
-    assert taken(conv.WIDE)
+    assert error(2) < 2 * error("library") + 1e-7
+    assert error(4) < 5 * error("library") + 1e-7
