@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from distilljax.types import Array
 
-LARGE = 12  # side from which tiles of 4x4 are taken
+LARGE = 8  # side from which tiles of 4x4 are taken
 A, B = 5 / 8, 3 / 2  # the points of F(4, 3); their squares are exact in float32
 
 

@@ -101,13 +101,13 @@ def test_accelerators_get_the_library_whatever_the_host(platform):
     ("height", "width", "channels", "products"),
     [
         (4, 4, conv.WIDE, 16),
-        (8, 8, conv.WIDE, 16),
+        (6, 8, conv.WIDE, 16),
         (4, 5, conv.WIDE, None),
+        (8, 7, conv.WIDE, None),
         (4, 4, conv.WIDE - 1, None),
-        (12, 12, conv.WIDE, 36),
-        (12, 10, conv.WIDE, 16),
+        (8, 8, conv.WIDE, 36),
         (14, 13, conv.WIDE, 36),
-        (12, 12, conv.WIDE - 1, None),
+        (8, 8, conv.WIDE - 1, None),
     ],
 )
 def test_wide_layers_are_computed_by_winograd(height, width, channels, products):
