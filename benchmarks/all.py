@@ -47,6 +47,7 @@ IN_README = (
     "side_by_side_unroll30",
     "side_by_side_unroll80",
     "side_by_side_width128",
+    "side_by_side_ipc1",
     "ahead",
 )
 TINY = "--repeats=1 --width=4 --depth=1 --size=8 --images=4"
@@ -124,6 +125,11 @@ LONGER = {
         f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 --check_steps=1 "
         "--tolerance=0.01",
         f"{_TINY_SIDE} --work=bptt",
+    ),
+    "side_by_side_ipc1": (
+        "--work=tm --ipc=1 --width=128 --unroll=50 --threads=1 --repeats=2 --check_steps=1 "
+        "--tolerance=0.01",
+        f"{_TINY_SIDE} --work=tm",
     ),
     "cores": ("", _TINY_CORES),
     "cores_width128": (
