@@ -49,11 +49,35 @@ def batch(key: Key, real: RealSet, size: int) -> Batch:
     return take(real, positions)
 
 
-def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
-    """Samples `per_class` transformed images of every class, f32[k, per_class, h, w, c].
+def class_positions(key: Key, real: RealSet, per_class: int) -> Array:
+    """Samples the positions of `per_class` images of every class, i32[k, per_class].
 
     Sampling is without replacement where the class is large enough; a smaller class is
     repeated in random order.
+
+    >>> from distilljax import data
+    >>> split = data.Split(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 2)
+    >>> real = data.on_device(split, data.Identity(), num_classes=2)
+    >>> found = sampling.class_positions(jax.random.key(0), real, per_class=2)
+    >>> sorted(found[1].tolist())
+    [1, 3]
+    """
+    k, width = real.class_index.shape
+    columns = jnp.arange(width)
+    inside = columns < real.class_sizes[:, None]
+    scores = jnp.where(inside, jax.random.uniform(key, (k, width), jnp.float32), -1.0)
+    _, order = jax.lax.top_k(scores, min(per_class, width))
+    columns = jnp.arange(per_class) % real.class_sizes[:, None]
+    return jnp.take_along_axis(
+        real.class_index, jnp.take_along_axis(order, columns, axis=1), axis=1
+    )
+
+
+def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
+    """Samples `per_class` transformed images of every class, f32[k, per_class, h, w, c].
+
+    Their positions are those of `class_positions`, which are small: of many classes one
+    reads and transforms the images piece by piece.
 
     >>> from distilljax import data
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
@@ -62,17 +86,9 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
     >>> sampling.class_batch(jax.random.key(0), real, per_class=2).shape
     (2, 2, 8, 8, 1)
     """
-    k, width = real.class_index.shape
-    columns = jnp.arange(width)
-    inside = columns < real.class_sizes[:, None]
-    scores = jnp.where(inside, jax.random.uniform(key, (k, width), jnp.float32), -1.0)
-    _, order = jax.lax.top_k(scores, min(per_class, width))
-    columns = jnp.arange(per_class) % real.class_sizes[:, None]
-    positions = jnp.take_along_axis(
-        real.class_index, jnp.take_along_axis(order, columns, axis=1), axis=1
-    )
+    positions = class_positions(key, real, per_class)
     images = real.transform(real.images[positions.reshape(-1)])
-    return images.reshape(k, per_class, *images.shape[1:])
+    return images.reshape(*positions.shape, *images.shape[1:])
 
 
 def even_batches(num: int, most: int | None) -> tuple[int, int]:

@@ -117,16 +117,17 @@ def outer_loss(
             each = gaps(_unit(found), _unit(targets), frequencies)
             return WEIGHT * jnp.where(counts, each, 0).sum()
 
-        def all_features(images: Array) -> Array:
-            num = len(images)
-            parts = inner.filled(images, inner.cache_chunk(num) or num)
-            found = jax.lax.map(lambda x: features(params, x), parts)
+        def all_features(positions: Array) -> Array:
+            num = len(positions)
+            parts = inner.filled(positions, inner.cache_chunk(num) or num)
+            found = jax.lax.map(
+                lambda part: features(params, real.transform(real.images[part])), parts
+            )
             return found.reshape(-1, found.shape[-1])[:num]
 
-        drawn = sampling.class_batch(batch_key, real, config.real_batch)
+        drawn = sampling.class_positions(batch_key, real, config.real_batch)
         if mesh is None:
-            theirs = all_features(drawn.reshape(-1, *drawn.shape[2:]))
-            theirs = theirs.reshape(*drawn.shape[:2], -1)
+            theirs = all_features(drawn.reshape(-1)).reshape(*drawn.shape, -1)
         else:
             theirs = devices.spread(all_features, drawn, mesh)
         ours = pieces(distilled.images, len(distilled.images) // k)

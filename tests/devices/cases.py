@@ -151,7 +151,7 @@ def gm_steps(x):
 @case(
     "dm: make outer_loss",
     "distances: class_mean_gap",
-    "sampling: class_batch",
+    "sampling: class_positions",
 )
 def dm_steps(x):
     return outer_steps(dm.make(dm.Config(real_batch=4), CONVNET), x, x.real)
@@ -203,7 +203,7 @@ def augmented(x):
 
 @case(
     "distilled: create as_batch hard_labels",
-    "sampling: take batch epochs",
+    "sampling: take batch class_batch epochs",
     "losses: accuracy cross_entropy",
     "inner: init step value_and_grad",
     "parameters: flatten",
@@ -227,7 +227,9 @@ def one_step(x):
     gradient = jax.grad(total, 1)(state.params, parts)
     value = inner.value_and_grad(LOSS, MLP.init(jax.random.key(3)), batch)
     right = losses.accuracy(MLP.apply(state.params, batch.images), jnp.zeros(8, jnp.int32))
-    return made, hard, first, parameters.flatten(state.params), loss, gradient, value, right
+    chosen = first, sampling.class_batch(x.key, x.real, 2)
+    flat = parameters.flatten(state.params)
+    return made, hard, chosen, flat, loss, gradient, value, right
 
 
 @case(
