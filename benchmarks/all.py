@@ -104,13 +104,14 @@ RUNS = {
 _ONE_CORE = (
     "--work=train,trace,tm,gm,dm,bptt --real_batch=100 --test_images=100 --threads=1"
 )
+# ReLUs of activations near zero round to either side.
+_ROUNDED = "--check_steps=1 --tolerance=0.01"
 _TINY_CORES = "--repeats=1 --width=4 --size=8 --works=dm --networks=2 --steps=2"
 _TINY_SIDE = RUNS["side_by_side"][1]
 # Further sizes of the side by side, and what needs the extra `ahead`; run only when named.
 LONGER = {
-    # ReLUs of activations near zero round to either side, hence the tolerance.
     "side_by_side_one_core": (
-        f"{_ONE_CORE} --unroll=2 --steps=10 --repeats=3 --check_steps=1 --tolerance=0.01",
+        f"{_ONE_CORE} --unroll=2 --steps=10 --repeats=3 {_ROUNDED}",
         f"{_TINY_SIDE} --work=train --threads=1",
     ),
     "side_by_side_unroll30": (
@@ -122,13 +123,11 @@ LONGER = {
         f"{_TINY_SIDE} --work=bptt",
     ),
     "side_by_side_width128": (
-        f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 --check_steps=1 "
-        "--tolerance=0.01",
+        f"{_ONE_CORE} --width=128 --unroll=2 --steps=3 --repeats=2 {_ROUNDED}",
         f"{_TINY_SIDE} --work=bptt",
     ),
     "side_by_side_ipc1": (
-        "--work=tm --ipc=1 --width=128 --unroll=50 --threads=1 --repeats=2 --check_steps=1 "
-        "--tolerance=0.01",
+        f"--work=tm --ipc=1 --width=128 --unroll=50 --threads=1 --repeats=2 {_ROUNDED}",
         f"{_TINY_SIDE} --work=tm",
     ),
     "cores": ("", _TINY_CORES),

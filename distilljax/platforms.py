@@ -11,31 +11,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TypeVar
 
 import jax
-
-T = TypeVar("T")
 
 _TARGET: ContextVar[str | None] = ContextVar("target", default=None)
 
 
 @contextlib.contextmanager
-def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def target(platform: str) -> contextlib.AbstractContextManager[None]:
+def target(platform: str) -> Iterator[None]:
     """Has programs traced within it structured for a platform: cpu, cuda, rocm, gpu or tpu.
 
     `jax.jit` keeps what it has traced: a function that was called or lowered before, with
     the same shapes, keeps the structure it got then.
     """
-    return _within(_TARGET, platform)
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 def on_cpu() -> bool:

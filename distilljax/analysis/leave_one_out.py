@@ -201,11 +201,11 @@ def retrain_on(
     num_steps = protocol.num_steps(num)
     rule = optimizer(protocol, num_steps, learning_rate)
 
+    loss_fn = losses.cross_entropy(model.apply)
+
     def each(params: Params, weighted: tuple[Batch, Array]) -> Array:
         given, weights = weighted
-        logits = model.apply(params, given.images)
-        checks.label_rows(logits, given.labels)
-        return weights * optax.losses.softmax_cross_entropy(logits, given.labels)
+        return weights * loss_fn.each(params, given)
 
     def one(given: tuple[Key, Array]) -> Retrained:
         key, member = given

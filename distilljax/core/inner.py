@@ -194,8 +194,9 @@ def terms(
       `term` over them is the loss.
 
     Raises:
-      InputError: `chunk` is not in 1..b.
+      InputError: `chunk` is not in 1..b; when called, the loss is not one number.
     """
+    loss_fn = _one_number(loss_fn)
     num = jax.tree.leaves(batch)[0].shape[0]
     if not 1 <= chunk <= num:
         raise InputError(f"chunk={chunk}: must lie in 1..{num}, the size of the batch")
@@ -254,9 +255,8 @@ def value_and_grad(
     Raises:
       InputError: `chunk` is not in 1..b, or the loss is not one number.
     """
-    loss_fn = _one_number(loss_fn)
     if chunk is None:
-        return varying.value_and_grad(loss_fn)(params, batch)
+        return varying.value_and_grad(_one_number(loss_fn))(params, batch)
     term, parts = terms(loss_fn, batch, chunk)
 
     def add(total: tuple[Array, Params], piece: Any) -> tuple[Any, None]:

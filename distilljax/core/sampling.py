@@ -87,7 +87,7 @@ def class_batch(key: Key, real: RealSet, per_class: int) -> Array:
     (2, 2, 8, 8, 1)
     """
     positions = class_positions(key, real, per_class)
-    images = real.transform(real.images[positions.reshape(-1)])
+    images = take(real, positions.reshape(-1)).images
     return images.reshape(*positions.shape, *images.shape[1:])
 
 

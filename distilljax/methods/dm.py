@@ -121,7 +121,7 @@ def outer_loss(
             num = len(positions)
             parts = inner.filled(positions, inner.cache_chunk(num) or num)
             found = jax.lax.map(
-                lambda part: features(params, real.transform(real.images[part])), parts
+                lambda part: features(params, sampling.take(real, part).images), parts
             )
             return found.reshape(-1, found.shape[-1])[:num]
 

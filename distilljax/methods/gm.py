@@ -166,18 +166,11 @@ def outer_loss(
         drawn = sampling.class_positions(batch_key, real, config.real_batch)
         at_once = min(config.classes_together or most, k)
 
-        def of_class(given: tuple[Key, Array, Array]) -> Params:
-            key, positions, label = given
-            images = real.transform(real.images[positions])
-            labels = jnp.broadcast_to(label, (len(positions), k))
-            return gradient(params, key, Batch(images, labels))
+        def of_class(given: tuple[Key, Array]) -> Params:
+            key, positions = given
+            return gradient(params, key, sampling.take(real, positions))
 
-        theirs = devices.spread(
-            of_class,
-            (class_keys, drawn, jnp.eye(k, dtype=jnp.float32)),
-            mesh,
-            together=at_once,
-        )
+        theirs = devices.spread(of_class, (class_keys, drawn), mesh, together=at_once)
         theirs = jax.lax.stop_gradient(theirs)
 
         def gaps(

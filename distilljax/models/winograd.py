@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from distilljax.types import Array
+from distilljax.types import Array, InputError
 
 LARGE = 8  # side from which tiles of 4x4 are taken
 A, B = 5 / 8, 3 / 2  # the points of F(4, 3); their squares are exact in float32
@@ -41,7 +41,12 @@ def conv3x3(images: Array, kernel: Array, *, side: int | None = None) -> Array:
     Returns:
       f32[b, h, w, d]; its relative error in float32 is that of a direct convolution for 2,
       about three times that for 4.
+
+    Raises:
+      InputError: tiles of another side.
     """
+    if side not in (None, *_TILES):
+        raise InputError(f"side={side}: tiles have 2 or 4 outputs a side")
     b, h, w, c = images.shape
     d = kernel.shape[-1]
     tiles = _TILES[side or (4 if min(h, w) >= LARGE else 2)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distilljax.models import conv, conv2d, winograd
+from distilljax.types import InputError
 
 CONVOLUTIONS = {
     "library": functools.partial(conv2d, formulation="library"),
@@ -132,3 +133,8 @@ def test_large_tiles_round_little_more_than_a_direct_convolution(float64):
 
     assert error(2) < 2 * error("library") + 1e-7
     assert error(4) < 5 * error("library") + 1e-7
+
+
+def test_tiles_of_another_side_are_refused():
+    with pytest.raises(InputError, match="side=3: tiles have 2 or 4 outputs a side"):
+        winograd.conv3x3(jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2)), side=3)
