@@ -146,6 +146,7 @@ def train_on_subset(
     batch = min(batch, most)
     chunk = min(chunk or batch, batch)
     init_key, _ = jax.random.split(key)
+    each = losses.cross_entropy(model.apply).each
 
     def gradient(params: Params, seen: Array, first: Array, last: Array) -> Params:
         """Returns the gradient of the mean loss on seen[first:last]."""
@@ -153,11 +154,10 @@ def train_on_subset(
         def add(i: Array, total: Params) -> Params:
             places = first + i * chunk + jnp.arange(chunk)
             weights = (places < last) / (last - first)
-            images, labels = sampling.take(real, seen[jnp.minimum(places, most - 1)])
+            images = sampling.take(real, seen[jnp.minimum(places, most - 1)])
 
             def loss(params: Params) -> Array:
-                logits = model.apply(params, images)
-                return weights @ optax.losses.softmax_cross_entropy(logits, labels)
+                return weights @ each(params, images)
 
             return jax.tree.map(jnp.add, total, varying.grad(loss)(params))
 

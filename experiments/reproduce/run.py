@@ -136,21 +136,24 @@ def run(config: Config) -> list[Entry]:
     """
     names = parse_choices(config.rows, "rows", BY_NAME, "row", least=0) or list(BY_NAME)
     rows, root = [BY_NAME[name] for name in names], workdir_of(config)
-    if config.list:
-        return _table(rows, root, None)
     steps = [
         step
         for row in rows
         if not is_finished(row, root)
         for step in steps_of(row, root, config.data_dir)
     ]
+    begun = pathlib.Path(config.begun).expanduser() if config.begun else root
+    taken_up = _new_here(steps, root, begun) if config.begun else []
+    if config.list:
+        return _table(rows, root, None, begun)
     if config.plan:
         show_plan(steps, Ledger(root / LEDGER))
+        for name in taken_up:
+            say(f"{name} goes on from its folder in {begun}")
         return []
     os.nice(config.nice)
     with claimed(root, "reproduction"):
-        if config.begun:
-            _take_up(steps, root, pathlib.Path(config.begun).expanduser())
+        _take_up(taken_up, root, begun)
         try:
             outcome = run_queue(
                 steps,
@@ -160,7 +163,7 @@ def run(config: Config) -> list[Entry]:
                 minutes=config.minutes,
             )
         finally:
-            entries = _table(rows, root, _commit())
+            entries = _table(rows, root, _commit(), root)
             write_json(root / "rows.json", entries)
     if outcome.broken:
         failed = ", ".join(f"{name} ({why})" for name, why in outcome.broken.items())
@@ -170,11 +173,11 @@ def run(config: Config) -> list[Entry]:
     return entries
 
 
-def _take_up(steps: Sequence[Step], root: pathlib.Path, begun: pathlib.Path) -> None:
-    """Copies the folders of steps that were begun in another queue, and what they took.
+def _new_here(steps: Sequence[Step], root: pathlib.Path, begun: pathlib.Path) -> list[str]:
+    """Returns the steps that were begun in another queue and not in this one.
 
     Raises:
-      InputError: the folder holds none of these steps, or cannot be copied.
+      InputError: the folder holds none of the steps.
     """
     names = [step.name for step in steps if (begun / step.name / "config.json").exists()]
     if steps and not names:
@@ -183,10 +186,17 @@ def _take_up(steps: Sequence[Step], root: pathlib.Path, begun: pathlib.Path) -> 
             f"--begun: {begun} has no folder of {wanted}; name the --workdir of a queue "
             "that began them"
         )
+    return [name for name in names if not (root / name).exists()]
+
+
+def _take_up(names: Sequence[str], root: pathlib.Path, begun: pathlib.Path) -> None:
+    """Copies the folders of steps that were begun in another queue, and what they took.
+
+    Raises:
+      InputError: a folder cannot be copied.
+    """
     took, here = ledger_lines(begun / LEDGER), ledger_lines(root / LEDGER)
     for name in names:
-        if (root / name).exists():
-            continue
         partial = root / f".{name}-copy"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -199,18 +209,29 @@ def _take_up(steps: Sequence[Step], root: pathlib.Path, begun: pathlib.Path) -> 
         say(f"{name} goes on from its folder in {begun}")
 
 
-def _table(rows: Sequence[Row], root: pathlib.Path, commit: str | None) -> list[Entry]:
-    steps = ledger_lines(root / LEDGER)
-
-    def hours(row: Row) -> float | None:
-        own = [steps[name] for name in (row.name, f"{row.name}_experts") if name in steps]
-        if not own or any("cpu_seconds" not in line for line in own):
-            return None
-        return sum(line["cpu_seconds"] for line in own) / 3600
-
-    entries = plain([entry(row, root, commit, hours(row)) for row in rows])
+def _table(
+    rows: Sequence[Row],
+    root: pathlib.Path,
+    commit: str | None,
+    begun: pathlib.Path,
+) -> list[Entry]:
+    """Shows and returns what there is of rows, of those new to `root` in `begun`."""
+    found = []
+    for row in rows:
+        at = root if (root / row.name).exists() else begun
+        found.append(entry(row, at, commit, _hours(row, at)))
+    entries = plain(found)
     show(entries)
     return entries
+
+
+def _hours(row: Row, root: pathlib.Path) -> float | None:
+    """Returns the CPU hours of a row and its experts; None where they were not counted."""
+    steps = ledger_lines(root / LEDGER)
+    own = [steps[name] for name in (row.name, f"{row.name}_experts") if name in steps]
+    if not own or any("cpu_seconds" not in line for line in own):
+        return None
+    return sum(line["cpu_seconds"] for line in own) / 3600
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -179,9 +179,31 @@ def test_a_row_begun_elsewhere_goes_on(tmp_path, monkeypatch, capsys):
     assert (here / "a" / "units.txt").read_text().split() == ["first", "second", "2"]
 
 
-def test_a_folder_that_holds_none_of_the_rows_is_refused(tmp_path, monkeypatch):
+def test_plan_and_list_know_of_rows_begun_elsewhere(tmp_path, capsys):
+    here, begun = tmp_path / "here", tmp_path / "begun"
+    folder = begun / "cifar10_rat_ipc1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"command": "x"}')
+    io.records.append(folder / "metrics.jsonl", [{"step": 7, "loss": 1.0}])
+    line = {"step": "cifar10_rat_ipc1", "finished": False, "identity": "", "command": "x"}
+    took = {"seconds": 50.0, "cpu_seconds": 7200.0}
+    io.records.append(begun / reproduce.LEDGER, [{**line, **took}])
+    argv = ("--rows=cifar10_rat_ipc1,cifar10_rat_ipc10", f"--begun={begun}")
+    [first, second] = reproduce.run(config(here, *argv, "--list"))
+    assert (first["steps"], first["cpu_hours"]) == (7, 2.0)
+    assert (second["steps"], second["cpu_hours"]) == (0, None)
+    assert reproduce.run(config(here, *argv, "--plan")) == []
+    assert f"cifar10_rat_ipc1 goes on from its folder in {begun}" in capsys.readouterr().out
+    (here / "cifar10_rat_ipc1").mkdir(parents=True)
+    [first, _] = reproduce.run(config(here, *argv, "--list"))
+    assert first["steps"] == 0
+    assert not (here / reproduce.LEDGER).exists()
+
+
+@pytest.mark.parametrize("also", [(), ("--list",), ("--plan",)])
+def test_a_folder_that_holds_none_of_the_rows_is_refused(tmp_path, monkeypatch, also):
     monkeypatch.setattr(reproduce.os, "nice", lambda _: 0)
-    argv = ("--rows=cifar10_rat_ipc1", f"--begun={tmp_path / 'nothing'}")
+    argv = ("--rows=cifar10_rat_ipc1", f"--begun={tmp_path / 'nothing'}", *also)
     with pytest.raises(InputError, match="has no folder of cifar10_rat_ipc1; name the"):
         reproduce.run(config(tmp_path / "here", *argv))
     assert not (tmp_path / "here" / "cifar10_rat_ipc1").exists()
