@@ -337,7 +337,7 @@ def _pool(sizes: Sizes, common: _Common) -> Case:
                 epochs=epochs,
                 batch=batch,
                 optimizer=optax.sgd(0.01, momentum=0.9),
-                chunk=inner.cache_chunk(batch),
+                chunk=inner.cache_chunk(batch, common.params),
             )
             return evaluation.predict(common.model.apply, params, test)
 
@@ -392,7 +392,7 @@ def _trace(sizes: Sizes, common: _Common) -> Case:
         estimators.probe(jax.random.fold_in(key, i), params) for i in range(sizes.probes)
     ]
     return Case(
-        of(common.model, inner.cache_chunk(len(common.images))),
+        of(common.model, inner.cache_chunk(len(common.images), common.params)),
         (key, params, _batch(common)),
         of(common.plain, None),
         result,

@@ -212,14 +212,15 @@ def retrain_on(
         present = member.astype(batch.labels.dtype)
         weights = present / present.mean()
         init_key, _, _ = jax.random.split(key, 3)  # as in `evaluation.train`
+        params = model.init(init_key)
         state, _ = inner.unroll(
             losses.Mean(each),
             rule,
             lambda _: (batch, weights),
-            inner.init(model.init(init_key), rule),
+            inner.init(params, rule),
             jnp.arange(num_steps),
             remat="none",
-            chunk=inner.cache_chunk(num),
+            chunk=inner.cache_chunk(num, params),
         )
         logits = predict(model.apply, state.params, test, chunk=chunk)
         tested = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)

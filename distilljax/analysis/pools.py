@@ -298,7 +298,7 @@ def early_stopped(
                 state,
                 order,
                 remat="none",
-                chunk=inner.cache_chunk(size),
+                chunk=inner.cache_chunk(size, state.params),
             )
             return state, predicted(model, state.params, test, chunk)
 

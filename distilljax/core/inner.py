@@ -52,32 +52,39 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
 EPS_ROOT = 1e-16
 
 # Examples per gradient that a device of the CPU is fastest with, and the sizes near it that
-# are chosen among: a single thread gains from its cache, several need work to share.
-ONE_THREAD = 5, range(4, 9)
-THREADS = 20, range(16, 25)
+# are chosen among. A single thread gains from its cache, which few examples fit; but it
+# reads all weights, and transforms those of Winograd's convolutions, for every piece.
+# Several threads need work to share.
+FEW, SOME, MANY = (5, range(4, 9)), (10, range(8, 16)), (20, range(16, 25))
+WEIGHTS = 2 * 2**20, 16 * 2**20  # bytes of weights from which a thread is faster with more
 
 
-def _cached() -> tuple[int, range]:
-    return ONE_THREAD if platforms.threads_per_device() == 1 else THREADS
+def _cached(params: Any) -> tuple[int, range]:
+    if platforms.threads_per_device() > 1:
+        return MANY
+    leaves = jax.tree.leaves(jax.eval_shape(lambda p: p, params))
+    weights = sum(x.size * x.dtype.itemsize for x in leaves)
+    return FEW if weights < WEIGHTS[0] else SOME if weights < WEIGHTS[1] else MANY
 
 
-def cache_chunk(num: int, share: int = 1) -> int | None:
+def cache_chunk(num: int, params: Params, share: int = 1) -> int | None:
     """Returns the chunk size that is fastest here for a batch of `num` examples.
 
-    On a CPU about 5 for each device with one thread and 20 for one with several: of the
-    sizes near it the one that leaves the fewest places of the last chunk empty. Otherwise,
-    or below two chunks, the whole batch, None.
+    On a CPU about 5 for each device with one thread, 10 or 20 for large networks, and 20
+    for one with several: of the sizes near it the one that leaves the fewest places of the
+    last chunk empty. Otherwise, or below two chunks, the whole batch, None.
 
-    >>> inner.cache_chunk(3) is None
+    >>> inner.cache_chunk(3, jnp.ones(2)) is None
     True
 
     Args:
       num: number of examples.
+      params: weights of the network, arrays or their shapes.
       share: number of devices over which each chunk is split.
     """
     if not platforms.on_cpu():
         return None
-    best, sizes = _cached()
+    best, sizes = _cached(params)
     if num < 2 * best * share:
         return None
     return share * min(sizes, key=lambda size: (-num % (share * size), abs(size - best)))
@@ -110,7 +117,7 @@ def memory_chunk(
     """
     num = jax.tree.leaves(batch)[0].shape[0]
     if platforms.on_cpu():
-        return cache_chunk(num, share)
+        return cache_chunk(num, params, share)
 
     def values(size: int) -> int:
         examples = jax.tree.map(
@@ -138,18 +145,18 @@ def _value_bytes(jaxpr: Any) -> int:
     return total
 
 
-def cache_groups(num: int, size: int) -> int:
+def cache_groups(num: int, size: int, params: Params) -> int:
     """Returns how many of `num` groups of `size` examples to process at once.
 
-    On a CPU the largest divisor of `num` with at most 5 examples in all where there is one
-    thread, 20 where there are several; otherwise `num`.
+    On a CPU the largest divisor of `num` with at most as many examples in all as a piece of
+    `cache_chunk` has about; otherwise `num`.
 
-    >>> 4 % inner.cache_groups(4, size=1)
+    >>> 4 % inner.cache_groups(4, 1, jnp.ones(2))
     0
     """
     if not platforms.on_cpu():
         return num
-    most = max(1, _cached()[0] // size)
+    most = max(1, _cached(params)[0] // size)
     return max(n for n in range(1, most + 1) if num % n == 0)
 
 

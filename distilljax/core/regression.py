@@ -88,7 +88,7 @@ def linearised_ridge(
     solved, _ = cg(product, targets, tol=least, maxiter=num_iters, M=inverse)
     change = pull(solved)[0]
     num = len(others)
-    parts = inner.filled(others, chunk or inner.cache_chunk(num) or num)
+    parts = inner.filled(others, chunk or inner.cache_chunk(num, params) or num)
 
     def predicted(carry: Array, x: Array) -> tuple[Array, Array]:
         return carry, jax.jvp(lambda p: apply(p, x), (params,), (change,))[1]

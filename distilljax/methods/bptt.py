@@ -204,7 +204,7 @@ def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
 
     def body(state: InnerState, given: Array) -> tuple[InnerState, Array]:
         batch = constant(loop.sample_batch(given))
-        chunk = inner.cache_chunk(len(batch.images))
+        chunk = inner.cache_chunk(len(batch.images), state.params)
         _, grads = inner.value_and_grad(loop.loss_fn, state.params, batch, chunk)
         updates, opt_state = loop.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -223,7 +223,7 @@ def _train(
     share: int,
 ) -> InnerState:
     """Takes the inner steps of the window; adapted ones read `outer_step`, i32[]."""
-    chunk = inner.cache_chunk(positions.shape[1], share)
+    chunk = inner.cache_chunk(positions.shape[1], state.params, share)
     kept: Any = {"remat": config.remat, "chunk": chunk}
     if config.window is None or config.window == config.unroll:
         return inner.unroll(*loop, state, positions, **kept)[0]

@@ -119,7 +119,7 @@ def outer_loss(
 
         def all_features(positions: Array) -> Array:
             num = len(positions)
-            parts = inner.filled(positions, inner.cache_chunk(num) or num)
+            parts = inner.filled(positions, inner.cache_chunk(num, params) or num)
             found = jax.lax.map(
                 lambda part: features(params, sampling.take(real, part).images), parts
             )
@@ -131,7 +131,7 @@ def outer_loss(
         else:
             theirs = devices.spread(all_features, drawn, mesh)
         ours = pieces(distilled.images, len(distilled.images) // k)
-        together = inner.cache_groups(-(-k // devices.size(mesh)), ours.shape[1])
+        together = inner.cache_groups(-(-k // devices.size(mesh)), ours.shape[1], params)
         shape = (config.frequencies if config.match == "characteristic" else 0,)
         frequencies = jax.random.normal(
             jax.random.fold_in(key, 3), (*shape, theirs.shape[-1]), theirs.dtype

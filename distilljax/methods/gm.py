@@ -148,7 +148,7 @@ def outer_loss(
 
     def gradient(params: Params, key: Key, batch: Batch) -> Params:
         images = augment(key, batch.images, strategy=strategy, siamese=True)
-        chunk = inner.cache_chunk(len(images))
+        chunk = inner.cache_chunk(len(images), params)
         batch = batch._replace(images=images)
         return inner.value_and_grad(loss_fn, params, batch, chunk)[1]
 
@@ -184,7 +184,7 @@ def outer_loss(
 
         ipc = len(distilled.images) // k
         by_class = pieces(distilled_set.as_batch(distilled), ipc)
-        together = inner.cache_groups(-(-k // devices.size(mesh)), ipc)
+        together = inner.cache_groups(-(-k // devices.size(mesh)), ipc, params)
         classes = (class_keys, by_class, theirs)
         return spread_sum(gaps, params, classes, mesh, together=together), network
 
@@ -230,7 +230,7 @@ def ageing(config: Config, model: Model, augmentation: Augmentation | None = Non
             state,
             inputs,
             remat="none",
-            chunk=inner.cache_chunk(positions.shape[1]),
+            chunk=inner.cache_chunk(positions.shape[1], state.params),
         )
         return state
 

@@ -152,7 +152,7 @@ def features_kernel(model: Model) -> Kernel:
 
     def kernel(params: Params, ours: Array, theirs: Array) -> tuple[Array, Array]:
         num = len(theirs)
-        parts = inner.filled(theirs, inner.cache_chunk(num) or num)
+        parts = inner.filled(theirs, inner.cache_chunk(num, params) or num)
         real = jax.lax.map(lambda x: model.features(params, x), parts)
         real = jax.lax.stop_gradient(real.reshape(-1, real.shape[-1])[:num])
         found = model.features(params, ours)
@@ -384,7 +384,7 @@ def ageing(config: Config, model: Model) -> After:
         state = jax.tree.map(lambda x: x[which], pool.states)
         batch = _support(config, distilled)
         age = pool.ages[which] + config.network_steps
-        chunk = inner.cache_chunk(len(batch.images))
+        chunk = inner.cache_chunk(len(batch.images), state.params)
         new = jax.random.fold_in(network_key, 1)
 
         def train() -> InnerState:

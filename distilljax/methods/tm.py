@@ -218,7 +218,7 @@ def outer_loss(
             state,
             inputs,
             remat=config.remat,
-            chunk=inner.cache_chunk(positions.shape[1], devices.size(within)),
+            chunk=inner.cache_chunk(positions.shape[1], start, devices.size(within)),
         )
         found = parameters.flatten(state.params)
         return parameter_distance(found, start, target, config.skip)

@@ -51,7 +51,7 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
             return jnp.stack([right.mean(dtype=loss.dtype), loss.mean()])
 
         data, read = arrays(source)
-        chunk = chunk_size(config.chunk, num_examples(data))
+        chunk = chunk_size(config.chunk, num_examples(data), point.params)
         found = mean_over(both, data, chunk=chunk, read=read, mesh=mesh)
         return {
             "accuracy": exact(found[0], "accuracy"),

@@ -80,14 +80,14 @@ def arrays(source: Source) -> tuple[Any, Callable[[Any], Batch]]:
     return (source.images, source.labels), read
 
 
-def chunk_size(most: int, num: int) -> int:
-    """Returns how many of `num` images are computed at a time.
+def chunk_size(most: int, num: int, params: Params) -> int:
+    """Returns how many of `num` images are computed at a time with those weights.
 
     At most `most`, and on a CPU as many as fit its cache: at width 32 a forward pass of
     500 images takes a third of the time in chunks of 5. Not for the products of a Lanczos
     iteration: those of one chunk share the forward pass and the gradient.
     """
-    return min(most, inner.cache_chunk(num) or num)
+    return min(most, inner.cache_chunk(num, params) or num)
 
 
 def subset(source: Source, num: int | None) -> Source:

@@ -67,7 +67,7 @@ def make(config: Config, model: Model, mesh: Mesh | None = None) -> Probe:
             key,
             num_probes=config.num_probes,
             kind=config.kind,
-            chunk=chunk_size(config.chunk, batch),
+            chunk=chunk_size(config.chunk, batch, point.params),
             read=read,
             together=config.together,
             mesh=mesh,

@@ -260,7 +260,7 @@ def train(
     loss_fn = _loss(model, protocol)
 
     def advance(state: inner.InnerState, inputs: Any) -> inner.InnerState:
-        chunk = inner.cache_chunk(size)
+        chunk = inner.cache_chunk(size, start)
         return inner.unroll(
             loss_fn, rule, sample_batch, state, inputs, remat="none", chunk=chunk
         )[0]

@@ -232,7 +232,7 @@ def epoch(
         return batch._replace(images=augment(key, batch.images, strategy=recipe.augment))
 
     loss_fn: LossFn = losses.cross_entropy(model.apply)
-    chunk = inner.cache_chunk(size)
+    chunk = inner.cache_chunk(size, state.params)
     if recipe.sam_rho:  # the perturbation needs the gradient of the whole batch
         loss_fn, chunk = sharpness_aware(loss_fn, recipe.sam_rho), None
     inputs = (positions, jax.random.split(augment_key, num_steps))

@@ -293,7 +293,7 @@ def test_an_odd_batch_costs_little_more_than_an_even_one(monkeypatch):
 
     def memory(num):
         def gradient(weights, batch):
-            chunk = inner.cache_chunk(num)
+            chunk = inner.cache_chunk(num, weights)
             loss = lambda w, x: jnp.square(jnp.tanh(x @ w) @ w.T).mean()  # noqa: E731
             return inner.value_and_grad(loss, weights, batch, chunk)
 
@@ -311,19 +311,43 @@ def test_a_chunk_that_the_batch_does_not_hold_is_refused(chunk):
         inner.value_and_grad(lambda w, x: (w * x).mean(), 1.0, jnp.ones(6), chunk)
 
 
+FEW_WEIGHTS = jax.ShapeDtypeStruct((500,), jnp.float32)
+
+
 @pytest.mark.parametrize(
     ("num", "chunk"),
     [(9, None), (10, 5), (11, 4), (20, 5), (99, 5), (100, 5), (256, 4), (257, 6), (64, 4)],
 )
 def test_one_thread_takes_pieces_that_its_cache_holds(num, chunk, monkeypatch):
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
-    assert inner.cache_chunk(num) == chunk
+    assert inner.cache_chunk(num, FEW_WEIGHTS) == chunk
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "num", "chunk", "groups"),
+    [
+        (1, 100, 5, 5),
+        (3, 19, None, 10),
+        (3, 20, 10, 10),
+        (3, 100, 10, 10),
+        (3, 256, 8, 10),
+        (20, 39, None, 20),
+        (20, 100, 20, 20),
+    ],
+)
+def test_a_thread_takes_more_of_a_network_whose_weights_are_more_than_its_cache(
+    mebibytes, num, chunk, groups, monkeypatch
+):
+    monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
+    half = jax.ShapeDtypeStruct((mebibytes * 2**17,), jnp.float32)
+    assert inner.cache_chunk(num, {"a": half, "b": half}) == chunk
+    assert inner.cache_groups(20, 1, (half, half)) == groups
 
 
 @pytest.mark.parametrize(("num", "chunk"), [(19, None), (20, 10), (22, 8), (100, 10)])
 def test_a_chunk_split_over_devices_has_a_piece_for_each(num, chunk, monkeypatch):
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
-    assert inner.cache_chunk(num, share=2) == chunk
+    assert inner.cache_chunk(num, FEW_WEIGHTS, share=2) == chunk
 
 
 @pytest.mark.parametrize(
@@ -342,7 +366,7 @@ def test_devices_share_the_threads(threads, num_devices, each, monkeypatch):
 )
 def test_one_thread_takes_groups_that_its_cache_holds(num, size, groups, monkeypatch):
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
-    assert inner.cache_groups(num, size) == groups
+    assert inner.cache_groups(num, size, FEW_WEIGHTS) == groups
 
 
 @pytest.mark.parametrize(
@@ -351,18 +375,18 @@ def test_one_thread_takes_groups_that_its_cache_holds(num, size, groups, monkeyp
 )
 def test_several_threads_take_larger_pieces(num, chunk, monkeypatch):
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 2)
-    assert inner.cache_chunk(num) == chunk
-    assert inner.cache_groups(10, 1) == 10
-    assert inner.cache_groups(8, 5) == 4
+    assert inner.cache_chunk(num, FEW_WEIGHTS) == chunk
+    assert inner.cache_groups(10, 1, FEW_WEIGHTS) == 10
+    assert inner.cache_groups(8, 5, FEW_WEIGHTS) == 4
 
 
 def test_programs_for_other_platforms_take_whole_batches(monkeypatch):
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     with platforms.target("cuda"):
-        assert inner.cache_chunk(100) is None
-        assert inner.cache_groups(10, 1) == 10
+        assert inner.cache_chunk(100, FEW_WEIGHTS) is None
+        assert inner.cache_groups(10, 1, FEW_WEIGHTS) == 10
         with platforms.target("cpu"):
-            assert inner.cache_chunk(100) == 5
+            assert inner.cache_chunk(100, FEW_WEIGHTS) == 5
         assert not platforms.on_cpu()
     assert platforms.on_cpu()
     with jax.default_device(jax.devices("cpu")[0]):
@@ -536,7 +560,7 @@ def test_on_accelerators_a_large_batch_is_cut_by_what_it_would_store(monkeypatch
         assert chosen(60, 30, share=2) is None
         assert chosen(2, 0) == 1
     with platforms.target("cpu"):
-        assert chosen(60, 1) == inner.cache_chunk(60)
+        assert chosen(60, 1) == inner.cache_chunk(60, params)
 
 
 @pytest.mark.parametrize("num", [12, 13])

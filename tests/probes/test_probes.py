@@ -179,10 +179,11 @@ def test_more_eigenvalues_than_iterations_are_refused():
 
 
 def test_a_cpu_takes_fewer_images_at_a_time_and_never_more_than_asked():
+    few = jnp.ones(3)
     with platforms.target("cpu"):
-        assert chunk_size(500, 500) == inner.cache_chunk(500) < 500
-        assert chunk_size(3, 500) == 3
-        assert chunk_size(500, 2) == 2
+        assert chunk_size(500, 500, few) == inner.cache_chunk(500, few) < 500
+        assert chunk_size(3, 500, few) == 3
+        assert chunk_size(500, 2, few) == 2
     with platforms.target("cuda"):
-        assert chunk_size(100, 500) == 100
-        assert chunk_size(500, 100) == 100
+        assert chunk_size(100, 500, few) == 100
+        assert chunk_size(500, 100, few) == 100

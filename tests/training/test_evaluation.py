@@ -294,7 +294,7 @@ def test_batches_split_the_set_evenly(num, size, expected, monkeypatch):
         return epochs(key, num, size, num_steps, per_epoch)
 
     monkeypatch.setattr(sampling, "epochs", recorded)
-    monkeypatch.setattr(inner, "cache_chunk", lambda num: None)  # batches whole, as drawn
+    monkeypatch.setattr(inner, "cache_chunk", lambda *_: None)  # batches whole, as drawn
     seen = set()
     counting = LINEAR._replace(
         apply=lambda params, x: seen.add(x.shape[0]) or LINEAR.apply(params, x)
