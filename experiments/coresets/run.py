@@ -58,7 +58,7 @@ from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import model_of
 from experiments.lab.options import (
-    DevicesOption,
+    NetworksOption,
     ProtocolName,
     SeedOption,
     WorkdirOption,
@@ -83,7 +83,7 @@ NAME = "experiments.coresets"
     changed={"convnet": {"width": 32}},
 )
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption, DataOptions, ModelChoice):
+class Config(WorkdirOption, NetworksOption, SeedOption, DataOptions, ModelChoice):
     """Options of the experiment."""
 
     ipcs: str = option("1,10", "Images per class, with commas.")

@@ -50,7 +50,7 @@ NAME = "experiments.cross_architecture"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.NetworksOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Literal
 
-from distilljax import platforms
 from distilljax.comparison.real import BASELINES
 from distilljax.config import FieldError, chooses, option
 from distilljax.core.parametrisations import PARAMETRISATIONS
@@ -91,15 +90,16 @@ class Config(
         "metrics, images), see distilljax.watching.",
     )
 
-    def devices_of_cores(self) -> int:
-        """Returns those asked for, or all cores where that is faster."""
-        many = self.method in FASTER_ON_CORES and not self.distributed
-        return self.devices or (platforms.cpu_threads() if many else 1)
+    def faster_on_cores(self) -> bool:
+        """Returns whether the work is done faster by a device for each core of the CPU."""
+        return self.method in FASTER_ON_CORES
 
 
-# Methods whose outer step is faster on a device for each CPU core than on one device of all
-# threads: by 1.7 to 1.9 times on two cores at width 32 (`python -m benchmarks.cores`).
-FASTER_ON_CORES = ("dm", "gm")
+# Methods that are faster on a device for each CPU core than on one device of all threads.
+# On two cores at width 32 outer steps of dm and gm are 1.7 to 2.2 times as fast, those of
+# bptt and tm no slower, and networks are tested 1.7 to 2 times as fast
+# (`python -m benchmarks.cores`).
+FASTER_ON_CORES = ("bptt", "dm", "gm", "tm")
 
 
 def matches_experts(config: Config) -> bool:

@@ -91,6 +91,10 @@ class Config(WorkdirOption, ProcessesOption, SeedOption, RealDataOptions, Labels
     )
     whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
 
+    def faster_on_cores(self) -> bool:
+        """Returns whether the work is done faster by a device for each core of the CPU."""
+        return True
+
 
 class TestedDataset(DatasetRecord):
     """The data that networks were tested on."""

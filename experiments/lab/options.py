@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
+from distilljax import platforms
 from distilljax.config import LARGEST_INT, Config, FieldError, option
 
 # The names of `training.protocols.PROTOCOLS`; a type cannot be computed from them.
@@ -81,6 +82,10 @@ class TogetherOption(Config):
     )
 
 
+# Two cores that are a device each train independent networks up to twice as fast as their
+# threads together (`python -m benchmarks.cores`); more were not measured.
+MOST_CORES = 8
+
 PROCESS_OPTIONS = ("distributed", "coordinator_address", "num_processes", "process_id")
 
 
@@ -95,8 +100,27 @@ class DevicesOption(Config):
     )
 
     def devices_of_cores(self) -> int:
-        """Returns the devices that CPU cores are made where there is no accelerator."""
-        return self.devices or 1
+        """Returns the devices that CPU cores are made where there is no accelerator.
+
+        Those that are asked for; else one of all cores, or one for each of at most
+        `MOST_CORES` where that is faster.
+        """
+        if self.devices or not self.faster_on_cores():
+            return self.devices or 1
+        return min(MOST_CORES, platforms.cpu_threads())
+
+    def faster_on_cores(self) -> bool:
+        """Returns whether the work is done faster by a device for each core of the CPU."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworksOption(DevicesOption):
+    """Devices that share networks, which cores train faster than threads of one device."""
+
+    def faster_on_cores(self) -> bool:
+        """Returns whether the work is done faster by a device for each core of the CPU."""
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +144,10 @@ class ProcessesOption(DevicesOption):
         low=0,
         rare=True,
     )
+
+    def devices_of_cores(self) -> int:
+        """Returns the devices that CPU cores are made; of several processes one each."""
+        return (self.devices or 1) if self.distributed else super().devices_of_cores()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -61,7 +61,7 @@ CHUNK = 500  # images of a real set that an expert sees at a time
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.NetworksOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

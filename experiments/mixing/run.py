@@ -88,7 +88,7 @@ NAME = "experiments.mixing"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.NetworksOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

@@ -44,7 +44,7 @@ from experiments.lab.kept import Lines, digest
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
 from experiments.lab.options import (
-    DevicesOption,
+    NetworksOption,
     SeedOption,
     WorkdirOption,
     parse_choices,
@@ -64,7 +64,7 @@ ANEW = ("folder", "rows", "seeds")  # options that no single network depends on
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, DevicesOption, SeedOption):
+class Config(WorkdirOption, NetworksOption, SeedOption):
     """Options of the experiment."""
 
     folder: str = option("", "Where the files of the authors lie.")

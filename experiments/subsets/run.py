@@ -49,7 +49,7 @@ NAME = "experiments.subsets"
 @dataclasses.dataclass(frozen=True)
 class Config(
     options.WorkdirOption,
-    options.DevicesOption,
+    options.NetworksOption,
     options.SeedOption,
     options.TogetherOption,
     options.RealDataOptions,

@@ -1,9 +1,15 @@
-"""Options that name files."""
+"""Options that several experiments share."""
 
 import pytest
 
+from distilljax import platforms
 from distilljax.config import FieldError
+from experiments.distill import options as distill
+from experiments.evaluate import run as evaluate
+from experiments.lab import options
 from experiments.lab.options import expand, parse_integers, parse_paths
+from experiments.mixing import run as mixing
+from experiments.train_experts import run as train_experts
 
 
 @pytest.fixture
@@ -39,3 +45,28 @@ def test_other_integers_are_refused(text):
     with pytest.raises(FieldError, match="expected different integers from 1"):
         parse_integers(text, "ipcs", low=1, example="1,10")
     assert parse_integers("10, 2147483647", "ipcs", low=1, example="") == [10, 2**31 - 1]
+
+
+@pytest.mark.parametrize(
+    ("config", "num"),
+    [
+        (distill.Config(method="bptt"), 3),
+        (distill.Config(method="kernel"), 1),
+        (distill.Config(method="kernel", devices=2), 2),
+        (distill.Config(method="gm", devices=1), 1),
+        (distill.Config(method="gm", distributed=True), 1),
+        (evaluate.Config(), 3),
+        (evaluate.Config(distributed=True, devices=2), 2),
+        (mixing.Config(), 3),
+        (train_experts.Config(), 1),
+    ],
+)
+def test_cores_are_devices_where_that_is_faster(config, num, monkeypatch):
+    monkeypatch.setattr(platforms, "cpu_threads", lambda: 3)
+    assert config.devices_of_cores() == num
+
+
+def test_no_more_cores_are_devices_than_were_measured_unless_asked(monkeypatch):
+    monkeypatch.setattr(platforms, "cpu_threads", lambda: 64)
+    assert evaluate.Config().devices_of_cores() == options.MOST_CORES
+    assert evaluate.Config(devices=64).devices_of_cores() == 64
