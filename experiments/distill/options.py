@@ -92,14 +92,17 @@ class Config(
 
     def faster_on_cores(self) -> bool:
         """Returns whether the work is done faster by a device for each core of the CPU."""
+        if self.method == "bptt":
+            return self.model == "convnet" and self.convnet.width < BPTT_WIDTH
         return self.method in FASTER_ON_CORES
 
 
 # Methods that are faster on a device for each CPU core than on one device of all threads.
-# On two cores at width 32 outer steps of dm and gm are 1.7 to 2.2 times as fast, those of
-# bptt and tm no slower, and networks are tested 1.7 to 2 times as fast
-# (`python -m benchmarks.cores`).
-FASTER_ON_CORES = ("bptt", "dm", "gm", "tm")
+# Outer steps of dm and gm are 1.4 to 2.2 times as fast on two cores, those of tm no slower,
+# and networks are tested 1.3 times (width 128) to twice (32) as fast. Steps of bptt are no
+# slower at width 32, and 0.87 times as fast at width 128 (`python -m benchmarks.cores`).
+FASTER_ON_CORES = ("dm", "gm", "tm")
+BPTT_WIDTH = 64
 
 
 def matches_experts(config: Config) -> bool:

@@ -4,6 +4,7 @@ import pytest
 
 from distilljax import platforms
 from distilljax.config import FieldError
+from distilljax.models import convnet
 from experiments.distill import options as distill
 from experiments.evaluate import run as evaluate
 from experiments.lab import options
@@ -51,6 +52,9 @@ def test_other_integers_are_refused(text):
     ("config", "num"),
     [
         (distill.Config(method="bptt"), 3),
+        (distill.Config(method="bptt", convnet=convnet.Config(width=128)), 1),
+        (distill.Config(method="bptt", model="mlp"), 1),
+        (distill.Config(method="tm"), 3),
         (distill.Config(method="kernel"), 1),
         (distill.Config(method="kernel", devices=2), 2),
         (distill.Config(method="gm", devices=1), 1),
