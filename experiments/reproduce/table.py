@@ -36,6 +36,7 @@ COMMITTED = {
     "mnist_dc_ipc1": Committed("mnist_dc_ipc1_width128", "2300ba5", 1.4),
     "fashion_mnist_dc_ipc1": Committed("fashion_mnist_dc_ipc1_width128", "2300ba5", 1.4),
     "mnist_dsa_ipc1": Committed("mnist_dsa_ipc1_width128", "f6050a2", 1.7),
+    "fashion_mnist_dsa_ipc1": Committed("fashion_mnist_dsa_ipc1_width128", "f6050a2", 1.7),
     "cifar10_dc_ipc1": Committed("cifar10_dc_ipc1_width128", "526ed50", 1.7),
     "cifar10_dsa_ipc1": Committed("cifar10_dsa_ipc1_width128", "526ed50", 1.8),
     "cifar10_dm_ipc10": Committed("cifar10_dm_ipc10_width128_1000steps", "526ed50", 0.7),
