@@ -34,6 +34,7 @@ from experiments.lab.networks import Network, model_of, sized_model
 from experiments.lab.options import (
     OWN,
     LabelsOption,
+    NetworksOption,
     ProcessesOption,
     ProtocolOrOwn,
     RealDataOptions,
@@ -67,7 +68,14 @@ class _Own:
 
 @chooses("model", {OWN: _Own, **MODELS}, OWN, "Network that is trained on the set.")
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, ProcessesOption, SeedOption, RealDataOptions, LabelsOption):
+class Config(
+    WorkdirOption,
+    NetworksOption,
+    ProcessesOption,
+    SeedOption,
+    RealDataOptions,
+    LabelsOption,
+):
     """Options of the experiment."""
 
     artefact: str = option("", "The distilled set (.npz) to evaluate.")
@@ -90,10 +98,6 @@ class Config(WorkdirOption, ProcessesOption, SeedOption, RealDataOptions, Labels
         0, "Epochs on the whole training set, which HLR and LRS need; 0: none.", low=0
     )
     whole_seeds: int = option(3, "Networks trained on the whole set.", low=2)
-
-    def faster_on_cores(self) -> bool:
-        """Returns whether the work is done faster by a device for each core of the CPU."""
-        return True
 
 
 class TestedDataset(DatasetRecord):

@@ -105,9 +105,9 @@ class DevicesOption(Config):
         Those that are asked for; else one of all cores, or one for each of at most
         `MOST_CORES` where that is faster.
         """
-        if self.devices or not self.faster_on_cores():
-            return self.devices or 1
-        return min(MOST_CORES, platforms.cpu_threads())
+        if self.devices:
+            return self.devices
+        return min(MOST_CORES, platforms.cpu_threads()) if self.faster_on_cores() else 1
 
     def faster_on_cores(self) -> bool:
         """Returns whether the work is done faster by a device for each core of the CPU."""

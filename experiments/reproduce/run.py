@@ -24,7 +24,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distilljax import launch
@@ -216,18 +216,23 @@ def _table(
     begun: pathlib.Path,
 ) -> list[Entry]:
     """Shows and returns what there is of rows, of those new to `root` in `begun`."""
+    ledgers = {at: ledger_lines(at / LEDGER) for at in {root, begun}}
     found = []
     for row in rows:
         at = root if (root / row.name).exists() else begun
-        found.append(entry(row, at, commit, _hours(row, at)))
+        found.append(entry(row, at, commit, _hours(row, ledgers[at])))
     entries = plain(found)
     show(entries)
     return entries
 
 
-def _hours(row: Row, root: pathlib.Path) -> float | None:
-    """Returns the CPU hours of a row and its experts; None where they were not counted."""
-    steps = ledger_lines(root / LEDGER)
+def _hours(row: Row, steps: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Returns the CPU hours of a row and its experts; None where they were not counted.
+
+    Args:
+      row: the row.
+      steps: the last line of each step in the ledger.
+    """
     own = [steps[name] for name in (row.name, f"{row.name}_experts") if name in steps]
     if not own or any("cpu_seconds" not in line for line in own):
         return None
