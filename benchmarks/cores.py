@@ -6,9 +6,9 @@
 
 JAX sees the processor as one device, whose operations use all cores, or as several, which
 share the work by `mesh=` as several GPUs would. Measured are an outer step of each method
-(its defaults) and the evaluation of fresh networks on the set, with compile times and the
-temporary memory of a device. Each side is a process, one works at a time, and both must
-give the same numbers first.
+(its defaults), the evaluation of fresh networks on the set and an epoch of as many experts
+as there are devices, with compile times and the temporary memory of a device. Each side is
+a process, one works at a time, and both must give the same numbers first.
 
 `main` is the whole command `python -m experiments.distill`, from its start to its end and
 without a cache of compiled programs, with `--devices=1` and with several; the losses of its
@@ -40,12 +40,13 @@ from distilljax.config import option
 from distilljax.core import distilled as distilled_set
 from distilljax.io.environment import children_cpu_seconds
 from distilljax.methods import METHODS
-from distilljax.training import evaluation
+from distilljax.training import evaluation, expert
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, InputError, Key
+from distilljax.training.expert import Recipe
+from distilljax.types import Array, InputError, Key, RealSet
 
-EVALUATION, MAIN = "evaluation", "main"
-WITHIN = (*METHODS, EVALUATION)  # works of a process that stays
+EVALUATION, EXPERTS, MAIN = "evaluation", "experts", "main"
+WITHIN = (*METHODS, EVALUATION, EXPERTS)  # works of a process that stays
 WORKS = (*WITHIN, MAIN)
 COMPARED = 3  # outer steps of the main job
 
@@ -104,7 +105,7 @@ def _within(config: Config) -> list[str]:
 def _work(
     name: str, config: Config, made: problem.Problem, mesh: Any
 ) -> tuple[Callable[..., Array], tuple[Any, ...]]:
-    """Returns a function and its arguments: the loss of a step, or accuracies."""
+    """Returns a function and its arguments: the loss of a step, accuracies, or losses."""
     if name == EVALUATION:
         protocol = EvaluationProtocol(steps=config.steps)
         keys = jax.random.split(jax.random.key(1), config.networks)
@@ -116,6 +117,17 @@ def _work(
 
         batch = distilled_set.as_batch(made.start)
         return evaluated, (keys, batch, made.sources["real"])
+    if name == EXPERTS:
+        keys, recipe = jax.random.split(jax.random.key(1), config.num_devices), Recipe()
+
+        def trained(keys: Key, real: RealSet) -> Array:
+            def one(key: Key) -> Array:
+                state = expert.init(key, made.model, recipe)
+                return expert.epoch(key, made.model, real, recipe, state)[1]
+
+            return devices.spread(one, keys, mesh)
+
+        return trained, (keys, made.sources["real"])
     module = METHODS[name]
     method = module.make(module.Config(), made.model, mesh=mesh)
     state = method.init(jax.random.key(0), made.start)

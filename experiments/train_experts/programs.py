@@ -59,6 +59,14 @@ class Programs:
         self._begin = devices.jit(self._begin_all, mesh)
         self._advance: dict[int, Any] = {}  # number of experts -> program
 
+    def dispatches(self, experts: range) -> list[range]:
+        """Returns the experts of each program, in order.
+
+        All at once; or, where experts are trained one after another, one for each device.
+        """
+        size = len(experts) if self._at_once else devices.size(self._mesh)
+        return [experts[i : i + size] for i in range(0, len(experts), size)]
+
     def begin(self, experts: range) -> tuple[InnerState, Trained]:
         """Returns the experts of these numbers at epoch 0."""
         given = devices.everywhere((self._key, jnp.asarray(experts)), self._mesh)
@@ -81,7 +89,7 @@ class Programs:
     def advance(
         self, experts: range, epoch: int, state: InnerState
     ) -> tuple[InnerState, Trained]:
-        """Returns the experts after `epoch`, from their state before it."""
+        """Returns the experts of a dispatch after `epoch`, from their state before it."""
         return self._advance[len(experts)](*self._given(experts, epoch, state))
 
     def _given(self, experts: range, epoch: int, state: Any) -> tuple[Any, ...]:

@@ -13,10 +13,11 @@ accuracy over the epochs), `metrics.jsonl`, `config.json` and `summary.json` bes
 same command run again resumes a run that was cut, and ends with the same bits; it loses
 the epoch it was in, and the one before if that was still being saved.
 
-`--arrangement=auto` trains the experts of a program one after the other on CPU. CPU
-seconds for an expert and epoch of 7,000 grey 28x28 images, width-32 ConvNet, four experts
-together, two x86 cores shared with other work: batch 256 map 5.2, vmap 7.1; batch 64 map
-5.1, vmap 5.9. Elsewhere it takes vmap, which is not measured yet.
+`--arrangement=auto` trains the experts of a program one after the other on CPU, each on
+a core of its own, and tells of each epoch when its experts have finished it. CPU
+seconds for an expert and epoch of 7,000 grey 28x28 images, width-32 ConvNet, four
+experts together, two x86 cores shared with other work: batch 256 map 5.2, vmap 7.1;
+batch 64 map 5.1, vmap 5.9. Elsewhere it takes vmap, which is not measured yet.
 """
 
 import dataclasses
@@ -52,13 +53,18 @@ from experiments.lab.data import (
 )
 from experiments.lab.experts import identify_experts
 from experiments.lab.networks import model_of
-from experiments.lab.options import ProcessesOption, SeedOption, WorkdirOption
+from experiments.lab.options import (
+    NetworksOption,
+    ProcessesOption,
+    SeedOption,
+    WorkdirOption,
+)
 from experiments.lab.pictures import kept_apart
 from experiments.lab.progress import SECONDS_BETWEEN_LINES, duration
 from experiments.lab.records import finished_summary, write_summary
 from experiments.lab.workdir import claim_data, open_workdir, workdir_path
 from experiments.train_experts.figures import expert_curves
-from experiments.train_experts.programs import Programs
+from experiments.train_experts.programs import Programs, Trained
 from experiments.train_experts.record import Summary
 
 NAME = "experiments.train_experts"
@@ -67,7 +73,9 @@ METRICS = "metrics.jsonl"
 
 @chooses("model", MODELS, "convnet", "The network.", changed={"convnet": {"width": 32}})
 @dataclasses.dataclass(frozen=True)
-class Config(WorkdirOption, ProcessesOption, SeedOption, DataOptions, ModelChoice):
+class Config(
+    WorkdirOption, NetworksOption, ProcessesOption, SeedOption, DataOptions, ModelChoice
+):
     """Options of the experiment."""
 
     experts: int = option(10, "Number of experts.", low=1)
@@ -80,6 +88,11 @@ class Config(WorkdirOption, ProcessesOption, SeedOption, DataOptions, ModelChoic
     arrangement: Literal["auto", "vmap", "map"] = option(
         "auto", "Side by side: each step at once (vmap), or one after another (map)."
     )
+
+    def devices_of_cores(self) -> int:
+        """Returns the devices that CPU cores are made: no more than experts to share."""
+        wanted = super().devices_of_cores()
+        return self.devices or min(wanted, self.together, self.experts)
 
 
 def run(config: Config) -> Summary:
@@ -316,7 +329,7 @@ def _train(
     state: Any = None
     if latest is not None:
         experts = _numbers(config, done)
-        state = checkpoints.restore(done, programs.begin(experts)[0])
+        state = jax.device_get(checkpoints.restore(done, programs.begin(experts)[0]))
         print(
             f"resuming in {store.path}: experts {_range(experts)} after epoch "
             f"{done % num_rows}"
@@ -326,32 +339,47 @@ def _train(
     display = _Display(config, sum(len(_numbers(config, step)) for step in ahead))
     for step in range(done + 1, num_steps):
         experts, epoch = _numbers(config, step), step % num_rows
-        programs.compile(len(experts))
-        started = time.perf_counter()
         if epoch == 0:
-            state, trained = programs.begin(experts)
+            started = time.perf_counter()
+            state, trained = jax.device_get(programs.begin(experts))
+            each = np.full(len(experts), (time.perf_counter() - started) / len(experts))
         else:
-            state, trained = programs.advance(experts, epoch, state)
-        params, loss, accuracy = jax.device_get(trained)
-        seconds = time.perf_counter() - started
+            state, trained, each = _epoch(programs, experts, epoch, state, display)
         # Rows, then records, then the checkpoint: a resumed run may write again what is
         # there, and never lacks what is not.
-        store.write(experts.start, epoch, params)
+        store.write(experts.start, epoch, trained.params)
         new = [
             {
                 "step": step,
                 "expert": number,
                 "epoch": epoch,
-                "loss": float(loss[i]),
-                "accuracy": float(accuracy[i]),
-                "seconds": seconds / len(experts),
+                "loss": float(trained.loss[i]),
+                "accuracy": float(trained.accuracy[i]),
+                "seconds": float(each[i]),
             }
             for i, number in enumerate(experts)
         ]
         records.append(metrics, new)
         checkpoints.save(step, state)
-        if epoch > 0:
-            display.update(experts, epoch, seconds, loss.mean(), accuracy.mean())
+
+
+def _epoch(
+    programs: Programs, experts: range, epoch: int, state: Any, display: "_Display"
+) -> tuple[Any, Trained, np.ndarray]:
+    """Returns the experts after an epoch, on the host, and the seconds of each."""
+    found, seconds = [], []
+    for some in programs.dispatches(experts):
+        programs.compile(len(some))
+        started = time.perf_counter()
+        places = slice(some.start - experts.start, some.stop - experts.start)
+        before = jax.tree.map(lambda x, places=places: x[places], state)
+        found.append(jax.device_get(programs.advance(some, epoch, before)))
+        taken = time.perf_counter() - started
+        seconds += [taken / len(some)] * len(some)
+        trained = found[-1][1]
+        display.update(some, epoch, taken, trained.loss.mean(), trained.accuracy.mean())
+    state, trained = jax.tree.map(lambda *xs: np.concatenate(xs), *found)
+    return state, trained, np.array(seconds)
 
 
 def _range(experts: range) -> str:

@@ -45,7 +45,7 @@ CONFIGS = {
     experts: SMALL | {"experts": 2, "batch": 1500, "epochs": 7, "augment": ""},
     devices: TINY
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
-    cores: SMALL | {"works": "dm,evaluation", "networks": 3, "steps": 2},
+    cores: SMALL | {"works": "dm,evaluation,experts", "networks": 3, "steps": 2},
     growth: SMALL
     | {"values": 2, "real_batch": 300, "works": "dm,experts"}
     | {"dimensions": "classes,size,experts"},
@@ -299,7 +299,7 @@ def test_devices_give_the_same_numbers(tmp_path):
 def test_cores_as_threads_and_as_devices_give_the_same_numbers(tmp_path):
     record, (_, _, *rows) = ran(cores, tmp_path)
     assert [row[:2] for row in rows] == [
-        [work, num] for work in ("dm", "evaluation") for num in "12"
+        [work, num] for work in ("dm", "evaluation", "experts") for num in "12"
     ]
     assert [one["devices"] for one in record["records"]] == [1, 2, 1, 2]
 

@@ -62,7 +62,11 @@ def test_other_integers_are_refused(text):
         (evaluate.Config(), 3),
         (evaluate.Config(distributed=True, devices=2), 2),
         (mixing.Config(), 3),
-        (train_experts.Config(), 1),
+        (train_experts.Config(), 3),
+        (train_experts.Config(experts=2), 2),
+        (train_experts.Config(together=1), 1),
+        (train_experts.Config(together=1, devices=2), 2),
+        (train_experts.Config(distributed=True), 1),
     ],
 )
 def test_cores_are_devices_where_that_is_faster(config, num, monkeypatch):

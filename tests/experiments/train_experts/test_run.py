@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -287,6 +288,16 @@ def test_experts_side_by_side_keep_a_record_each_when_cut(dataset, tmp_path, mon
     assert summary["held_out_accuracy"] == straight[1]["held_out_accuracy"]
     assert summary["held_out_accuracy"]["seeds"] == 3
     assert history(tmp_path / "cut") == history(straight[0])
+
+
+def test_progress_is_told_after_each_dispatch(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_experts_run, "SECONDS_BETWEEN_LINES", 0)
+    more = ["--experts=3", "--together=3", "--epochs=1"]
+    for arrangement, groups in (("map", ["1", "2", "3"]), ("vmap", ["1-3"])):
+        place = tmp_path / arrangement
+        train_experts_run.run(config(dataset, place, *more, f"--arrangement={arrangement}"))
+        said = re.findall(r"^experts (\S+) of 3, epoch 1/1 ", capsys.readouterr().err, re.M)
+        assert said == groups
 
 
 def test_a_curriculum_is_kept_and_the_run_resumed(dataset, tmp_path, monkeypatch, capsys):
