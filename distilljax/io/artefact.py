@@ -261,7 +261,7 @@ def _check(path: pathlib.Path, artefact: Artefact) -> None:
             f"{k} class names do not fit together"
         )
     for name, array in zip(_SET, artefact.distilled, strict=True):
-        if not bool(jnp.isfinite(array).all()):
+        if not np.isfinite(np.asarray(array)).all():
             raise InputError(f"{path}: {name} holds NaN or infinite values")
     if artefact.targets is not None:
         if artefact.targets.shape != label_logits.shape:
@@ -269,7 +269,7 @@ def _check(path: pathlib.Path, artefact: Artefact) -> None:
                 f"{path}: targets {artefact.targets.shape} and label logits "
                 f"{label_logits.shape} do not fit together"
             )
-        if not bool(jnp.isfinite(artefact.targets).all()):
+        if not np.isfinite(np.asarray(artefact.targets)).all():
             raise InputError(f"{path}: targets holds NaN or infinite values")
     try:
         shown = jax.eval_shape(artefact.transform.inverse, images[:1]).shape
