@@ -75,13 +75,20 @@ def open_workdir(
         is, and what it had given before is kept in the folder `before`.
 
     Raises:
-      InputError: the place cannot be written, holds a different run, or is in use.
+      InputError: the place cannot be written, holds a different run, is in use, or is gone
+        before the run ends.
     """
     claimed = _claim(path, module, config, grows)
     try:
         yield
-    except Exception:
-        if processes.index() == 0 and claimed.new and not _holds_results(path):
+    except Exception as error:
+        first = processes.index() == 0
+        if first and not path.is_dir():
+            raise InputError(
+                f"workdir {path} was deleted or moved while the run was in it; run the "
+                "command again, or with --workdir where it is now"
+            ) from error
+        if first and claimed.new and not _holds_results(path):
             _leave(path, claimed.made)
         raise
     finally:

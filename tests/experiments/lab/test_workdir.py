@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -154,6 +155,21 @@ def test_a_failure_before_any_result_leaves_the_place_as_it_was(tmp_path, error)
         assert path.parent.exists() == existing
         with claim(path, steps=7):
             pass
+
+
+@pytest.mark.parametrize(
+    "how", [shutil.rmtree, lambda path: path.rename(path.parent / "b")]
+)
+def test_a_place_that_is_gone_before_the_end_is_told(tmp_path, how):
+    path = tmp_path / "a"
+
+    def lose():
+        with claim(path):
+            how(path)
+            (path / "metrics.jsonl").write_text("")
+
+    with pytest.raises(InputError, match=f"workdir {path} was deleted or moved while"):
+        lose()
 
 
 def test_a_folder_of_the_user_behind_a_link_stays(tmp_path):
