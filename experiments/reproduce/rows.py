@@ -2,8 +2,9 @@
 
 Sources, table 1 of each: DC, Zhao et al. 2021 (arXiv 2006.05929); DSA, Zhao & Bilen 2021
 (2102.08259); DM, Zhao & Bilen 2023 (2110.04181); MTT, Cazenavette et al. 2022 (2203.11932);
-RaT-BPTT, Feng et al. 2023 (2310.04295). All with ConvNet-D3 of width 128; the standard
-deviations are theirs, over the networks of an evaluation.
+RaT-BPTT, Feng et al. 2023 (2310.04295); FRePo, Zhou et al. 2022 (2206.00719). All with
+ConvNet-D3 of width 128, that of FRePo without norm and twice as wide from block to block;
+the standard deviations are theirs, over the networks of an evaluation.
 """
 
 from types import MappingProxyType
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 
 _DC, _DSA = "DC, arXiv 2006.05929", "DSA, arXiv 2102.08259"
 _DM, _MTT = "DM, arXiv 2110.04181", "MTT, arXiv 2203.11932"
-_RAT = "RaT-BPTT, arXiv 2310.04295"
+_RAT, _FREPO = "RaT-BPTT, arXiv 2310.04295", "FRePo, arXiv 2206.00719"
 _SCORES: Flags = MappingProxyType({"score_every": 250})
 
 
@@ -110,6 +111,29 @@ ROWS = (
         5000,
         30,
         {"score_every": 500, "steps": 5000, "bptt.real_batch": 500},
+    ),
+    Row(
+        "cifar10_frepo_ipc1",
+        "cifar10",
+        1,
+        "kernel",
+        "frepo_cifar10_ipc1",
+        "frepo_ipc1",
+        0.468,
+        0.007,
+        _FREPO,
+        2000,
+        1.5,
+        # Half the real images of a step, and rates for so few steps.
+        {
+            "steps": 2000,
+            "score_every": 500,
+            "score_seeds": 1,
+            "kernel.real_batch": 512,
+            "kernel.image_lr": 0.005,
+            "kernel.label_lr": 0.005,
+            "kernel.cosine_steps": 2000,
+        },
     ),
     _gm("cifar10", "dc", 10, 0.449, 0.005, 14),
     Row(
