@@ -53,7 +53,7 @@ COMMITTED = {
         "results/reproduction/cifar10_frepo_ipc1",
         "2e393b4",
         1.1,
-        "few steps, of half the real images; rates not tuned",
+        "few steps, half its batch",
     ),
 }
 
