@@ -131,9 +131,10 @@ def entry(
     folder = place(row, root)
     summary, config = _read(folder / "summary.json"), _read(folder / "config.json")
     shown = folder.as_posix()
-    if folder.parent != root:
-        name, commit, cpu_hours, _ = COMMITTED[row.name]
-        shown = f"experiments/{name}"
+    committed = COMMITTED[row.name] if folder.parent != root else None
+    if committed:
+        commit, cpu_hours = committed.commit, committed.cpu_hours
+        shown = f"experiments/{committed.folder}"
     found: Entry = {
         "name": row.name,
         "dataset": row.dataset,
@@ -171,8 +172,8 @@ def entry(
             found["reason"] = f"{summary['steps']:,} of {row.steps:,} outer steps"
         elif found["protocol"] == row.protocol:
             found["verdict"] = verdict(row, ours["mean"], ours["std"])
-            if folder.parent != root and found["verdict"] == "below":
-                found["reason"] = COMMITTED[row.name].reason
+            if committed and found["verdict"] == "below":
+                found["reason"] = committed.reason
         return found
     return _unfinished(found, folder)
 
