@@ -60,6 +60,8 @@ def opened(
                 yield archive
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name the file in it") from None
     except InputError as error:
         text = str(error)
         raise InputError(

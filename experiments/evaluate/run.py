@@ -136,7 +136,6 @@ def run(config: Config) -> Summary:
     """
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
-    devices.mesh(config.devices)
     path = file_of(expand(config.artefact))
     named = Named(path, io.load(path))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"

@@ -34,13 +34,19 @@ def is_here(name: str) -> bool:
 def file_of(path: str) -> str:
     """Returns the file of a set: a path, or the name of one in `experiments/artefacts`.
 
+    A folder stands for the `distilled.npz` in it.
+
     Raises:
-      InputError: neither; or a set whose file is not here, as where the commands are
-        those of a wheel.
+      InputError: neither; a folder without; or a set whose file is not here, as where the
+        commands are those of a wheel.
     """
     named = GALLERY / path / RESULT
     if "/" in path or pathlib.Path(path).exists():
-        return path
+        if not pathlib.Path(path).is_dir():
+            return path
+        if not pathlib.Path(path, RESULT).exists():
+            raise InputError(f"{path} is a folder without {RESULT}; name the file of a set")
+        return str(pathlib.Path(path, RESULT))
     if not named.parent.is_dir():
         raise InputError(
             f"{path}: no such file and no set of the gallery, which lists its own"

@@ -136,6 +136,7 @@ class EpochTrainer:
             model, size = models[kind]
             print(f"compiling {kind}, {size:,} parameters", file=sys.stderr, flush=True)
             begin, advance = _epoch_programs(self._key, model, self._recipe, real)
+            print(f"training {kind}: a line after each epoch", file=sys.stderr, flush=True)
             for net in of_kind:
                 state = begin(expert.epoch_key(self._key, net.number, 0))
                 if kept[net].epoch:

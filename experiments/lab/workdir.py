@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from distilljax import data, launch, processes
+from distilljax import data, devices, launch, processes
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
@@ -76,8 +76,9 @@ def open_workdir(
 
     Raises:
       InputError: the place cannot be written, holds a different run, is in use, or is gone
-        before the run ends.
+        before the run ends; or there are fewer devices than `--devices`.
     """
+    devices.mesh(config.to_dict().get("devices"))
     claimed = _claim(path, module, config, grows)
     try:
         yield

@@ -158,7 +158,7 @@ def test_a_missing_file(path):
 
 
 def test_a_folder(tmp_path):
-    refused(tmp_path)
+    assert refused(tmp_path).endswith("is a folder; name the file in it")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.99, 0.9999])

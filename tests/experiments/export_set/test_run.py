@@ -1,5 +1,7 @@
 """Artefacts written for other programs by the command."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,18 @@ def test_a_set_of_the_gallery_is_exported_by_its_name(tmp_path):
     held = io.load(GALLERY / "embedded_dm_ipc1" / "distilled.npz")
     images = np.load(tmp_path / "set.npz")["images"]
     np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), held.distilled.images)
+
+
+def test_a_folder_stands_for_the_set_in_it(artefact, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"made is a folder without distilled\.npz"):
+        run(artefact=folder, layout="npz", out=tmp_path / "set.npz")
+    shutil.copy(artefact, folder / "distilled.npz")
+    run(artefact=folder, layout="npz", out=tmp_path / "set.npz")
+    images = np.load(tmp_path / "set.npz")["images"]
+    found = io.load(artefact).distilled.images
+    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), found)
 
 
 def test_a_file_is_not_overwritten(artefact, tmp_path):

@@ -50,11 +50,23 @@ def test_a_new_run_describes_itself_and_is_found_again(tmp_path):
     assert (path / "result.txt").read_text() == "x"
 
 
-def test_another_number_of_devices_is_said(tmp_path, monkeypatch, capsys):
-    @dataclasses.dataclass(frozen=True)
-    class Sharing(WorkdirOption, DevicesOption):
-        """Options of a run that devices share."""
+@dataclasses.dataclass(frozen=True)
+class Sharing(WorkdirOption, DevicesOption):
+    """Options of a run that devices share."""
 
+
+def test_more_devices_than_there_are(tmp_path):
+    path = tmp_path / "new"
+    with (
+        pytest.raises(InputError, match=r"there are 1 \(cpu\)"),
+        open_workdir(path, NAME, Sharing(workdir=str(path), devices=2)),
+    ):
+        pass
+    assert not path.exists()
+
+
+def test_another_number_of_devices_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workdir.devices, "mesh", lambda num: None)
     for found, given in ((4, None), (4, 4), (4, 1)):
         monkeypatch.setattr("jax.device_count", lambda found=found: found)
         with open_workdir(tmp_path, NAME, Sharing(workdir=str(tmp_path), devices=given)):
