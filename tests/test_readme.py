@@ -78,11 +78,35 @@ def test_each_command_is_one_line(name):
     assert len(block(f"command: {name}").splitlines()) == 1
 
 
-def test_local_links_and_modules_exist():
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+def anchors(page):
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob(".github/*.md"),
+    *(
+        page
+        for name in ("distilljax", "experiments", "benchmarks")
+        for page in (ROOT / name).rglob("*.md")
+    ),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_local_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text())
+    for target, anchor in links:
+        place = page.parent / target if target else page
+        made = "pages" in page.parts and target.startswith("tutorials/")  # by mkdocs
+        assert made or place.exists(), target
+        assert not anchor or anchor in anchors(place), (target, anchor)
+
+
+def test_modules_that_are_named_exist():
     for name in (
         *re.findall(r"python -m experiments\.([a-z_]+)", README),
         *re.findall(r"^\| `(\w+)` \| What", README, re.MULTILINE),

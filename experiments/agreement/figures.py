@@ -68,7 +68,7 @@ def matched_agreements(
 
 def _draw_unmatched(axes: Axes, at: float, colour: str) -> None:
     axes.annotate(
-        "no member of\nits accuracy",
+        "no network of\nits accuracy",
         (at, 0.5),
         xycoords=axes.get_xaxis_transform(),
         fontsize=6.5,
@@ -130,7 +130,9 @@ def _add_legend(axes: Axes, names: Mapping[str, str], colours: Mapping[str, str]
         Line2D([], [], ls="", marker="o", ms=5, color=colours[pool], label=name)
         for pool, name in names.items()
     ]
-    handles.append(Line2D([], [], color=INK, lw=0.8, ls=":", label="the row's networks"))
+    handles.append(
+        Line2D([], [], color=INK, lw=0.8, ls=":", label="networks trained on the set")
+    )
     axes.legend(
         handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
     )
@@ -167,5 +169,5 @@ def _draw_clouds(
         axes.tick_params(labelsize=7)
         axes.label_outer()
         if column == 0:
-            axes.set_ylabel("agreement with members", fontsize=8)
+            axes.set_ylabel("agreement with one network", fontsize=8)
         axes.set_xlabel("accuracy", fontsize=8)

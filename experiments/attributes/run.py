@@ -264,7 +264,8 @@ def _draw(config: Config, subject: Subject, found: Found, workdir: pathlib.Path)
         [images[row[row >= 0][:PICTURED]] / 255.0 for row in found.chosen[shown]],
         [loaded.class_names[j] for j in labels[shown]],
         texts,
-        f"Test images that miss each image most, and what tells them from others {of}",
+        "Test images whose loss rises most without each image, and what tells them from "
+        f"others {of}",
         header="mean or rate against the rest of the class: effect, p (Holm)",
     )
     effects = np.full((num, len(names)), np.nan)

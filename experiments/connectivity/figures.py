@@ -42,5 +42,5 @@ def error_lines(
         axes.grid(axis="y", color=SOFT, alpha=0.25)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     grid[0, 0].set_ylabel("test error")
-    legend_beside(figure, grid[0, 0])
+    legend_beside(figure, grid[0, 0], "thin: single initialisations")
     save(figure, path)

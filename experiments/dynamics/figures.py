@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.lab.pictures import legend_beside, line_styles, save
+from experiments.lab.pictures import legend_beside, line_styles, logarithmic, save
 
 
 def _grid(num: int) -> tuple[Figure, np.ndarray]:
@@ -21,6 +21,18 @@ def _grid(num: int) -> tuple[Figure, np.ndarray]:
     for axes in grid.flat[num:]:
         axes.set_visible(False)
     return figure, grid
+
+
+def _label_columns(grid: np.ndarray, label: str) -> None:
+    """Labels the horizontal axis of the last visible panel of each column."""
+    for column in grid.T:
+        [axes for axes in column if axes.get_visible()][-1].set_xlabel(label)
+
+
+def _title(quantity: str) -> str:
+    """Returns `probe: quantity`, or the quantity where it has the probe's name."""
+    probe, _, rest = quantity.partition(".")
+    return (rest if rest == probe else quantity).replace("_", " ").replace(".", ": ")
 
 
 def probe_curves(
@@ -52,17 +64,18 @@ def probe_curves(
             axes.plot(x, mean, label=name, **styles[name])
             colour = styles[name]["color"]
             axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
-        axes.set_title(
-            quantity.replace("_", " ").replace(".", ": "), fontsize=9, loc="left"
-        )
+        axes.set_title(_title(quantity), fontsize=9, loc="left")
         axes.margins(x=0.02)
         if quantity.endswith(("accuracy", "alignment")):
             axes.set_ylim(0, 1.02)
         elif quantity.endswith("condition_number"):
-            axes.set_yscale("log")
-    for axes in grid[-1]:
-        axes.set_xlabel("iteration")
-    legend_beside(figure, grid[0][0])
+            logarithmic(axes, "y")
+    _label_columns(grid, "iteration")
+    one_run = all(
+        curve["std"] is None for panel in curves.values() for curve in panel.values()
+    )
+    band = "2 standard errors of the probe" if one_run else "standard deviation of the runs"
+    legend_beside(figure, grid[0][0], f"band: ±{band}")
     save(figure, path)
 
 
@@ -85,11 +98,10 @@ def densities(
         for name, (x, density) in panel.items():
             axes.plot(x, density, label=name, **styles[name])
         top = max(density.max() for _, density in panel.values())
-        axes.set_yscale("log")
+        logarithmic(axes, "y")
         axes.set_ylim(1e-6 * top, 3 * top)
         axes.set_title(title, fontsize=9, loc="left")
-    for axes in grid[-1]:
-        axes.set_xlabel("eigenvalue of the Hessian")
+    _label_columns(grid, "eigenvalue of the Hessian")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
     legend_beside(figure, grid[0][0])

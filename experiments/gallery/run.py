@@ -22,6 +22,7 @@ from distilljax.config import FieldError, option
 from distilljax.disk.files import read_json, replacing
 from distilljax.types import InputError
 from experiments.lab.accuracy import TRAINED_ON, spelt_accuracy
+from experiments.lab.experts import training_command
 from experiments.lab.sets import GALLERY, RESULT
 from experiments.lab.terminal import new_table, show_table
 
@@ -79,15 +80,24 @@ def entries(folder: pathlib.Path | None = None) -> list[Entry]:
     return found
 
 
+def commands(entry: Entry) -> list[str]:
+    """Returns what distils a set again: its command, after that of its experts."""
+    if not (experts := entry.summary.get("experts")):
+        return [entry.command]
+    folder = "runs/experts"
+    return [training_command(experts, folder), f"{entry.command} --experts_dir={folder}"]
+
+
 def card(entry: Entry) -> str:
     """Returns the text that explains a set, in Markdown."""
     config, summary = entry.config, entry.summary
     accuracy = summary["accuracy"]["distilled"]
     data = LICENCES.get(config["dataset"], summary["dataset"]["source"])
+    images = f"{config['ipc']} distilled image{'s' * (config['ipc'] > 1)}"
     lines = [
         f"# {entry.folder.name}",
         "",
-        f"{config['ipc']} distilled images a class of {summary['dataset']['name']}, by "
+        f"{images} a class of {summary['dataset']['name']}, by "
         f"`{config['method']}` with a {entry.network}; {summary['steps']:,} outer steps, "
         "one distillation, chosen on held-out training images.",
         "",
@@ -104,7 +114,7 @@ def card(entry: Entry) -> str:
         f"{accuracy['seeds']} networks. Images of the data: {data}.",
         "",
         "```",
-        entry.command,
+        *commands(entry),
         "```",
         "",
         "```python",

@@ -1,4 +1,4 @@
-"""Leave each distilled image out, and see which real test images miss it.
+"""Leave each distilled image out, and see on which real test images the loss rises.
 
     python -m experiments.influence --artefact=runs/a/distilled.npz
     python -m experiments.influence --artefact=set.npz --seeds=5 --test_images=10000
@@ -302,7 +302,8 @@ def _draw(config: Config, problem: Problem, most: np.ndarray, path: pathlib.Path
         np.asarray(problem.test.images)[most[shown]] / 255.0,
         [loaded.class_names[j] for j in labels[shown]],
         [[loaded.class_names[j] for j in test_labels[row]] for row in most[shown]],
-        f"Test images that miss each image most ({artefact.method}, {loaded.name})",
+        "Test images whose loss rises most without each image "
+        f"({artefact.method}, {loaded.name})",
     )
 
 

@@ -28,7 +28,7 @@ class DataOptions(Config):
     data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
     preprocess: Preprocess = option("normalise", "Preprocessing of the images.")
     held_out: int = option(
-        50, "Held-out training images of each class; the best set is chosen on them.", low=1
+        50, "Training images of each class that are held out, to choose a set by.", low=1
     )
     split_seed: int = option(
         0, "Random seed of the held-out images.", low=0, high=2**31 - 1, rare=True

@@ -1,5 +1,7 @@
 """Experts, as those who train them and those who use them describe them."""
 
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from distilljax.io import trajectories
@@ -23,3 +25,30 @@ def identify_experts(config: DataOptions, prepared: Prepared) -> dict[str, Any]:
         "split_seed": config.split_seed,
         "model": {"name": model, "config": group.to_dict()},
     }
+
+
+def training_command(described: Mapping[str, Any], workdir: str) -> str:
+    """Returns the command that trains experts of that description again.
+
+    It names every setting, so that no default of a later version changes it.
+
+    Args:
+      described: the `experts` of a record, a `trajectories.Description`.
+      workdir: where they are to lie.
+    """
+    model = described["model"]
+    said = {
+        "dataset": described["dataset"]["name"],
+        "preprocess": described["preprocess"]["kind"],
+        "held_out": described["held_out"],
+        "split_seed": described["split_seed"],
+        "seed": described["seed"],
+        "experts": described["num_experts"],
+        "epochs": described["num_epochs"],
+        "model": model["name"],
+        **{f"{model['name']}.{name}": value for name, value in model["config"].items()},
+        **{f"recipe.{name}": value for name, value in described["recipe"].items()},
+        "workdir": workdir,
+    }
+    flags = [f"--{name}={value}" for name, value in said.items()]
+    return shlex.join(["python", "-m", "experiments.train_experts", *flags])

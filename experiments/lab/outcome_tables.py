@@ -152,8 +152,8 @@ def draw(path: pathlib.Path, groups: Sequence[Group]) -> bool:
                 "std": joined.between if several else joined.within,
                 "values": joined.means if several else networks,
             }
-    specks = "distillations, or networks of one" if several_of(groups) else "networks"
-    accuracy_dots(path, rows, f"Mean and standard deviation; specks: {specks}")
+    dots = "distillations, or networks of one" if several_of(groups) else "networks"
+    accuracy_dots(path, rows, f"Mean and standard deviation; small dots: {dots}")
     return True
 
 

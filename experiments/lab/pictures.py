@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 # Figures are written to files: a backend of the user's need not be installed.
 os.environ["MPLBACKEND"] = "Agg"
@@ -227,9 +227,23 @@ def accuracy_dots(
     save(figure, path)
 
 
-def legend_beside(figure: "Figure", axes: "Axes") -> None:
-    """Adds the legend of `axes` on the right of the whole figure."""
+def logarithmic(axes: "Axes", which: Literal["x", "y"]) -> None:
+    """Makes an axis logarithmic, with plain numbers at its ticks.
+
+    Those of matplotlib are mathematics, which is not parsed here, see `STYLE`.
+    """
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(ticker.LogFormatter())
+    axis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=False))
+
+
+def legend_beside(figure: "Figure", axes: "Axes", note: str = "") -> None:
+    """Adds the legend of `axes` on the right of the whole figure, and a note below it."""
     handles, labels = axes.get_legend_handles_labels()
+    if note:
+        handles.append(plt.Line2D([], [], ls=""))
+        labels.append(note)
     figure.tight_layout()
     figure.legend(
         handles,

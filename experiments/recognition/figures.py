@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from experiments.lab.pictures import COLOURS, INK, SOFT, save
+from experiments.lab.pictures import COLOURS, INK, SOFT, logarithmic, save
 
 
 def pixel_densities(
@@ -47,7 +47,7 @@ def pixel_densities(
             axes.stairs(
                 shown, edges, baseline=None, color=colour, ls=pattern, lw=1.3, label=name
             )
-    axes.set_yscale("log")
+    logarithmic(axes, "y")
     axes.set_xlabel("pixel value; an image can show 0 to 1")
     axes.set_ylabel("density")
     axes.margins(x=0.01)

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import StrMethodFormatter
 
-from experiments.lab.pictures import SOFT, legend_beside, line_styles, save
+from experiments.lab.pictures import SOFT, legend_beside, line_styles, logarithmic, save
 from experiments.spectrum.record import Stage
 
 
@@ -44,10 +43,8 @@ def responses(
             axes.fill_between(
                 centres, low, high, color=styles[name]["color"], alpha=0.15, lw=0
             )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):  # the default is mathematics, see `pictures`
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        logarithmic(axes, "x")
+        logarithmic(axes, "y")
         axes.set_title(f"{title} networks; dotted: strong | weak", fontsize=8, loc="left")
         axes.set_xlabel("direction, strongest first")
     grid[0, 0].set_ylabel("energy over that of all real images")

@@ -24,7 +24,11 @@ REPORT = "report"
 class Config(WorkdirOption, SeedOption):
     """Options of the study."""
 
-    scale: ScaleName = option("laptop", "Size of the study, see the head of the module.")
+    scale: ScaleName = option(
+        "laptop",
+        "laptop: embedded data, width 32; night: CIFAR-10, width 32; published: the "
+        "strongest committed sets of CIFAR-10, width 128; paper: distils its own, on a GPU.",
+    )
     sets: Literal["ready", "distil"] | None = option(
         None,
         "Sets of experiments/artefacts, or distilled first; none: as the scale has it.",

@@ -1,12 +1,29 @@
 """A tiny data set in a file, and experts trained on it."""
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from distilljax import launch
 from experiments.train_experts import run as train_experts_run
 from tests.experiments.helpers import write_stripes
 
 MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_pictures():
+    """Fails where a picture shows the source of a formula, such as a tick's $10^2$."""
+    save = Figure.savefig
+
+    def checked(figure, *args, **kwargs):
+        save(figure, *args, **kwargs)
+        texts = [found.get_text() for found in figure.findobj(Text) if found.get_visible()]
+        assert not [text for text in texts if "mathdefault" in text]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """On eight GPUs and on a cluster.
 
-One distillation is one program on one device. What many devices are for is many of them:
+Many devices can share one distillation (the last section), or each can run one of its own:
 outer seeds, networks of an evaluation, runs of a sweep. This page runs on eight devices
-that are forced out of one CPU; on eight GPUs leave the first two lines out.
+that are forced out of one CPU; on eight GPUs leave out the two `jax.config.update` lines.
 """
 
 # %%

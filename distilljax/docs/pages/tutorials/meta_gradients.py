@@ -133,7 +133,7 @@ for name, losses in (
 ):
     left.semilogy(losses / losses[0], label=name)
 left.set(xlabel="outer step", ylabel="held-out loss / start")
-left.legend()
+left.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
 middle.bar(jnp.arange(40), importance, color=["C3" if w else "C0" for w in wrong])
 middle.set(xlabel="training example (red: wrong target)", ylabel="learned weight")
 right.step(jnp.arange(STEPS), jnp.exp(log_rates), where="mid")
@@ -143,5 +143,6 @@ right.set(
 figure.savefig("meta_gradients.png", dpi=120)
 
 # %% [markdown]
-# ![The held-out loss falls for each; examples with wrong targets lose their weight; the
-# learned rate of each step](meta_gradients.png)
+# ![The held-out loss falls a thousandfold by weights, 25-fold by rates and by 1 % by the
+# augmentation; most wrong targets lose their weight; the learned rate of each
+# step](meta_gradients.png)

@@ -1,0 +1,60 @@
+"""What is committed under `experiments` can be made again by what it says of itself."""
+
+import importlib
+import json
+import pathlib
+import shlex
+
+import pytest
+
+import experiments
+from distilljax import launch
+from experiments.gallery import run as gallery
+from experiments.lab.workdir import identity_of
+from experiments.train_experts import run as train_experts
+
+ROOT = pathlib.Path(experiments.__file__).parent
+RUNS = [path.parent.relative_to(ROOT) for path in sorted(ROOT.rglob("config.json"))]
+
+
+def parsed(command):
+    python, flag, module, *argv = shlex.split(command)
+    assert (python, flag) == ("python", "-m")
+    run = importlib.import_module(f"{module}.run")
+    return launch.parse(run.Config, argv, presets=getattr(run, "PRESETS", {}))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_the_command_of_a_run_gives_its_settings(run):
+    """Settings that came later have the values of today's defaults."""
+    about = json.loads((ROOT / run / "config.json").read_text())
+    assert about["command"].split()[2] == about["experiment"]
+    again = dict(launch.flatten(identity_of(parsed(about["command"]))))
+    for name, value in launch.flatten(about["config"]):
+        assert again[name] == value, name
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [entry for entry in gallery.entries() if entry.summary.get("experts")],
+    ids=lambda entry: entry.folder.name,
+)
+def test_experts_of_a_card_are_those_of_its_record(entry):
+    training, distilling = gallery.commands(entry)
+    config = parsed(training)
+    assert isinstance(config, train_experts.Config)
+    experts = entry.summary["experts"]
+    name, model = config.chosen("model")
+    assert {
+        "num_experts": config.experts,
+        "num_epochs": config.epochs,
+        "held_out": config.held_out,
+        "split_seed": config.split_seed,
+        "seed": config.seed,
+    }.items() <= experts.items()
+    assert config.dataset == experts["dataset"]["name"]
+    assert config.preprocess == experts["preprocess"]["kind"]
+    assert name == experts["model"]["name"]
+    assert experts["model"]["config"].items() <= model.to_dict().items()
+    assert experts["recipe"].items() <= config.recipe.to_dict().items()
+    assert parsed(distilling).experts_dir == config.workdir
