@@ -7,7 +7,7 @@ from experiments.lab.records import Common
 
 
 class Reliability(TypedDict):
-    """Rank correlation of influences between seeds."""
+    """A number over seeds, with the standard error of a jackknife over them."""
 
     value: float
     standard_error: float | None
@@ -83,7 +83,8 @@ class Summary(Common):
     accuracy_without_one: float
     mean_absolute_influence: float
     mean_noise_floor: float
-    influence_over_noise: NotRequired[SpreadInterval]  # a value a seed
+    over_noise: NotRequired[Reliability]  # mean absolute influence of single seeds
+    influence_over_noise: NotRequired[SpreadInterval]  # of records before 2026-11-30
     share_above_two_standard_errors: float
     reliability: Reliability
     same_class_among_top_nine: float

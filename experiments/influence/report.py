@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from distilljax.analysis.statistics import from_error, student, wilson
+from distilljax.analysis.statistics import Interval, from_error, std_bias, student, wilson
 from distilljax.types import InputError
 from experiments.influence import study
-from experiments.influence.record import Summary
+from experiments.influence.record import Reliability, Summary
 from experiments.lab import claims
 from experiments.lab.experiment import Experiment
 from experiments.lab.html import Content, Markup, data_table
@@ -71,11 +71,7 @@ def _reliability(records: Records) -> claims.Node:
     found: list[claims.Node] = []
     for record in records:
         reliability = record.summary["reliability"]
-        value, seeds = reliability["value"], reliability["seeds"]
-        error = reliability["standard_error"]
-        interval, note = None, "no interval: a jackknife over seeds needs three that differ"
-        if error and seeds > 2:
-            interval, note = from_error(value, error, seeds - 1), ""
+        value, interval, note = _jackknifed(reliability)
         found.append(
             claims.Reading(
                 **_about(record),
@@ -84,11 +80,19 @@ def _reliability(records: Records) -> claims.Node:
                 above=True,
                 value=value,
                 interval=interval,
-                n=f"{seeds} seeds",
+                n=f"{reliability['seeds']} seeds",
                 note=note,
             )
         )
     return claims.Every(claims.in_order(found))
+
+
+def _jackknifed(found: Reliability) -> tuple[float, Interval | None, str]:
+    """Returns a value, its interval over seeds, and what is to be noted of it."""
+    value, error, seeds = found["value"], found["standard_error"], found["seeds"]
+    if error and seeds > 2:
+        return value, from_error(value, error, seeds - 1), ""
+    return value, None, "no interval: a jackknife over seeds needs three that differ"
 
 
 def _above_noise(records: Records) -> claims.Node:
@@ -98,10 +102,12 @@ def _above_noise(records: Records) -> claims.Node:
         floor = summary["mean_noise_floor"]
         if floor <= 0:
             raise claims.malformed(record, "mean_noise_floor", "a positive number", floor)
-        if "influence_over_noise" in summary:
-            values = np.array(summary["influence_over_noise"]["values"])
-            value, interval = float(values.mean()), student(values)
-            note = "" if interval else NO_SPREAD_OF_SEEDS
+        if "over_noise" in summary:
+            value, interval, note = _jackknifed(summary["over_noise"])
+        elif "influence_over_noise" in summary:
+            values = summary["influence_over_noise"]["values"]
+            value = float(np.mean(values)) * std_bias(len(values))
+            interval, note = None, "no interval: the record has no error of its noise floor"
         else:
             value = summary["mean_absolute_influence"] / floor
             interval, note = None, "no interval: the record does not hold it seed by seed"

@@ -44,12 +44,12 @@ import numpy as np
 from distilljax import data, devices, launch
 from distilljax.analysis import datamodels, leave_one_out
 from distilljax.analysis.leave_one_out import LeaveOneOut
-from distilljax.analysis.statistics import spread, spread_interval
+from distilljax.analysis.statistics import spread
 from distilljax.config import FieldError, option
 from distilljax.core import parameters
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.training.evaluation import PROTOCOLS
-from distilljax.types import Array
+from distilljax.types import Array, Estimate
 from experiments.influence.estimates import (
     ESTIMATES,
     Approximation,
@@ -58,7 +58,14 @@ from experiments.influence.estimates import (
     estimate,
 )
 from experiments.influence.figures import influenced
-from experiments.influence.record import Correlations, Estimated, Score, Subsets, Summary
+from experiments.influence.record import (
+    Correlations,
+    Estimated,
+    Reliability,
+    Score,
+    Subsets,
+    Summary,
+)
 from experiments.influence.train import PROTOCOL, Problem, retrained, trained_on
 from experiments.lab import options
 from experiments.lab.data import describe_dataset, load_data_of
@@ -307,6 +314,17 @@ def _draw(config: Config, problem: Problem, most: np.ndarray, path: pathlib.Path
     )
 
 
+def _estimate(found: Estimate) -> Reliability:
+    """Returns a number over seeds as it is recorded."""
+    error = float(found.standard_error)
+    return {
+        "value": float(found.value),
+        "standard_error": error if math.isfinite(error) else None,
+        "of": found.of,
+        "seeds": int(found.num_probes),
+    }
+
+
 def _summarise(
     config: Config,
     problem: Problem,
@@ -320,8 +338,6 @@ def _summarise(
     test_labels = np.asarray(problem.test.labels)
     num, floor = len(labels), float(found.noise_floor.mean())
     sizes = np.abs(found.mean)
-    reliability = leave_one_out.reliability(jnp.asarray(found.each)).overall
-    error = float(reliability.standard_error)
     same_class = test_labels[found.most] == labels[:, None]
     return {
         "images": num,
@@ -331,17 +347,13 @@ def _summarise(
         "accuracy_without_one": float(found.networks.without.accuracy.mean()),
         "mean_absolute_influence": float(sizes.mean()),
         "mean_noise_floor": floor,
-        # Of each initialisation, before the mean over them makes influences smaller.
-        "influence_over_noise": spread_interval(
-            np.abs(found.each).mean(axis=(1, 2)) / floor
+        "over_noise": _estimate(
+            leave_one_out.over_noise(jnp.asarray(found.each), found.networks.whole.losses)
         ),
         "share_above_two_standard_errors": float((sizes > 2 * found.standard_error).mean()),
-        "reliability": {
-            "value": float(reliability.value),
-            "standard_error": error if math.isfinite(error) else None,
-            "of": reliability.of,
-            "seeds": config.seeds,
-        },
+        "reliability": _estimate(
+            leave_one_out.reliability(jnp.asarray(found.each)).overall
+        ),
         "same_class_among_top_nine": float(same_class.mean()),
         "estimates": compared,
         "subsets": subsets,

@@ -15,8 +15,8 @@ folder: `--begun` names a copy of the queue's folder, or of parts of it, and row
 from there.
 
 Rows in `experiments/artefacts` that were distilled before are shown and not run again.
-Width 128 takes hours a row on one CPU core (`--list` has those of finished rows); this is what one
-runs on a GPU for all of it.
+Width 128 takes hours a row on one CPU core (`--list` has those of finished rows); this is
+what one runs on a GPU for all of it.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ class Config(WorkdirOption, SeedOption):
     scale: ScaleName = option(
         "laptop",
         "laptop: embedded data, width 32; night: CIFAR-10, width 32; published: the "
-        "strongest committed sets of CIFAR-10, width 128; paper: distils its own, on a GPU.",
+        "strongest committed sets of CIFAR-10, width 128; paper: distils its own (GPU).",
     )
     sets: Literal["ready", "distil"] | None = option(
         None,

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -253,7 +254,32 @@ def test_mean_influence_and_noise_floor_by_hand():
     assert found.num_probes == 4
     assert np.isnan(loo.mean_influence(jnp.asarray(x[:1])).standard_error).all()
     floor = loo.noise_floor(jnp.asarray(x[:, 0]))
-    np.testing.assert_allclose(floor, x[:, 0].std(0, ddof=1), rtol=1e-5)
+    factor = math.sqrt(2 / 3) * math.gamma(2) / math.gamma(1.5)
+    np.testing.assert_allclose(floor, x[:, 0].std(0, ddof=1) / factor, rtol=1e-5)
+
+
+def test_the_noise_floor_of_few_seeds_is_not_too_small():
+    whole = jax.random.normal(jax.random.key(0), (3, 40_000))
+    assert loo.noise_floor(whole).mean() == pytest.approx(1.0, abs=0.01)
+
+
+def test_influence_over_noise_by_hand():
+    """The jackknife by leaving each seed out and starting again."""
+    rng = np.random.default_rng(1)
+    each, whole = rng.normal(size=(4, 3, 50)), rng.normal(size=(4, 50))
+
+    def ratio(each, whole):
+        floor = loo.noise_floor(jnp.asarray(whole)).mean()
+        return float(np.abs(each).mean((1, 2)).mean() / floor)
+
+    found = jax.jit(loo.over_noise)(each, whole)
+    assert found.value == pytest.approx(ratio(each, whole), rel=1e-5)
+    left = [ratio(np.delete(each, i, 0), np.delete(whole, i, 0)) for i in range(4)]
+    error = np.sqrt(3 / 4 * ((left - np.mean(left)) ** 2).sum())
+    assert found.standard_error == pytest.approx(error, rel=1e-4)
+    assert np.isnan(loo.over_noise(each[:2], whole[:2]).standard_error)
+    with pytest.raises(InputError, match=r"influences \[4, 3, 50\], losses \[4, 49\]"):
+        loo.over_noise(each, whole[:, :49])
 
 
 def test_rank_correlation_is_that_of_scipy():
@@ -271,6 +297,13 @@ def test_rank_correlation_is_that_of_scipy():
         else:
             expected = scipy.stats.spearmanr(a[i, :, j], b[i, :, j]).statistic
             np.testing.assert_allclose(found[i, j], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num", [3, 1000, 3333])
+def test_equal_values_have_no_rank_correlation(num):
+    equal, other = jnp.zeros(num), jnp.arange(num)
+    assert np.isnan(loo.rank_correlation(equal, equal))
+    assert np.isnan(loo.rank_correlation(equal, other))
 
 
 def test_reliability_by_hand():

@@ -295,7 +295,7 @@ def experts(x):
 
 @case(
     "leave_one_out: retrain retrain_on leave_one_out pairs arrange influence",
-    "leave_one_out: mean_influence noise_floor rank_correlation reliability",
+    "leave_one_out: mean_influence noise_floor over_noise rank_correlation reliability",
 )
 def left_out(x):
     keys = jax.random.split(x.key, 2)
@@ -307,6 +307,7 @@ def left_out(x):
         found.without.losses,
         leave_one_out.mean_influence(moved),
         leave_one_out.noise_floor(found.whole.losses),
+        leave_one_out.over_noise(moved, found.whole.losses).value,
     )
 
 

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from distilljax.analysis.statistics import spread, spread_interval
+from distilljax.analysis.statistics import spread
 from experiments.influence.record import Correlation, Estimated, Summary
 from experiments.lab.claims import Record
 from tests.experiments.made_up import COMMON
@@ -58,7 +58,12 @@ def record(
         "accuracy_without_one": 0.49,
         "mean_absolute_influence": 0.9,
         "mean_noise_floor": 0.3,
-        "influence_over_noise": spread_interval(about(over, 0.1, seeds)),
+        "over_noise": {
+            "value": over,
+            "standard_error": 0.1 if seeds > 2 else None,
+            "of": "influence over noise",
+            "seeds": seeds,
+        },
         "share_above_two_standard_errors": 0.3,
         "reliability": {
             "value": correlation,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from distilljax.analysis.statistics import spread_interval
 from distilljax.types import InputError
 from experiments.influence.record import Summary
 from experiments.influence.report import CLAIMS, EXPERIMENT
@@ -112,11 +113,28 @@ def test_two_seeds_have_no_reliability_interval():
 
 def test_without_seed_by_seed_numbers_influence_over_noise_is_undecided():
     found = record()
-    del found.summary["influence_over_noise"]
+    del found.summary["over_noise"]
     read_back(found)
     verdict = CLAIM["influence_above_noise"].judge([found])
     assert verdict.outcome == UNDECIDED
     assert verdict.readings[0].value == pytest.approx(3.0)
+
+
+def test_an_older_record_has_no_error_of_its_noise_floor():
+    """Its floor was that of three seeds, 0.886 of what it is."""
+    found = record()
+    del found.summary["over_noise"]
+    found.summary["influence_over_noise"] = spread_interval([3.0, 3.1, 3.2])
+    read_back(found)
+    verdict = CLAIM["influence_above_noise"].judge([found])
+    assert verdict.outcome == UNDECIDED
+    assert verdict.readings[0].value == pytest.approx(3.1 * 0.8862, rel=1e-4)
+
+
+def test_the_interval_of_influence_over_noise_is_the_jackknifes():
+    (reading,) = CLAIM["influence_above_noise"].judge([record(over=1.2)]).readings
+    half = stats.t.ppf(0.975, 4) * 0.1
+    np.testing.assert_allclose(reading.interval[:2], [1.2 - half, 1.2 + half])
 
 
 def test_a_noise_floor_of_zero_is_refused():

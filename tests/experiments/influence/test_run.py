@@ -102,6 +102,10 @@ def test_what_it_finds(finished, artefact, dataset):
         summary["mean_absolute_influence"], np.abs(mean).mean(), rtol=1e-5
     )
     np.testing.assert_allclose(summary["mean_noise_floor"], floor.mean(), rtol=1e-5)
+    sizes = np.abs(found).mean((1, 2))
+    np.testing.assert_allclose(
+        summary["over_noise"]["value"], sizes.mean() / floor.mean(), rtol=1e-5
+    )
     most = positions[np.argsort(-mean, axis=1)[:, :9]]
     np.testing.assert_array_equal(summary["most_influenced"], most)
     # An image helps the test images of its class: they lose most without it.
@@ -178,7 +182,7 @@ SAME = (
     "accuracy_without_one",
     "mean_absolute_influence",
     "mean_noise_floor",
-    "influence_over_noise",
+    "over_noise",
     "share_above_two_standard_errors",
     "reliability",
     "same_class_among_top_nine",
