@@ -245,7 +245,8 @@ def at_accuracy(
       of: name of the quantity.
 
     Returns:
-      The estimate, whose probes are the m members; standard error NaN for one group.
+      The estimate, whose probes are the m members; standard error NaN for one group, and
+      where without one of them no line can be fitted.
 
     Raises:
       InputError: incompatible shapes, values that are not finite.
@@ -269,11 +270,12 @@ def at_accuracy(
     )
     each = np.stack([np.bincount(index, row, len(names)) for row in moments])
     total = each.sum(axis=1)
-    value = _at_zero(total)
+    value, level = _at_zero(total)
     error = np.nan
     if (num := len(names)) > 1:
-        without = _at_zero(total[:, None] - each)
-        error = np.sqrt((num - 1) * np.var(without))
+        without, levels = _at_zero(total[:, None] - each)
+        if level or not levels.any():
+            error = np.sqrt((num - 1) * np.var(without))
     return Estimate(
         jnp.float32(value),
         jnp.float32(error),
@@ -282,17 +284,18 @@ def at_accuracy(
     )
 
 
-def _at_zero(moments: np.ndarray) -> np.ndarray:
-    """Evaluates the least-squares line at u = 0 from its moments, f64[5, ...].
+def _at_zero(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least-squares line at u = 0, and whether u is constant: then the mean.
 
-    The moments are sums of w, w u, w u^2, w y, w u y. The mean if u is constant.
+    Args:
+      moments: f64[5, ...], sums of w, w u, w u^2, w y, w u y.
     """
     w, wu, wuu, wy, wuy = moments
     mean_u, mean_y = wu / w, wy / w
     spread = wuu / w - mean_u**2
     level = spread <= 1e-9  # u lies in [-1, 1]
     slope = (wuy / w - mean_u * mean_y) / np.where(level, 1.0, spread)
-    return mean_y - np.where(level, 0.0, slope) * mean_u
+    return mean_y - np.where(level, 0.0, slope) * mean_u, level
 
 
 def matched(

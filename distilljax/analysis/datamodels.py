@@ -50,9 +50,12 @@ def linear_datamodelling_score(
     Raises:
       InputError: shapes that do not fit; fewer than three subsets.
     """
-    num, images = members.shape
-    fits = attributions.shape == (images, outputs.shape[1]) and outputs.shape[0] == num
-    if not fits or num < 3:
+    fits = (
+        attributions.ndim == outputs.ndim == 2
+        and members.shape == (outputs.shape[0], attributions.shape[0])
+        and attributions.shape[1] == outputs.shape[1]
+    )
+    if not fits or len(members) < 3:
         raise InputError(
             f"attributions {list(attributions.shape)}, members {list(members.shape)}, "
             f"outputs {list(outputs.shape)}: expected [n, t], [m, n] and [m, t], m from 3"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from distilljax.types import Array, InputError
 
@@ -62,7 +63,7 @@ def energy(features: Array, labels: Array, along: Basis) -> Array:
       InputError: shapes that do not fit.
     """
     num, dim = features.shape
-    if labels.shape[0] != num or along.mean.shape != (dim,):
+    if labels.ndim != 2 or labels.shape[0] != num or along.mean.shape != (dim,):
         raise InputError(
             f"features {list(features.shape)}, labels {list(labels.shape)}, basis of "
             f"{along.mean.shape[0]} directions: expected [n, d], [n, k] and d"
@@ -88,8 +89,8 @@ def num_strong(eigenvalues: Array, share: float) -> int:
             f"share={share:g} of the variance {total:g}: expected a share between 0 and 1 "
             "of a variance above 0"
         )
-    reached = jnp.cumsum(eigenvalues) >= share * total
-    return int(jnp.argmax(reached)) + 1
+    sums = np.cumsum(np.asarray(eigenvalues, np.float64))
+    return int(np.argmax(sums >= share * sums[-1])) + 1
 
 
 def weak_share(energies: Array, strong: int) -> Array:

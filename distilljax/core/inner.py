@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
@@ -169,7 +170,7 @@ def filled(tree: Any, chunk: int) -> Any:
 
     def fill(x: Array) -> Array:
         if empty := -len(x) % chunk:
-            x = jnp.concatenate([x, x[:empty]])
+            x = jnp.concatenate([x, x[np.arange(empty) % len(x)]])
         return x.reshape(-1, chunk, *x.shape[1:])
 
     return jax.tree.map(fill, tree)

@@ -65,12 +65,13 @@ def linearised_ridge(
     Raises:
       InputError: targets that do not fit, a ridge that is not above zero, or no iterations.
     """
-    if isinstance(ridge, float | int) and ridge <= 0:
+    if not isinstance(ridge, jax.core.Tracer) and not ridge > 0:
         raise InputError(
             f"ridge={ridge}: above zero is needed, or nothing has one solution"
         )
     if num_iters < 1:
         raise InputError(f"num_iters={num_iters}: at least one is needed")
+    targets = jnp.asarray(targets, jnp.result_type(targets, jnp.float32))
     params, images, targets, others = varying.alike((params, images, targets, others))
     outputs, push = jax.linearize(lambda p: apply(p, images), params)
     if outputs.shape != targets.shape:

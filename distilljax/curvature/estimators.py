@@ -84,7 +84,7 @@ def dot(x: Vector, y: Vector) -> Array:
     """
     return sum(
         (
-            jnp.vdot(a, b)
+            jnp.vdot(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
             for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
         ),
         start=jnp.zeros(()),
@@ -199,11 +199,11 @@ def sampled_mean_to(
     max_probes: int = 10_000,
     of: str,
 ) -> Estimate:
-    """Estimates a mean to a given standard error in two stages (Stein 1945).
+    """Estimates a mean to a given standard error in two stages (after Stein 1945).
 
-    A pilot of a few probes gives their variance, from which the total number of probes is
-    computed once. A rule that stops when the running mean converges would bias the mean;
-    this one uses only the variance and the magnitude of the pilot's mean.
+    A pilot of a few probes gives mean and variance, from which the number of probes is
+    computed once. The estimate is of these, and they are drawn apart from the pilot: a rule
+    that stops when a running mean converges, or a mean that holds the pilot, is biased.
 
     >>> found = estimators.sampled_mean_to(
     ...     lambda key: 3 + jax.random.normal(key), jax.random.key(0),
@@ -213,10 +213,12 @@ def sampled_mean_to(
 
     Args:
       sample: key -> f32[], an unbiased estimate from one probe.
-      key: PRNG key; the probes are those of `sampled_mean`.
+      key: PRNG key; the probes are those of `sampled_mean` with the number found.
       relative_error: target standard error, relative to the pilot's mean.
-      pilot: number of probes of the first stage, at least two.
-      max_probes: maximum total number of probes; the standard error shows what was reached.
+      pilot: number of probes of the first stage, and the least of the second, at least
+        two.
+      max_probes: the most probes of the second stage; the standard error shows what was
+        reached.
       of: name of the estimated quantity.
 
     Raises:
@@ -232,7 +234,7 @@ def sampled_mean_to(
     def one(i: Array) -> Array:
         return sample(jax.random.fold_in(key, i))
 
-    first = jax.lax.map(one, jnp.arange(pilot))
+    first = jax.lax.map(one, max_probes + jnp.arange(pilot))
     needed = first.var(ddof=1) / jnp.square(relative_error * first.mean())
     num = jnp.clip(jnp.nan_to_num(jnp.ceil(needed), nan=pilot), pilot, max_probes)
     num = num.astype(jnp.int32)
@@ -244,8 +246,8 @@ def sampled_mean_to(
         mean = mean + gap / (i + 1)
         return mean, squares + gap * (value - mean)
 
-    start = first.mean(), jnp.square(first - first.mean()).sum()
-    mean, squares = varying.fori_loop(pilot, num, more, start)
+    start = jnp.zeros_like(first[0]), jnp.zeros_like(first[0])
+    mean, squares = varying.fori_loop(0, num, more, start)
     return _checked(Estimate(mean, jnp.sqrt(squares / (num - 1) / num), num, of))
 
 
@@ -387,11 +389,11 @@ def block_traces(
       Path of the leaf, such as backbone/Conv_0/kernel -> estimate.
 
     Raises:
-      InputError: fewer than one probe.
+      InputError: fewer than one probe, or two leaves of one path.
     """
 
     def form(v: Vector) -> Array:
-        return jnp.stack(jax.tree.leaves(jax.tree.map(jnp.vdot, v, matvec(v))))
+        return jnp.stack(jax.tree.leaves(jax.tree.map(dot, v, matvec(v))))
 
     whole = sampled_mean(
         lambda key: form(probe(key, like)), key, num_probes=num_probes, of="block traces"
@@ -400,6 +402,10 @@ def block_traces(
         "/".join(str(getattr(part, "key", getattr(part, "idx", part))) for part in path)
         for path, _ in jax.tree_util.tree_leaves_with_path(like)
     ]
+    if len(set(paths)) < len(paths):
+        raise InputError(
+            f"two leaves have the path {max(paths, key=paths.count)}; rename one"
+        )
     return {
         path: Estimate(
             whole.value[i], whole.standard_error[i], whole.num_probes, f"trace, {path}"

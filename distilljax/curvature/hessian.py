@@ -131,7 +131,8 @@ def mean_over(
       function: batch -> a pytree of floats that is a mean over the batch.
       data: a pytree of arrays with one leading axis n.
       chunk: examples at a time; None for all at once. Where it does not divide n, what
-        is left over is one smaller batch, weighted by its size.
+        is left over is one smaller batch, weighted by its size. The sum is kept in float32
+        at least.
       read: chunk of the data -> batch.
       mesh: devices that share the examples, `chunk` at a time on each; None for one. What
         they do not divide is one smaller batch that all of them compute.
@@ -160,15 +161,16 @@ def mean_over(
     def add(total: Any, i: Array) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, one(i)), None
 
+    shapes = jax.eval_shape(one, jnp.asarray(0))
     zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, jnp.asarray(0))
+        lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), shapes
     )
     total, _ = varying.scan(add, zeros, jnp.arange(num_chunks))
     total = jax.tree.map(lambda x: x * (chunk / num), total)
-    if whole == num:
-        return total
-    rest = function(read(jax.tree.map(lambda x: x[whole:], data)))
-    return jax.tree.map(lambda x, y: x + y * ((num - whole) / num), total, rest)
+    if whole < num:
+        rest = function(read(jax.tree.map(lambda x: x[whole:], data)))
+        total = jax.tree.map(lambda x, y: x + y * ((num - whole) / num), total, rest)
+    return jax.tree.map(lambda x, shape: x.astype(shape.dtype), total, shapes)
 
 
 def _mean_over_devices(

@@ -26,7 +26,8 @@ RECOGNISED_AT, WHOLLY = 150, 0.98
 
 TEST_GAIN = 0.02  # accuracy that test images still gain after `RECOGNISED_AT`
 
-END = 250  # iteration from which on a look says where curvature ends
+END = 250  # iteration from which on a look says where curvature or accuracy ends
+NEAR = 30  # iterations by which a look may come before that of a claim
 
 HALF = 0.5
 
@@ -149,22 +150,25 @@ def _about(
 
 
 def _last_by(measured: Sequence[int], iteration: int) -> int | None:
-    """Returns the last iteration looked at by then; None where the run is shorter."""
-    if not measured or measured[-1] < iteration:
-        return None
-    return max(i for i in measured if i <= iteration)
+    """Returns the last iteration looked at by then, at most `NEAR` before it.
+
+    None where there is none, or where the run is shorter.
+    """
+    near = [i for i in measured if iteration - NEAR <= i <= iteration]
+    return max(near) if near and measured[-1] >= iteration else None
 
 
 def _accuracy_images(record: claims.Record[Summary], label: str) -> int:
     """Returns the images of a set that the accuracy is of."""
     group = record.config.get("accuracy")
-    if not isinstance(group, Mapping) or not isinstance(group.get("images"), int):
+    chosen = group.get("images", "") if isinstance(group, Mapping) else ""
+    if not (chosen is None or isinstance(chosen, int)):
         raise InputError(
             f"{record.folder}/config.json does not say how many images the accuracy is of "
             "(accuracy.images); run experiments.dynamics again"
         )
     images = claims.entry(record, "sets", record.summary["sets"], label)["images"]
-    return min(int(group["images"]), images)
+    return images if chosen is None else min(chosen, images)
 
 
 def _trained_at(name: str) -> float:
@@ -208,7 +212,7 @@ def _test_still_learning(records: Records) -> claims.Node:
             continue
         measured = curve_of(record, ACCURACY, "test")["iterations"]
         at = _last_by(measured, RECOGNISED_AT)
-        if at is None or at == measured[-1]:
+        if at is None or measured[-1] < END:
             continue
         first, last = (point(record, ACCURACY, "test", i) for i in (at, measured[-1]))
         images = _accuracy_images(record, "test")

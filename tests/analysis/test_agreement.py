@@ -196,6 +196,14 @@ def synthetic_pool(num_images=4000, num_classes=10):
     return pool, labels, target
 
 
+def test_a_line_through_two_members_has_no_standard_error():
+    """Without one of them there is none, and its slope is not known to be wrong."""
+    found = ag.at_accuracy(np.array([0.52, 0.5201]), np.array([0.6, 0.7]), 0.5)
+    assert np.isnan(found.standard_error)
+    equal = ag.at_accuracy(np.array([0.5, 0.5]), np.array([0.6, 0.7]), 0.5)
+    np.testing.assert_allclose([equal.value, equal.standard_error], [0.65, 0.05], rtol=1e-5)
+
+
 def test_matching_finds_the_agreement_of_equal_accuracy():
     pool, labels, target = synthetic_pool()
     accuracies = (pool == labels).mean(1)

@@ -49,6 +49,9 @@ def test_shapes_that_do_not_fit_are_refused():
         ((6, 5), (4, 6), (4, 4)),
         ((5, 5), (4, 6), (4, 5)),
         ((6, 5), (2, 6), (2, 5)),
+        ((6, 5), (4, 6), (4,)),
+        ((6,), (4, 6), (4, 5)),
+        ((6, 5), (6,), (4, 5)),
     ):
         given = [ones(shape) for shape in shapes]
         with pytest.raises(InputError, match="m from 3"):

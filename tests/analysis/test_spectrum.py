@@ -66,6 +66,8 @@ def test_strong_directions_hold_the_share():
     eigenvalues = jnp.array([8.0, 1.0, 0.5, 0.5])
     numbers = [spectrum.num_strong(eigenvalues, share) for share in (0.1, 0.8, 0.85, 0.91)]
     assert numbers == [1, 1, 2, 3]
+    drawn = np.sort(np.random.default_rng(18).exponential(size=512).astype(np.float32))
+    assert spectrum.num_strong(jnp.asarray(drawn[::-1]), 1 - 1e-7) > 500
     for share, values in ((0.0, eigenvalues), (1.0, eigenvalues), (0.5, jnp.zeros(3))):
         with pytest.raises(InputError, match="expected a share between 0 and 1"):
             spectrum.num_strong(values, share)
@@ -79,3 +81,5 @@ def test_shapes_that_do_not_fit_are_refused():
         spectrum.energy(jnp.zeros((2, 4)), jnp.zeros((2, 2)), along)
     with pytest.raises(InputError, match="expected \\[n, d\\]"):
         spectrum.energy(jnp.zeros((2, 3)), jnp.zeros((3, 2)), along)
+    with pytest.raises(InputError, match=r"labels \[2\]"):
+        spectrum.energy(jnp.zeros((2, 3)), jnp.zeros(2), along)

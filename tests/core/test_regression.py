@@ -92,6 +92,8 @@ def test_the_preconditioner_saves_iterations(network, points):
     ("changed", "words"),
     [
         ({"ridge": 0.0}, "ridge=0.0"),
+        ({"ridge": np.float32(-3)}, "ridge=-3.0"),
+        ({"ridge": jnp.nan}, "ridge=nan"),
         ({"num_iters": 0}, "num_iters=0"),
         ({"targets": jnp.ones((4, 2))}, r"targets \[4, 2\]"),
     ],
@@ -125,3 +127,18 @@ def test_the_best_temperature_is_the_least_of_a_grid(float64):
     np.testing.assert_allclose((up - down) / (2 * step), (grad * moved).sum(), rtol=1e-6)
     worse = losses.tempered_cross_entropy(-labels, labels)
     np.testing.assert_allclose(worse, np.log(4), rtol=1e-6)
+
+
+def test_a_chunk_may_be_larger_than_what_is_predicted():
+    """And targets may be integers."""
+    images, others = jnp.eye(3), jnp.ones((3, 3))
+    found = regression.linearised_ridge(
+        lambda p, x: x @ p,
+        jnp.zeros((3, 1)),
+        images,
+        jnp.array([[2], [4], [6]]),
+        others,
+        ridge=1.0,
+        chunk=8,
+    )
+    np.testing.assert_allclose(found, 6.0, rtol=1e-5)

@@ -102,6 +102,23 @@ def test_two_stages_reach_the_error_asked_for(matrix, like):
     np.testing.assert_allclose(found.value.mean(), truth, rtol=0.03)
 
 
+def test_two_stages_are_unbiased_where_the_pilot_decides():
+    """A mean that holds the pilot is too large by a tenth here."""
+
+    def one(key):
+        return est.sampled_mean_to(
+            lambda key: 1 + 2 * jax.random.normal(key),
+            key,
+            relative_error=0.3,
+            max_probes=1000,
+            of="mean",
+        )
+
+    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(7), 2000))
+    error = found.value.std() / 2000**0.5
+    assert abs(found.value.mean() - 1) < 4 * error < 0.06
+
+
 def test_two_stages_equal_one_of_that_many_probes(matrix, like):
     def sample(key):
         return est.quadratic_form(products(matrix))(est.probe(key, like))
@@ -133,6 +150,18 @@ def test_deflation_is_unbiased_and_better_where_few_eigenvalues_stand_out(matrix
     )(keys)
     assert spread < 0.3 * plain.std()
     assert 0.7 < np.sqrt((errors**2).mean()) / spread < 1.3
+
+
+def test_two_blocks_of_one_path_are_refused():
+    like = {"a/b": jnp.ones(3), "a": {"b": jnp.ones(2)}}
+    with pytest.raises(InputError, match="two leaves have the path a/b"):
+        est.block_traces(lambda v: v, jax.random.key(0), like, num_probes=3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_inner_products_of_half_precision_are_summed_in_float32(dtype):
+    ones = jnp.ones(70_001, dtype)
+    assert est.dot(ones, ones) == 70_001
 
 
 def test_block_traces(matrix, like):

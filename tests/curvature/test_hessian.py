@@ -502,3 +502,10 @@ def test_fixed_parameters_are_not_folded_while_compiling(name, small):
     )
     for a, b in pairs:
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_a_mean_in_half_precision_does_not_depend_on_the_chunk(chunk):
+    found = hessian.mean_over(lambda x: x.mean(), jnp.ones(2048, jnp.bfloat16), chunk=chunk)
+    assert found == 1
+    assert found.dtype == jnp.bfloat16

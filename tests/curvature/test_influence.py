@@ -336,3 +336,7 @@ def test_positions_are_positions_and_losses_are_one_for_each_example(float64):
         run(None, losses=mean)
     with pytest.raises(InputError, match=r"test_losses returned \[\] for 2 examples"):
         run(None, test_losses=mean)
+    with pytest.raises(InputError, match="chunk=0: give at least one"):
+        influence.influence_function(
+            matvec, square_losses, params, train, square_losses, test, damping=0.1, chunk=0
+        )

@@ -176,13 +176,38 @@ def test_in_one_run_the_probes_give_the_interval_and_say_so():
     np.testing.assert_allclose(over_runs.interval[:2], expected, rtol=1e-6)
 
 
-def test_a_run_that_ends_early_says_nothing_of_the_end():
-    short = dynamics()
-    for curves in short.summary["curves"].values():
+def keep(record, looks):
+    """Keeps only these looks of all curves."""
+    for curves in record.summary["curves"].values():
         for one in curves.values():
             for key in ("iterations", "mean", "standard_error"):
-                one[key] = one[key][:5]
-            one["values"] = [row[:5] for row in one["values"]]
+                one[key] = [one[key][i] for i in looks]
+            one["values"] = [[row[i] for i in looks] for row in one["values"]]
+    return record
+
+
+def test_a_run_that_ends_before_its_end_says_nothing_of_it():
+    cut = keep(dynamics(), range(7))
+    assert cut.summary["curves"][ACCURACY]["test"]["iterations"][-1] == 200
+    assert judge("test_still_learning", cut).outcome == NO_RECORD
+    assert judge("recognised_early", cut).outcome != NO_RECORD
+
+
+def test_a_run_that_was_not_looked_at_near_an_iteration_says_nothing_of_it():
+    sparse = keep(dynamics(), [0, 6, 7])
+    for name in ("recognised_early", "test_still_learning"):
+        assert judge(name, sparse).outcome == NO_RECORD
+
+
+def test_an_accuracy_of_all_images_is_read():
+    whole = dynamics()
+    whole.config["accuracy"]["images"] = None
+    for name in ("recognised_early", "test_still_learning"):
+        assert judge(name, whole).outcome == judge(name, dynamics()).outcome != NO_RECORD
+
+
+def test_a_run_that_ends_early_says_nothing_of_the_end():
+    short = keep(dynamics(), range(5))
     for name in ("curvature_vanishes", "recognised_early", "test_still_learning"):
         assert judge(name, short).outcome == NO_RECORD
     assert judge("curvature_rises", short).outcome == SUPPORTED
