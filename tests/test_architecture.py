@@ -186,3 +186,14 @@ def test_submodules_are_there_without_importing_them():
         "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=PACKAGE.parent)
+
+
+def test_every_picture_has_the_style_of_the_laboratory():
+    """`pictures.plt` sets it at the import; pyplot of one's own may be used before."""
+    place = PACKAGE.parent / "experiments"
+    importing = [
+        str(path.relative_to(place))
+        for path in place.rglob("*.py")
+        if "import matplotlib.pyplot" in path.read_text(encoding="utf-8")
+    ]
+    assert importing == ["lab/pictures.py"]

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from experiments.agreement.record import Matched
-from experiments.lab.pictures import ACCENT, COLOURS, INK, SOFT, save
+from experiments.lab.pictures import ACCENT, COLOURS, INK, SOFT, plt, save
 
 # Row -> pool -> the record and agreements f[m] of the members in its windows.
 MatchedRows = Mapping[str, Mapping[str, tuple[Matched, np.ndarray]]]

@@ -3,12 +3,11 @@
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from experiments.connectivity.record import Line
-from experiments.lab.pictures import SOFT, legend_beside, line_styles, save
+from experiments.lab.pictures import SOFT, legend_beside, line_styles, plt, save
 
 
 def error_lines(

@@ -4,11 +4,10 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.lab.pictures import legend_beside, line_styles, logarithmic, save
+from experiments.lab.pictures import legend_beside, line_styles, logarithmic, plt, save
 
 
 def _grid(num: int) -> tuple[Figure, np.ndarray]:

@@ -3,10 +3,9 @@
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.lab.pictures import ACCENT, draw_image, save
+from experiments.lab.pictures import ACCENT, draw_image, plt, save
 
 
 def influenced(

@@ -3,11 +3,10 @@
 import pathlib
 from collections.abc import Collection, Mapping
 
-import matplotlib.pyplot as plt
 from matplotlib.ticker import PercentFormatter
 
 from distilljax.analysis.statistics import SpreadInterval
-from experiments.lab.pictures import COLOURS, SOFT, save
+from experiments.lab.pictures import COLOURS, SOFT, plt, save
 
 
 def label_lines(

@@ -4,11 +4,10 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from experiments.lab.pictures import COLOURS, SOFT, save
+from experiments.lab.pictures import COLOURS, SOFT, plt, save
 
 
 def mixing_curves(

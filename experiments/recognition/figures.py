@@ -3,11 +3,10 @@
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from experiments.lab.pictures import COLOURS, INK, SOFT, logarithmic, save
+from experiments.lab.pictures import COLOURS, INK, SOFT, logarithmic, plt, save
 
 
 def pixel_densities(

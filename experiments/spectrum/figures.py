@@ -4,10 +4,16 @@ import itertools
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.lab.pictures import SOFT, legend_beside, line_styles, logarithmic, save
+from experiments.lab.pictures import (
+    SOFT,
+    legend_beside,
+    line_styles,
+    logarithmic,
+    plt,
+    save,
+)
 from experiments.spectrum.record import Stage
 
 

@@ -3,12 +3,11 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from distilljax.analysis.statistics import SpreadInterval
-from experiments.lab.pictures import COLOURS, SOFT, save
+from experiments.lab.pictures import COLOURS, SOFT, plt, save
 from experiments.subsets.record import Comparison
 
 
