@@ -342,8 +342,9 @@ def over_noise(influences: Array, whole: Array) -> Estimate:
       whole: f32[s, t], losses of the networks trained on all images.
 
     Returns:
-      The ratio; its standard error is a jackknife over seeds of sizes and floor together,
-      NaN for two seeds.
+      The ratio. Its standard error is the ratio times that of its logarithm, a jackknife
+      over seeds of sizes and floor together; NaN for two seeds. Intervals belong on the
+      logarithm: of few seeds the floor is known to a factor.
 
     Raises:
       InputError: fewer than two seeds, or shapes that do not fit.
@@ -356,12 +357,12 @@ def over_noise(influences: Array, whole: Array) -> Estimate:
             "[s, n, t] and [s, t]"
         )
     sizes = jnp.abs(influences).mean(axis=(1, 2))
-    error = jnp.float32(jnp.nan)
+    value, relative = sizes.mean() / floor, jnp.float32(jnp.nan)
     if num > 2:
         others = [jnp.delete(jnp.arange(num), i) for i in range(num)]
         left = [sizes[i].mean() / noise_floor(whole[i]).mean() for i in others]
-        error = jnp.sqrt((num - 1) * jnp.var(jnp.stack(left)))
-    return Estimate(sizes.mean() / floor, error, jnp.int32(num), "influence over noise")
+        relative = jnp.sqrt((num - 1) * jnp.var(jnp.log(jnp.stack(left))))
+    return Estimate(value, value * relative, jnp.int32(num), "influence over noise")
 
 
 def _ranks(row: Array) -> Array:

@@ -1,5 +1,6 @@
 """The part of the report on influence: claims, table, captions."""
 
+import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -104,6 +105,9 @@ def _above_noise(records: Records) -> claims.Node:
             raise claims.malformed(record, "mean_noise_floor", "a positive number", floor)
         if "over_noise" in summary:
             value, interval, note = _jackknifed(summary["over_noise"])
+            if interval is not None:  # of the logarithm, see `leave_one_out.over_noise`
+                factor = math.exp((interval.high - value) / value)
+                interval = interval._replace(low=value / factor, high=value * factor)
         elif "influence_over_noise" in summary:
             values = summary["influence_over_noise"]["values"]
             value = float(np.mean(values)) * std_bias(len(values))

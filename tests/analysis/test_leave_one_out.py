@@ -275,8 +275,8 @@ def test_influence_over_noise_by_hand():
     found = jax.jit(loo.over_noise)(each, whole)
     assert found.value == pytest.approx(ratio(each, whole), rel=1e-5)
     left = [ratio(np.delete(each, i, 0), np.delete(whole, i, 0)) for i in range(4)]
-    error = np.sqrt(3 / 4 * ((left - np.mean(left)) ** 2).sum())
-    assert found.standard_error == pytest.approx(error, rel=1e-4)
+    error = np.sqrt(3 * np.var(np.log(left))) * found.value
+    assert found.standard_error == pytest.approx(float(error), rel=1e-4)
     assert np.isnan(loo.over_noise(each[:2], whole[:2]).standard_error)
     with pytest.raises(InputError, match=r"influences \[4, 3, 50\], losses \[4, 49\]"):
         loo.over_noise(each, whole[:, :49])

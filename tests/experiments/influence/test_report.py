@@ -131,10 +131,10 @@ def test_an_older_record_has_no_error_of_its_noise_floor():
     assert verdict.readings[0].value == pytest.approx(3.1 * 0.8862, rel=1e-4)
 
 
-def test_the_interval_of_influence_over_noise_is_the_jackknifes():
+def test_the_interval_of_influence_over_noise_is_the_jackknifes_of_its_logarithm():
     (reading,) = CLAIM["influence_above_noise"].judge([record(over=1.2)]).readings
-    half = stats.t.ppf(0.975, 4) * 0.1
-    np.testing.assert_allclose(reading.interval[:2], [1.2 - half, 1.2 + half])
+    factor = np.exp(stats.t.ppf(0.975, 4) * 0.1 / 1.2)
+    np.testing.assert_allclose(reading.interval[:2], [1.2 / factor, 1.2 * factor])
 
 
 def test_a_noise_floor_of_zero_is_refused():
