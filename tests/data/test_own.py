@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -171,6 +173,25 @@ def test_imbalance_and_shared_images_are_told(tmp_path):
     assert not any("imbalanced" in note for note in balanced.notes)
 
 
+@pytest.mark.parametrize("divided", [False, True], ids=["whole", "divided"])
+def test_images_that_are_passed_over_are_told(pets, divided):
+    folder = pets[0] if divided else pets[0] / "train"
+    train = pets[0] / "train"
+    save(train / "_spare", pixels(2, 90))
+    save(train, pixels(1, 91))
+    save(folder / ".hidden", pixels(4, 92))
+    if divided:
+        save(folder / "extra" / "ant", pixels(5, 93))
+    options = "" if divided else ",test_share=0.34"
+    notes = load(f"{folder}{options}").notes
+    (told,) = [note for note in notes if "not read" in note]
+    first = "extra/ant/000.png" if divided else "000.png"
+    assert told == (
+        f"{8 if divided else 3} images are not read, being outside the folders of classes "
+        f"or in one that begins with _, such as {folder / first}"
+    )
+
+
 def keras():
     return {
         "x_train": pixels(12, channels=1),
@@ -194,6 +215,23 @@ def test_npz_files_of_others(tmp_path, held):
     data = load(str(tmp_path / "mine.npz"))
     np.testing.assert_array_equal(data.train.images[..., 0], keras()["x_train"])
     np.testing.assert_array_equal(data.test.labels, np.arange(6) % 3)
+
+
+def test_images_shared_by_the_splits_of_an_npz_are_told(tmp_path):
+    held = keras()
+    held["x_test"][:2] = held["x_train"][:2]
+    np.savez(tmp_path / "mine.npz", **held)
+    assert load(str(tmp_path / "mine.npz")).notes == (
+        "2 of 6 test images are training images too, pixel for pixel; the accuracy on them "
+        "says nothing",
+    )
+
+
+def test_imbalance_of_an_npz_with_too_few_names_is_no_traceback(tmp_path):
+    held = keras() | {"y_train": np.minimum(np.arange(12), 2), "class_names": ["ant"]}
+    np.savez(tmp_path / "mine.npz", **held)
+    with pytest.raises(InputError, match="1 classes"):
+        load(str(tmp_path / "mine.npz"))
 
 
 def test_npz_of_one_split(tmp_path):
@@ -251,6 +289,82 @@ def test_hugging_face_on_disk(tmp_path):
         np.testing.assert_array_equal(data.train.images, train)
         np.testing.assert_array_equal(data.test.images, test)
         assert (data.class_names, data.source) == (CLASSES, kind)
+
+
+def written(folder, **tables):
+    """A folder with a Parquet file for each split."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder.mkdir()
+    for split, table in tables.items():
+        pq.write_table(table, folder / f"{split}.parquet")
+    return str(folder)
+
+
+def test_each_split_has_the_order_of_its_own_names(tmp_path):
+    pytest.importorskip("pyarrow")
+    images, labels = pixels(6), np.arange(6) % 3
+    train = hugging_face(images, labels, CLASSES)
+    test = hugging_face(pixels(3, 1), [0, 1, 2], ("cat", "ant", "bee"))
+    data = load(written(tmp_path / "hub", train=train, test=test))
+    assert data.class_names == CLASSES
+    np.testing.assert_array_equal(data.train.labels, labels)
+    np.testing.assert_array_equal(data.test.labels, [2, 0, 1])
+    other = hugging_face(pixels(3, 1), [0, 1, 2], ("ant", "bee", "dog"))
+    with pytest.raises(InputError, match=r"test names other classes \(ant, bee, dog\)"):
+        load(written(tmp_path / "others", train=train, test=other))
+    with pytest.raises(InputError, match=r"train-1\.parquet names its classes otherwise"):
+        load(written(tmp_path / "parts", **{"train-0": train, "train-1": test}))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_without_a_name_is_told(tmp_path, label):
+    pytest.importorskip("pyarrow")
+    train = hugging_face(pixels(3), [0, 1, 2], CLASSES)
+    test = hugging_face(pixels(3, 1), [0, label, 2], CLASSES)
+    with pytest.raises(InputError, match=f"test names 3 classes and has a label {label};"):
+        load(written(tmp_path / "hub", train=train, test=test))
+
+
+@pytest.mark.parametrize("label", [np.nan, np.inf, -np.inf, 0.5])
+def test_a_label_that_is_no_whole_number(tmp_path, label):
+    pa = pytest.importorskip("pyarrow")
+    cells = [{"bytes": png(image)} for image in pixels(2)]
+    table = pa.table({"image": cells, "label": [0.0, label]})
+    with pytest.raises(InputError, match=f"row 2 has the label {label}; give each row a"):
+        load(written(tmp_path / "mine", train=table))
+
+
+def test_a_split_without_labels_is_refused(tmp_path):
+    pytest.importorskip("pyarrow")
+    table = hugging_face(pixels(3), [0, 1, 2], CLASSES)
+    for lacking in ("label", "image"):
+        test = table.drop_columns([lacking])
+        with pytest.raises(InputError, match=f"test has no column {lacking!r}; it has"):
+            load(written(tmp_path / lacking, train=table, test=test))
+
+
+@pytest.mark.parametrize("options", ["", ",label=5", ",image=0,label=5"])
+def test_a_csv_file_without_a_header_row_is_refused(tmp_path, options):
+    pytest.importorskip("pyarrow")
+    rows = [[label, *image.ravel()] for label, image in enumerate(pixels(3, channels=1))]
+    lines = [",".join(map(str, [5, *np.zeros(64, int)]))]
+    lines += [",".join(map(str, row)) for row in rows]
+    (tmp_path / "digits.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="several columns '0'; give it a header row"):
+        load(f"{tmp_path / 'digits.csv'}{options}")
+
+
+def test_a_split_that_is_spelt_in_two_ways_is_one(tmp_path):
+    pytest.importorskip("pyarrow")
+    images = pixels(8)
+    save(tmp_path, images)
+    spelt = ["train", "Train", "val", "valid", "train", "TRAIN", "dev", "validation"]
+    lines = [f"{CLASSES[i % 2]},{i:03}.png,{split}" for i, split in enumerate(spelt)]
+    (tmp_path / "all.csv").write_text("\n".join(["label,file,split", *lines]))
+    data = load(f"{tmp_path / 'all.csv'},test=validation")
+    for split, rows in ((data.train, [0, 1, 4, 5]), (data.test, [2, 3, 6, 7])):
+        held = {(i.tobytes(), label) for i, label in zip(*split, strict=True)}
+        assert held == {(images[row].tobytes(), row % 2) for row in rows}
 
 
 def test_csv_with_paths_and_a_column_of_splits(tmp_path):
@@ -341,7 +455,7 @@ def spoil(folder, how):
     [
         ("text", r"train/ant/000\.png cannot be read \(it is no image\); repair it"),
         ("cut", r"train/ant/000\.png cannot be read"),
-        ("deep", "not all grey or all RGB"),
+        ("deep", r"000\.png has more than 8 bits a channel; convert it to 8 bits"),
         ("empty", "train/dog holds no image"),
         ("other", "has the class 'dog', which .*train has not"),
         ("untested", "test_labels has no image of class 2 .cat. of 3"),
@@ -356,8 +470,39 @@ def test_damage_in_a_folder(pets, how, message):
 
 def test_more_than_eight_bits_are_not_converted(pets):
     spoil(pets[0], "deep")
-    with pytest.raises(InputError, match="more than 8 bits a pixel"):
+    with pytest.raises(InputError, match="more than 8 bits a channel"):
         load(f"{pets[0]},colour=grey")
+
+
+def deep_png(colours):
+    """A PNG file of 8 x 8 pixels with 16 bits a channel, which PIL does not write."""
+
+    def chunk(kind, held):
+        check = zlib.crc32(kind + held)
+        return struct.pack(">I", len(held)) + kind + held + struct.pack(">I", check)
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+    rows = np.zeros((8, 1 + 16 * channels), np.uint8)
+    header = struct.pack(">IIBBBBB", 8, 8, 16, colours, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+DEEP = {
+    "grey.png": deep_png(0),
+    "rgb.png": deep_png(2),
+    "grey_alpha.png": deep_png(4),
+    "rgb_alpha.png": deep_png(6),
+    "rgb.ppm": b"P6 8 8 65535\n" + bytes(384),
+}
+
+
+@pytest.mark.parametrize("options", ["", ",colour=rgb", ",size=8"])
+@pytest.mark.parametrize("name", DEEP)
+def test_files_of_sixteen_bits_are_refused(pets, name, options):
+    (pets[0] / "test" / "bee" / name).write_bytes(DEEP[name])
+    with pytest.raises(InputError, match=f"bee/{name} has more than 8 bits a channel"):
+        load(f"{pets[0]}{options}")
 
 
 @pytest.mark.parametrize(

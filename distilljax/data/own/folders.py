@@ -137,6 +137,11 @@ def read(folder: pathlib.Path) -> Found:
             others += _others(place / name)
         splits[split] = Items(images, np.array(labels, np.int64))
     notes = []
+    if passed := _passed_over(folder, splits):
+        notes.append(
+            f"{len(passed)} images are not read, being outside the folders of classes "
+            f"or in one that begins with _, such as {passed[0]}"
+        )
     if others:
         notes.append(f"{len(others)} files are no images and not read, such as {others[0]}")
     return Found(splits, tuple(names), "folder", notes)
@@ -167,6 +172,17 @@ def _class_names(folder: pathlib.Path, places: dict[str, pathlib.Path]) -> list[
             "or remove the folder"
         )
     return names
+
+
+def _passed_over(folder: pathlib.Path, splits: dict[str, Items]) -> list[pathlib.Path]:
+    """Returns the images of a folder that are of no class, but for hidden ones."""
+    read = {one.content for items in splits.values() for one in items.images}
+    return [
+        path
+        for path in image_files(folder)
+        if path not in read
+        and not any(part[0] == "." for part in path.relative_to(folder).parts)
+    ]
 
 
 def _others(folder: pathlib.Path) -> list[str]:

@@ -20,6 +20,7 @@ ENDINGS = (
 )
 _PLAIN = {"1": "grey", "L": "grey", "RGB": "rgb"}
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_WORDS = (";16B", ";16L", ";16N")  # ends of raw modes of 16 bits a channel
 _INSTALL = "pip install 'pillow>=10' 'pyarrow>=17'"
 _ORIENTATION = 0x0112  # tag of EXIF
 _CHANNELS = {"grey": 1, "rgb": 3}
@@ -81,8 +82,9 @@ def decode(images: Images, request: Request) -> Decoded:
     (2, 8, 8, 1)
 
     Raises:
-      InputError: a file that is no image; images of several sizes without `size`, or of
-        several or other kinds of colour without `colour`; more than fit into memory.
+      InputError: a file that is no image, or has more than 8 bits a channel; images of
+        several sizes without `size`, or of several or other kinds of colour without
+        `colour`; more than fit into memory.
     """
     if isinstance(images, np.ndarray):
         return _from_pixels(images, request)
@@ -99,7 +101,7 @@ def decode(images: Images, request: Request) -> Decoded:
     pixels = np.empty(shape, np.uint8)
     for row, one in enumerate(images):
         with _opened(one) as image:
-            pixels[row] = _brought(one.where, image, (height, width), colour, request.fit)
+            pixels[row] = _brought(image, (height, width), colour, request.fit)
     return Decoded(pixels, _notes(headers, request, colour))
 
 
@@ -133,9 +135,27 @@ def _header(one: Encoded) -> _Header:
             raise InputError(
                 f"{one.where} has {image.n_frames} frames; keep one image of it"
             )
+        if _is_deep(image):
+            raise InputError(
+                f"{one.where} has more than 8 bits a channel; convert it to 8 bits"
+            )
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size[::-1] if turned else image.size
         return _Header((height, width), image.mode, turned)
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether an image in its file has more than 8 bits a channel.
+
+    PIL gives 16-bit RGB the mode RGB; until pixels are read `tile` tells how they are held.
+    """
+    for decoder, _, _, told in image.tile:
+        raw, *more = told if isinstance(told, tuple) else (told,)
+        if str(raw).endswith(_WORDS):
+            return True
+        if decoder[:3] == "ppm" and max(more, default=0) > 255:  # its largest value
+            return True
+    return image.mode in _DEEP
 
 
 def _common_size(
@@ -173,16 +193,10 @@ def _common_colour(
     )
 
 
-def _brought(
-    where: str, image: Any, size: tuple[int, int], colour: str, fit: str
-) -> np.ndarray:
+def _brought(image: Any, size: tuple[int, int], colour: str, fit: str) -> np.ndarray:
     """Returns one image as u8[h, w, c]."""
     from PIL import ImageOps
 
-    if image.mode in _DEEP:
-        raise InputError(
-            f"{where} has more than 8 bits a pixel ({image.mode}); convert it to 8 bits"
-        )
     image = _opaque(ImageOps.exif_transpose(image))
     image = image.convert("L" if colour == "grey" else "RGB")
     return _resized(np.asarray(image), size, fit).reshape(*size, _CHANNELS[colour])

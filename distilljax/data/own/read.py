@@ -56,8 +56,7 @@ def read(request: Request) -> Own:
         _check_pixels(train, test, request)
     both = _decode(train, test, request, notes)
     notes = [*found.notes, *notes]
-    if found.kind != "npz" or request.told():
-        notes += _about(train, test, both, found.class_names, request)
+    notes += _about(train, test, both, found.class_names, request)
     return Own(
         both[0],
         train.labels,
@@ -259,13 +258,14 @@ def _about(
 ) -> list[str]:
     """Returns what one should know before these data are used."""
     notes = []
-    if train.labels.ndim == 1 and train.labels.dtype.kind in "iu" and len(train.labels):
+    integers = train.labels.dtype.kind in "iu" and test.labels.dtype.kind in "iu"
+    if integers and train.labels.ndim == 1 and len(train.labels):
         classes, counts = np.unique(train.labels, return_counts=True)
         largest, smallest = counts.argmax(), counts.argmin()
         if counts[largest] > IMBALANCED * counts[smallest]:
+            called = dict(enumerate(names or ()))
             most, least = (
-                names[classes[i]] if names else f"class {classes[i]}"
-                for i in (largest, smallest)
+                called.get(classes[i], f"class {classes[i]}") for i in (largest, smallest)
             )
             guess = np.mean(test.labels == classes[largest])
             notes.append(
@@ -287,4 +287,4 @@ def _about(
 def _digests(pixels: np.ndarray) -> list[bytes]:
     if pixels.ndim < 3:
         return []
-    return [hashlib.sha256(np.ascontiguousarray(one).data).digest() for one in pixels]
+    return [hashlib.sha256(one.tobytes()).digest() for one in pixels]

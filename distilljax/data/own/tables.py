@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,6 +88,8 @@ def read(files: Mapping[str, Sequence[pathlib.Path]], request: Request) -> Found
         file; a row without image or label.
     """
     require("pyarrow", "tables")
+    # Columns and classes are those of train.
+    files = dict(sorted(files.items(), key=lambda one: one[0] != "train"))
     tables = {
         split: _joined([_table(path) for path in paths], paths)
         for split, paths in files.items()
@@ -102,12 +105,14 @@ def read(files: Mapping[str, Sequence[pathlib.Path]], request: Request) -> Found
         )
     notes = list[str]()
     columns = _columns(next(iter(tables.values())), request, first)
-    names = _hugging_face(next(iter(tables.values()))).get(columns.label, {}).get("names")
+    for split, table in tables.items():
+        _check_columns(table, columns, f"{request.path}: {split}")
+    named = {split: _names(table).get(columns.label) for split, table in tables.items()}
     values = {
         split: _values(table, columns.label, f"{request.path}: {split}")
         for split, table in tables.items()
     }
-    labels, names = _numbered(values, names, request, notes)
+    labels, names = _numbered(values, named, request, notes)
     splits = {
         split: Items(_images(table, columns, first.parent, request), labels[split])
         for split, table in tables.items()
@@ -153,10 +158,20 @@ def _joined(tables: Sequence[Any], paths: Sequence[pathlib.Path]) -> Any:
     import pyarrow as pa
 
     for table, path in zip(tables, paths, strict=True):
+        if twice := [n for n, num in Counter(table.column_names).items() if num > 1]:
+            raise InputError(
+                f"{path} has several columns {twice[0]!r}; give it a header row, with "
+                "another name for each column"
+            )
         if table.column_names != tables[0].column_names:
             raise InputError(
                 f"{path} has other columns than {paths[0]} ({_listed(table)}); name the "
                 "one table to read"
+            )
+        if _names(table) != _names(tables[0]):
+            raise InputError(
+                f"{path} names its classes otherwise than {paths[0]}; name the one "
+                "table to read"
             )
     try:
         return pa.concat_tables(tables)
@@ -181,12 +196,13 @@ def _divided(table: Any, request: Request, path: pathlib.Path) -> dict[str, Any]
         return {ALL: table}
     if name not in table.column_names:
         raise InputError(f"{path} has no column {name!r}; it has {_listed(table)}")
-    found = {}
+    found: dict[str, list[Any]] = {}
     for value in pa.compute.unique(table[name]).to_pylist():
         if value is None:
             raise InputError(f"{path}: a row has no {name}; fill it in, or remove the row")
-        found[normal(str(value))] = table.filter(pa.compute.equal(table[name], value))
-    return found
+        rows = table.filter(pa.compute.equal(table[name], value))
+        found.setdefault(normal(str(value)), []).append(rows)
+    return {split: pa.concat_tables(spelt) for split, spelt in found.items()}
 
 
 def _hugging_face(table: Any) -> dict[str, Any]:
@@ -197,6 +213,23 @@ def _hugging_face(table: Any) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return {n: f for n, f in features.items() if isinstance(f, dict)}
+
+
+def _names(table: Any) -> dict[str, list[str]]:
+    """Returns the names of classes that Hugging Face writes beside a table, by column."""
+    held = {name: f.get("names") for name, f in _hugging_face(table).items()}
+    return {n: [*map(str, names)] for n, names in held.items() if isinstance(names, list)}
+
+
+def _check_columns(table: Any, columns: _Columns, where: str) -> None:
+    """Refuses a split that lacks a column which is read."""
+    held = set(table.column_names)
+    for name in (columns.label, *filter(None, [columns.image]), *columns.pixels):
+        if name not in held:
+            raise InputError(
+                f"{where} has no column {name!r}; it has {_listed(table)}; add it, or name "
+                "the one table to read"
+            )
 
 
 def _columns(table: Any, request: Request, path: pathlib.Path) -> _Columns:
@@ -243,7 +276,7 @@ def _only(found: Sequence[str], what: str, path: pathlib.Path, table: Any) -> st
 def _values(table: Any, name: str, where: str) -> list[Any]:
     values = table[name].to_pylist()
     for row, value in enumerate(values):
-        if value is None or (isinstance(value, float) and value != int(value)):
+        if value is None or (isinstance(value, float) and not value.is_integer()):
             raise InputError(
                 f"{where}: row {row + 1} has the {name} {value!r}; give each row a class"
             )
@@ -257,19 +290,19 @@ def _values(table: Any, name: str, where: str) -> list[Any]:
 
 def _numbered(
     values: Mapping[str, Sequence[Any]],
-    names: Sequence[str] | None,
+    named: Mapping[str, Sequence[str] | None],
     request: Request,
     notes: list[str],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Returns labels 0..k-1 and the names of the classes."""
+    """Returns labels 0..k-1 and the names of the classes, those that splits state."""
     every = {value for split in values.values() for value in split}
     numeric = not any(isinstance(value, str) for value in every)
+    names = next(filter(None, named.values()), None)
     if names and numeric:
-        if every and not 0 <= min(every) <= max(every) < len(names):
-            raise InputError(
-                f"{request.path}: it names {len(names)} classes and has a label "
-                f"{max(every)}; repair the table"
-            )
+        values = {
+            split: _by_name(one, named[split] or names, names, f"{request.path}: {split}")
+            for split, one in values.items()
+        }
         order: list[Any] = list(range(len(names)))
     elif numeric:
         order = sorted(every)
@@ -283,6 +316,25 @@ def _numbered(
     place: dict[Any, int] = {value: number for number, value in enumerate(order)}
     labels = {s: np.array([place[v] for v in one], np.int64) for s, one in values.items()}
     return labels, tuple(names)
+
+
+def _by_name(
+    values: Sequence[int], own: Sequence[str], names: Sequence[str], where: str
+) -> list[int]:
+    """Returns the places in `names` of what class numbers mean in `own`."""
+    if sorted(own) != sorted(names):
+        raise InputError(
+            f"{where} names other classes ({', '.join(own[:10])}) than another split "
+            f"({', '.join(names[:10])}); give both the same"
+        )
+    for value in values:
+        if not 0 <= value < len(own):
+            raise InputError(
+                f"{where} names {len(own)} classes and has a label {value}; give each "
+                f"row a class 0..{len(own) - 1}, or remove it"
+            )
+    place = {name: number for number, name in enumerate(names)}
+    return [place[own[value]] for value in values]
 
 
 def _images(
