@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from distilljax import data, devices, io
 from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError
+from distilljax.core.distilled import hard_labels
 from distilljax.core.outer import Method, Source
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import PARAMETRISATIONS, Parametrisation
@@ -162,6 +164,13 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
         raise FieldError("init_from", path, "was made of other data")
     if num != config.ipc * loaded.num_classes:
         reason = f"has {num} images; set --ipc={num // loaded.num_classes}"
+        raise FieldError("init_from", path, reason)
+    places = np.repeat(np.arange(loaded.num_classes), config.ipc)
+    if not np.array_equal(hard_labels(before.distilled), places):
+        reason = (
+            f"its labels are not {config.ipc} of each class in order, as those of a start "
+            "are; start from another set"
+        )
         raise FieldError("init_from", path, reason)
     if not _close(before.transform, prepared.transform):
         reason = (

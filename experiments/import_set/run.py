@@ -12,7 +12,8 @@ to be compared with the number that the authors state.
 
 `--out` then holds the set (`distilled.npz`), its picture (`grid.png`), `config.json` with
 the command, and `summary.json`. It is an artefact like any other: `evaluate`,
-`recognition`, `mixing` and the rest take it.
+`recognition`, `mixing` and the rest take it. After an interruption the same command goes on
+there.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from distilljax.analysis.statistics import Spread
 from distilljax.comparison.accuracy import compare_accuracies
 from distilljax.comparison.real import validation_images
 from distilljax.config import FieldError, option
+from distilljax.disk.files import read_json
 from distilljax.io import foreign
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.training.evaluation import PROTOCOLS
@@ -39,9 +41,9 @@ from experiments.lab.networks import own_network, sized_model
 from experiments.lab.options import SeedOption
 from experiments.lab.pictures import image_grid
 from experiments.lab.protocols import batch_of
-from experiments.lab.records import describe_protocol, write_summary
+from experiments.lab.records import describe_protocol, finished_summary, write_summary
 from experiments.lab.sets import displayable
-from experiments.lab.workdir import open_workdir
+from experiments.lab.workdir import CONFIG, LOCK, identity_of, open_workdir
 
 NAME = "experiments.import_set"
 LABELS = ("in_order", "classes", "logits", "probabilities", "targets")
@@ -99,12 +101,34 @@ def run(config: Config) -> Summary:
     # The name by which `data.load` finds the data again.
     artefact = artefact._replace(dataset={**artefact.dataset, "name": config.dataset})
     workdir = pathlib.Path(config.out).expanduser()
-    # Names of places on this machine stay out of the settings.
-    place = config.replace({"file": pathlib.Path(config.file).name, "out": ""})
-    with open_workdir(workdir, NAME, place):
-        summary = _write(config, artefact, loaded, workdir)
+    with open_workdir(workdir, NAME, _settings(config)):
+        summary = finished_summary(workdir, Summary, "import_set")
+        if summary is None:
+            summary = _write(config, artefact, loaded, workdir)
+        elif summary["imported"]["sha256"] != artefact.notes["imported"]["sha256"]:
+            reason = "holds the set of another file of this name; name a new folder"
+            raise FieldError("out", config.out, reason)
     _show(config, summary, workdir)
     return summary
+
+
+def _settings(config: Config) -> Config:
+    """Returns the options without the names of places on this machine."""
+    return config.replace({"file": pathlib.Path(config.file).name, "out": ""})
+
+
+def _is_taken(config: Config, out: pathlib.Path) -> bool:
+    """Whether a place holds anything but this command, cut or finished."""
+    if not out.is_dir():
+        return out.exists()
+    if not (out / CONFIG).exists():
+        return any(entry.name != LOCK for entry in out.iterdir())
+    try:
+        held = read_json(out / CONFIG)
+    except (OSError, ValueError):
+        return True
+    ours = identity_of(_settings(config))
+    return (held.get("experiment"), held.get("config")) != (NAME, ours)
 
 
 def _check_answers(config: Config) -> None:
@@ -124,7 +148,7 @@ def _check_answers(config: Config) -> None:
         reason = f"unknown; choose one of {', '.join(LABELS)}"
         raise FieldError("labels", config.labels, reason)
     out = pathlib.Path(config.out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _is_taken(config, out):
         raise FieldError("out", config.out, "is there already; name a new folder")
     for name, known, reason in (
         ("preprocess", data.KINDS, "a file does not tell what its images went through"),
@@ -139,10 +163,6 @@ def _check_answers(config: Config) -> None:
 def _write(
     config: Config, artefact: io.Artefact, loaded: data.Dataset, workdir: pathlib.Path
 ) -> Summary:
-    accuracy = _accuracy(config, artefact, loaded) if config.check else None
-    if accuracy is not None:
-        notes = {**artefact.notes, "check": {"accuracy": accuracy, "seed": config.seed}}
-        artefact = artefact._replace(notes=notes)
     io.save(workdir / "distilled.npz", artefact)
     num, k = artefact.distilled.label_logits.shape
     image_grid(
@@ -151,6 +171,11 @@ def _write(
         artefact.class_names,
         f"{artefact.method} on {loaded.name}, {num // k} per class",
     )
+    accuracy = _accuracy(config, artefact, loaded) if config.check else None
+    if accuracy is not None:
+        notes = {**artefact.notes, "check": {"accuracy": accuracy, "seed": config.seed}}
+        artefact = artefact._replace(notes=notes)
+        io.save(workdir / "distilled.npz", artefact)
     summary: Summary = {
         "images": num,
         "images_per_class": num // k,
@@ -195,6 +220,8 @@ def _show(config: Config, summary: Summary, workdir: pathlib.Path) -> None:
         f"{summary['images']} images of {summary['dataset']['name']}, "
         f"{summary['images_per_class']} of each class, labels: {summary['labels']}"
     )
+    if summary["imported"].get("order") == "as given":
+        print("the largest labels are not as many of each class: the order is the file's")
     checks = summary["imported"]["checks"]
     if config.unchecked:
         print("nothing was checked against real images")

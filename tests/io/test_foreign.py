@@ -97,6 +97,49 @@ def test_images_are_sorted_by_class(tmp_path, loaded, images):
     np.testing.assert_array_equal(found.distilled.images, images[order][back])
 
 
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "targets"])
+def test_rows_of_labels_are_sorted_by_the_largest(loaded, images, kind):
+    """As the file has them where the largest are not as many of each class."""
+    labels = rows()
+    if kind == "probabilities":
+        labels = np.array(jax.nn.softmax(labels))
+    order = np.array([4, 0, 2, 1, 5, 3])
+    found = foreign.from_tensors(
+        first(images[order]), labels[order], loaded, kind=kind, **ANSWERS
+    )
+    back = order[np.argsort(LABELS[order], kind="stable")]
+    np.testing.assert_array_equal(found.distilled.images, images[back])
+    np.testing.assert_array_equal(sets.hard_labels(found.distilled), LABELS)
+    assert found.notes["imported"]["order"] == "by class"
+    if kind == "targets":
+        np.testing.assert_array_equal(found.targets, labels[back])
+    labels[5] = labels[0]
+    found = foreign.from_tensors(
+        first(images[order]), labels[order], loaded, kind=kind, unchecked=True, **ANSWERS
+    )
+    np.testing.assert_array_equal(found.distilled.images, images[order])
+    np.testing.assert_array_equal(
+        sets.hard_labels(found.distilled), labels[order].argmax(1)
+    )
+    assert found.notes["imported"]["order"] == "as given"
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-45, 1e-40])
+def test_probabilities_of_zero_are_finite_logits(tmp_path, loaded, images, least):
+    """Also those that XLA flushes to zero; the softmax gives the probabilities back."""
+    labels = np.full((NUM, CLASSES), least, np.float32)
+    labels[np.arange(NUM), LABELS] = 1
+    found = foreign.from_tensors(
+        first(images), labels, loaded, kind="probabilities", **ANSWERS
+    )
+    assert np.asarray(found.distilled.label_logits).min() >= -sets.HARD
+    io.save(tmp_path / "set.npz", found)
+    back = io.load(tmp_path / "set.npz")
+    np.testing.assert_allclose(
+        jax.nn.softmax(back.distilled.label_logits), labels, atol=1e-38
+    )
+
+
 def mtt(folder, images, labels, rate=None):
     folder.mkdir()
     storage = {"f4": "FloatStorage", "i8": "LongStorage"}

@@ -64,6 +64,10 @@ def read(
 ) -> Artefact:
     """Reads a distilled set that another program made.
 
+    Its images are put in the order of classes, under rows of labels in that of the largest
+    entries. Where these are not as many of each class the order is that of the file, and
+    `order` of the notes says so.
+
     >>> from distilljax import data
     >>> labels = np.arange(40) % 2
     >>> images = np.random.default_rng(0).integers(0, 99, (40, 8, 8, 1))
@@ -250,12 +254,14 @@ def _artefact(
     pixels = images.dtype == np.uint8
     shown = np.asarray(transform(jnp.asarray(images)) if pixels else images, np.float32)
     classes = values if kind == "classes" else values.argmax(axis=1)
+    in_order = np.array_equal(classes, np.repeat(np.arange(k), len(images) // k))
     facts: dict[str, Any] = {"preprocess": "unchecked", "labels": "unchecked"}
     if not unchecked:
         facts["preprocess"] = checks.check_preprocess(preprocess, transform, shown, loaded)
         facts["labels"] = checks.check_labels(transform, shown, classes, loaded)
     network = dict(NETWORKS.get(protocol, {})) | ({} if width is None else {"width": width})
-    notes = {"imported": dict(source) | {"checks": facts} | dict(found.notes)}
+    said = {"checks": facts, "order": "by class" if in_order else "as given"}
+    notes = {"imported": dict(source) | said | dict(found.notes)}
     return Artefact(
         distilled=DistilledSet(
             jnp.asarray(shown), _logits(kind, values, k), jnp.float32(math.log(rate))
@@ -288,7 +294,10 @@ def _artefact(
 def _labels(
     found: layouts.Found, said: Labels | None, loaded: data.Dataset
 ) -> tuple[str, np.ndarray, np.ndarray]:
-    """The kind of labels, the labels, and the order that sorts images by class."""
+    """The kind of labels, the labels in the order of classes, and that order of images.
+
+    Rows whose largest entries are not as many of each class keep their order.
+    """
     num, k, name = len(found.images), loaded.num_classes, loaded.name
     checks.check_divides(num, k, name)
     if found.labels is None:
@@ -316,7 +325,12 @@ def _labels(
         reason = "the file holds rows of real numbers; say logits, probabilities or targets"
         raise FieldError("labels", said, reason)
     checks.check_rows(found.labels, kind, num, k, name)
-    return kind, found.labels.astype(np.float32), np.arange(num)
+    rows = found.labels.astype(np.float32)
+    largest = rows.argmax(axis=1)
+    order = np.argsort(largest, kind="stable")
+    if len(set(np.bincount(largest, minlength=k).tolist())) > 1:
+        order = np.arange(num)
+    return kind, rows[order], order
 
 
 def _logits(kind: str, values: np.ndarray, k: int) -> Any:
@@ -324,12 +338,9 @@ def _logits(kind: str, values: np.ndarray, k: int) -> Any:
     if kind == "logits":
         return jnp.asarray(values, jnp.float32)
     if kind == "probabilities":
-        return jnp.log(jnp.maximum(values, np.exp(-sets.HARD)))
+        return jnp.maximum(jnp.log(values), -sets.HARD)
     classes = values.argmax(axis=1) if kind == "targets" else values
-    hard = sets.create(
-        jnp.zeros((len(classes), 1, 1, 1)), jnp.asarray(classes), k, learning_rate=1.0
-    )
-    return hard.label_logits
+    return sets.HARD * (jnp.eye(k)[classes] - 1)
 
 
 def _rate(found: layouts.Found, said: float | None, protocol: str) -> float:

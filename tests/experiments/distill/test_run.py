@@ -562,6 +562,18 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     )
 
 
+def test_a_start_that_is_not_in_order_of_classes_is_refused(finished, dataset, tmp_path):
+    made, source = io.load(finished[0] / "distilled.npz"), tmp_path / "source.npz"
+    logits = made.distilled.label_logits
+    for wrong in (logits[::-1], logits[np.array([0, 0, 1])]):
+        turned = made.distilled._replace(label_logits=wrong)
+        io.save(source, made._replace(distilled=turned))
+        argv = config(dataset, tmp_path / "run", *BPTT, f"--init_from={source}")
+        with pytest.raises(FieldError, match=r"init_from=.*not 1 of each class in order"):
+            distill_run.run(argv)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

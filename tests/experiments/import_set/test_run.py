@@ -1,6 +1,7 @@
 """Sets of other programs, imported by the command."""
 
 import dataclasses
+import errno
 import json
 
 import jax
@@ -212,6 +213,64 @@ def test_a_place_that_is_taken(dc, small, tmp_path):
     line = refused(dc, small, tmp_path / "out")
     assert line.startswith(f"--out={tmp_path / 'out'}: is there already")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_place_of_another_command(dc, small, tmp_path):
+    run(dc, small, tmp_path / "out", unchecked=True)
+    made = (tmp_path / "out" / "distilled.npz").read_bytes()
+    assert "is there already" in refused(dc, small, tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_text("{")
+    assert "is there already" in refused(dc, small, tmp_path / "out", unchecked=True)
+    assert (tmp_path / "out" / "distilled.npz").read_bytes() == made
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("where", ["compare_accuracies", "image_grid"])
+def test_the_same_command_goes_on(dc, small, tmp_path, monkeypatch, where, error):
+    """After an interruption or a full disk, with the set that is there already."""
+    short = dataclasses.replace(PROTOCOLS["dc"], epochs=2)
+    monkeypatch.setitem(PROTOCOLS, "dc", short)
+
+    def fails(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_set, where, fails)
+        with pytest.raises(type(error) if isinstance(error, OSError) else error):
+            run(dc, small, tmp_path / "out", check=1)
+    assert io.load(tmp_path / "out" / "distilled.npz").method == "imported"
+    assert not (tmp_path / "out" / SUMMARY).exists()
+    summary = run(dc, small, tmp_path / "out", check=1)
+    assert summary["accuracy"]["seeds"] == 1
+    held = io.load(tmp_path / "out" / "distilled.npz")
+    assert held.notes["check"]["accuracy"] == summary["accuracy"]
+
+
+def test_a_place_without_more_than_a_lock_is_free(dc, small, tmp_path):
+    """As a disk leaves it that was full before the settings were written."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    assert run(dc, small, tmp_path / "out")["images"] == given.NUM
+
+
+def test_a_finished_command_is_shown_again(dc, small, images, tmp_path, monkeypatch):
+    summary = run(dc, small, tmp_path / "out")
+    made = (tmp_path / "out" / "distilled.npz").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.delattr(import_set, "_write")
+        assert run(dc, small, tmp_path / "out") == summary
+    given.write_dc(dc, (given.first(images) * np.float32(1.1), LABELS))
+    line = refused(dc, small, tmp_path / "out")
+    assert "holds the set of another file of this name; name a new folder" in line
+    assert (tmp_path / "out" / "distilled.npz").read_bytes() == made
+
+
+def test_an_order_that_is_not_that_of_classes_is_told(small, images, tmp_path, capsys):
+    labels = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 2, 2]]
+    np.savez(tmp_path / "set.npz", images=given.first(images), labels=labels)
+    answers = {"labels": "probabilities", "unchecked": True}
+    run(tmp_path / "set.npz", small, tmp_path / "out", **answers)
+    assert "not as many of each class: the order is the file's" in capsys.readouterr().out
 
 
 def test_what_was_exported_comes_back(dc, small, images, tmp_path):
