@@ -66,6 +66,8 @@ def _show(config: Config, artefact: io.Artefact, out: pathlib.Path) -> None:
     if config.layout == "png":
         how = f"without their preprocessing ({kind}), clipped to 0..255 and rounded"
     print(f"{num} images are in {out}, {how}")
+    if config.layout == "png" and exports.folder_names(artefact) != artefact.class_names:
+        print("its folders are class numbers: the class names cannot be names of folders")
     if config.layout == "mtt":
         labels = "class numbers" if exports.are_hard(artefact) else "logits"
         print(f"labels_best.pt holds {labels}, lr_best.pt the inner learning rate")

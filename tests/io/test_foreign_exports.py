@@ -139,12 +139,16 @@ def test_grey_pictures_are_of_one_channel(tmp_path, hard):
 
 
 @pytest.mark.parametrize("name", [".ant", "", "a/b", "bee"])
-def test_class_names_that_are_no_names_of_folders(tmp_path, hard, name):
+def test_class_names_that_are_no_names_of_folders(tmp_path, loaded, hard, name):
+    """The folders are class numbers then, and the set comes back."""
     pytest.importorskip("PIL.Image")
-    named = hard._replace(class_names=(name, "bee", "cat"))
-    with pytest.raises(InputError, match="names of folders"):
-        foreign.export(named, tmp_path / "pictures", layout="png")
-    assert not list(tmp_path.iterdir())
+    names = (name, "bee", "cat")
+    foreign.export(hard._replace(class_names=names), tmp_path / "pictures", layout="png")
+    found = {entry.name for entry in (tmp_path / "pictures").iterdir()}
+    assert found == {"0", "1", "2"}
+    read = back(loaded._replace(class_names=names), tmp_path / "pictures", "png")
+    foreign.export(hard, tmp_path / "named", layout="png")
+    assert_same(read, back(loaded, tmp_path / "named", "png"))
 
 
 @pytest.mark.parametrize(

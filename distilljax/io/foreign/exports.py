@@ -73,6 +73,21 @@ def are_hard(artefact: Artefact) -> bool:
     return artefact.targets is None and soft <= 1e-6
 
 
+def folder_names(artefact: Artefact) -> tuple[str, ...]:
+    """Returns the names of folders of `png`: class names, or numbers where they cannot be.
+
+    >>> import distilljax
+    >>> exports.folder_names(distilljax.load("distilled.npz"))  # doctest: +SKIP
+    ('ant', 'bee')
+    """
+    names = artefact.class_names
+    if len(set(names)) < len(names) or any(
+        "/" in n or n.startswith(".") or not n for n in names
+    ):
+        return tuple(map(str, range(len(names))))
+    return names
+
+
 def _classes(artefact: Artefact, layout: str) -> np.ndarray:
     """i64[n]; labels must be hard, since the layout holds class numbers alone."""
     if not are_hard(artefact):
@@ -144,11 +159,7 @@ def _write_png(artefact: Artefact, path: pathlib.Path) -> None:
     labels = _classes(artefact, "png")
     pictures = np.asarray(artefact.transform.inverse(artefact.distilled.images))
     pixels = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
-    names = artefact.class_names
-    if len(set(names)) < len(names) or any(
-        "/" in n or n.startswith(".") or not n for n in names
-    ):
-        raise InputError("layout=png: class names cannot be names of folders")
+    names = folder_names(artefact)
 
     def fill(folder: pathlib.Path) -> None:
         for number, (label, image) in enumerate(zip(labels, pixels, strict=True)):
@@ -186,7 +197,8 @@ def export(artefact: Artefact, path: pathlib.Path | str, *, layout: str) -> None
 
     Preprocessed images are written as they are, but for `png`: there the preprocessing is
     taken back, values are clipped to 0..255 and rounded, and what a program makes of the
-    pictures is no longer the set to the last bit. No layout holds the preprocessing.
+    pictures is no longer the set to the last bit; its folders are class numbers where the
+    class names cannot be names of folders. No layout holds the preprocessing.
 
     >>> import distilljax
     >>> made = distilljax.load("distilled.npz")  # doctest: +SKIP

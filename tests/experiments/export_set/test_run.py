@@ -76,6 +76,17 @@ def test_a_set_of_the_gallery_is_exported_by_its_name(tmp_path):
     np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), held.distilled.images)
 
 
+def test_folders_that_are_class_numbers_are_told(artefact, tmp_path, capsys):
+    """One class of the embedded data is called t-shirt/top."""
+    pytest.importorskip("PIL")
+    run(artefact="embedded_dm_ipc1", layout="png", out=tmp_path / "numbers")
+    assert "its folders are class numbers" in capsys.readouterr().out
+    folders = sorted(entry.name for entry in (tmp_path / "numbers").iterdir())
+    assert folders == list("0123456789")
+    run(artefact=artefact, layout="png", out=tmp_path / "names")
+    assert "class numbers" not in capsys.readouterr().out
+
+
 def test_a_folder_stands_for_the_set_in_it(artefact, tmp_path):
     folder = tmp_path / "made"
     folder.mkdir()
