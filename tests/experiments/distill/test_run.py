@@ -437,6 +437,28 @@ def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
         distill_run.run(config(dataset, tmp_path, *argv))
 
 
+def test_a_finished_run_is_not_shown_as_that_of_other_experts(
+    dataset, experts, tmp_path, capsys
+):
+    workdir, other = tmp_path / "run", tmp_path / "other"
+    argv = [*TM, "--labels=soft"]
+    own = config(dataset, workdir, *argv, f"--experts_dir={experts}")
+    before = distill_run.run(own)
+    assert distill_run.run(own) == before
+    shutil.copytree(experts, other)
+    described = json.loads((other / "experts.json").read_text())
+    described["description"]["seed"] = 7
+    (other / "experts.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="holds a run with other experts; give the"):
+        distill_run.run(config(dataset, workdir, *argv, f"--experts_dir={other}"))
+    capsys.readouterr()
+    assert distill_run.run(config(dataset, workdir, *argv)) == before
+    assert "experts" not in capsys.readouterr().err
+    gone = config(dataset, workdir, *argv, "--experts_dir=absent")
+    assert distill_run.run(gone) == before
+    assert "absent: there are no experts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "images"),
     [
@@ -560,6 +582,31 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     np.testing.assert_allclose(
         images_of(tmp_path), images_of(finished[0]), rtol=0, atol=1e-6
     )
+
+
+def test_a_run_that_began_with_another_set_is_refused(finished, dataset, tmp_path, capsys):
+    source, workdir = tmp_path / "set.npz", tmp_path / "run"
+    shutil.copy(finished[0] / "distilled.npz", source)
+    more = [f"--init_from={source}", "--steps=1", "--whole_epochs=0", "--noscores"]
+    chosen = config(dataset, workdir, *BPTT, *more)
+    before = distill_run.run(chosen)
+    assert distill_run.run(chosen) == before
+    held = io.load(source)
+    changed = held.distilled._replace(images=held.distilled.images + 1)
+    io.save(source, held._replace(distilled=changed))
+    summary = (workdir / "summary.json").read_bytes()
+    with pytest.raises(InputError, match=r"holds a run from another set \(the SHA-256 of"):
+        distill_run.run(chosen)  # it is finished, and would be shown
+    (workdir / "summary.json").unlink()
+    with pytest.raises(InputError, match="holds a run from another set"):
+        distill_run.run(chosen)
+    (workdir / "summary.json").write_bytes(summary)
+    (workdir / "start.json").unlink()  # as in runs made before
+    assert distill_run.run(chosen) == before
+    source.unlink()
+    capsys.readouterr()
+    assert distill_run.run(chosen) == before
+    assert "is not compared with what it was given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
