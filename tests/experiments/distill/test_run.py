@@ -46,15 +46,15 @@ TINY = [
     "--score_every=5",
     "--held_out=5",
     "--eval_seeds=3",
-    "--whole_epochs=2",
-    "--whole_seeds=2",
     "--checkpoint_seconds=0",
 ]
+WHOLE = ["--whole_epochs=2", "--whole_seeds=2"]
 BPTT = ["--bptt.unroll=4", "--bptt.real_batch=20"]
 
 
 def flags(dataset, workdir, *more):
-    return [f"--dataset={dataset}", f"--workdir={workdir}", *TINY, *more]
+    whole = [] if "--whole_epochs=0" in more else WHOLE
+    return [f"--dataset={dataset}", f"--workdir={workdir}", *TINY, *whole, *more]
 
 
 def config(dataset, workdir, *more):
@@ -500,6 +500,13 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         (["--labels=soft"], "labels='soft': bptt does not .* --bptt.label_lr"),
         (["--method=dm", "--labels=soft"], "labels='soft': dm does not learn them here$"),
         (["--labels=soft", "--bptt.label_lr=1", "--confidence=0.3"], "more than chance"),
+        (["--num_experts=2"], "num_experts=2: --method=bptt --labels=hard uses none"),
+        (["--confidence=0.8"], "confidence=0.8: --labels=hard uses none; leave it out"),
+        (["--init=noise", "--init_from=x"], "init='noise': --init_from names the images"),
+        (
+            ["--whole_epochs=0", "--whole_seeds=5"],
+            "whole_seeds=5: --whole_epochs=0 trains none; leave it out",
+        ),
         (["--baselines=best"], "baselines='best': unknown baseline 'best'"),
         (
             ["--parametrisation=multi_formation", "--multi_formation.factor=3"],
