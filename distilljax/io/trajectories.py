@@ -35,6 +35,10 @@ DTYPES: Mapping[str, Any] = {
 }
 
 
+class NewerError(InputError):
+    """Experts of a format that is newer than this library."""
+
+
 class Description(NamedTuple):
     """Description of the experts of a store; all fields are JSON-serialisable.
 
@@ -167,16 +171,18 @@ def open(path: pathlib.Path | str) -> "Store":
     True
 
     Raises:
-      InputError: it is missing, damaged, truncated or of a newer format.
+      NewerError: it is of a newer format.
+      InputError: it is missing, damaged or truncated.
     """
     path = pathlib.Path(path)
     described = path / DESCRIBED
     try:
         held = read_json(described)
-        if held["format"] not in range(1, FORMAT + 1):
-            raise InputError(
-                f"{path}: format {held['format']!r} of experts is none that this library "
-                f"reads (1 to {FORMAT}); upgrade distilljax"
+        if (number := held["format"]) not in range(1, FORMAT + 1):
+            newer = isinstance(number, int) and number > FORMAT
+            raise (NewerError if newer else InputError)(
+                f"{path}: format {number!r} of experts is none that this library reads "
+                f"(1 to {FORMAT}); upgrade distilljax"
             )
         description = Description(**held["description"])
         for name in ("num_experts", "num_epochs", "num_params"):

@@ -130,6 +130,7 @@ def check_options(config: Config) -> None:
     parse_baselines(config.baselines, least=0)
     _check_labels(config)
     _check_experts(config)
+    _check_unread(config)
 
 
 def _check_labels(config: Config) -> None:
@@ -159,12 +160,27 @@ def _check_labels(config: Config) -> None:
 
 def _check_experts(config: Config) -> None:
     method, _ = config.chosen("method")
-    if config.experts_dir and not needs_experts(config):
-        reason = f"--method={method} --labels={config.labels} uses none"
-        raise FieldError("experts_dir", config.experts_dir, reason)
+    for name in ("experts_dir", "num_experts"):
+        if (value := getattr(config, name)) and not needs_experts(config):
+            reason = f"--method={method} --labels={config.labels} uses none"
+            raise FieldError(name, value, reason)
     if not config.experts_dir and needs_experts(config):
         reason = (
             "a folder of expert trajectories is needed; make one with "
             "python -m experiments.train_experts"
         )
         raise FieldError("experts_dir", None, reason)
+
+
+def _check_unread(config: Config) -> None:
+    """Refuses options that nothing reads beside others."""
+    if config.init_from and config.init == "noise":
+        reason = "--init_from names the images at the start; leave one of the two out"
+        raise FieldError("init", config.init, reason)
+    default = Config()
+    if config.labels != "soft" and config.confidence != default.confidence:
+        reason = f"--labels={config.labels} uses none; leave it out, or give --labels=soft"
+        raise FieldError("confidence", config.confidence, reason)
+    if not config.whole_epochs and config.whole_seeds != default.whole_seeds:
+        reason = "--whole_epochs=0 trains none; leave it out, or give --whole_epochs"
+        raise FieldError("whole_seeds", config.whole_seeds, reason)

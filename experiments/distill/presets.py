@@ -313,7 +313,10 @@ def values(name: str, given: Mapping[str, object]) -> dict[str, Any]:
         raise InputError(
             f"--preset={name} belongs to --method={' or '.join(having)}, not {method}"
         )
-    return BY_METHOD[method][name].values()
+    found = BY_METHOD[method][name].values()
+    if given.get("init_from"):
+        found.pop("init", None)
+    return found
 
 
 NAMES = tuple(dict.fromkeys(name for presets in BY_METHOD.values() for name in presets))

@@ -36,12 +36,12 @@ from distilljax.comparison import fair
 from distilljax.comparison.real import select_baselines
 from distilljax.core.distilled import separate_targets
 from distilljax.core.parametrisations import stored_numbers
-from distilljax.disk.files import read_json, write_json
 from distilljax.distillation.start import held_out_score, labels_read
 from distilljax.io import records
 from distilljax.io.environment import environment, peak_memory_bytes
 from distilljax.methods import METHODS
 from distilljax.types import DistilledSet, InputError
+from experiments.distill import given
 from experiments.distill.figures import loss_curve
 from experiments.distill.options import Config, learns_targets
 from experiments.distill.presets import PRESETS
@@ -84,6 +84,7 @@ def run(config: Config) -> Summary:
             summary = _run(config, workdir, hook)
         else:
             check_same_data(workdir, config.dataset, config.data_dir, summary)
+            given.check(config, workdir)
             print(f"this run was finished before; its results are in {workdir}")
             if config.tensorboard and processes.index() == 0:
                 board = watching.TensorBoard(workdir / BOARD)
@@ -105,7 +106,7 @@ def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> S
     began = time.perf_counter()
     setting = make_setting(config)
     identity = claim_data(workdir, setting.prepared.data)
-    _keep_experts(workdir, setting.experts)
+    given.keep(config, workdir, setting.experts)
     result = _distil(config, setting, workdir, identity, hook)
     distilled_at = time.perf_counter()
     notes = _notes(setting, result)
@@ -152,26 +153,6 @@ def _has_result(config: Config, workdir: pathlib.Path, summary: Summary) -> bool
         print(f"{error}; made again", file=sys.stderr, flush=True)
         return False
     return True
-
-
-@processes.once
-def _keep_experts(workdir: pathlib.Path, described: Mapping[str, Any] | None) -> None:
-    """Writes down which experts the run uses; a resumed run must use the same."""
-    if described is None:
-        return
-    path = workdir / "experts.json"
-    try:
-        held = read_json(path) if path.exists() else described
-    except (OSError, ValueError):
-        raise InputError(
-            f"{path} is damaged; choose another --workdir, or delete {workdir}"
-        ) from None
-    if held != described:
-        raise InputError(
-            f"workdir {workdir} holds a run with other experts; give the --experts_dir it "
-            "had, or choose another --workdir"
-        )
-    write_json(path, described)
 
 
 def _tell_of_scores(config: Config, history: Sequence[Mapping[str, Any]]) -> None:

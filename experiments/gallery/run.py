@@ -139,9 +139,12 @@ def run(config: Config) -> list[Entry]:
         and config.ipc in (None, entry.config["ipc"])
     ]
     if not chosen:
-        field = "dataset" if config.dataset else "ipc"
-        there = sorted({entry.config[field] for entry in entries()})
-        reason = f"there is no such set; there are {', '.join(map(str, there))}"
+        every = entries()
+        data = [entry for entry in every if entry.config["dataset"] == config.dataset]
+        field = "dataset" if config.dataset and not data else "ipc"
+        there = sorted({entry.config[field] for entry in data or every})
+        named = f" of --dataset={config.dataset}" * bool(data)
+        reason = f"there is no such set{named}; there are {', '.join(map(str, there))}"
         raise FieldError(field, getattr(config, field), reason)
     columns = (
         "set",

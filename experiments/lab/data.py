@@ -87,6 +87,8 @@ def named_data(named: Named) -> str:
 def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> data.Dataset:
     """Returns the data that an artefact was made of, or other data that fit it.
 
+    Names of classes need not agree where the images do: arrays in memory may have none.
+
     Args:
       named: the artefact.
       dataset: `--dataset`; none: those it was made of.
@@ -98,9 +100,21 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
     """
     path, artefact = named
     name = dataset or named_data(named)
-    loaded = data.load(name, data_dir)
+    try:
+        loaded = data.load(name, data_dir)
+    except InputError:
+        if dataset is not None or artefact.dataset.get("source") != "arrays":
+            raise
+        raise InputError(
+            f"{path} was made of arrays in memory ({name}); give --dataset, the name or "
+            "the file of the same images"
+        ) from None
     shape = tuple(artefact.distilled.images.shape[1:])
-    if loaded.class_names != artefact.class_names or loaded.image_shape != shape:
+    same = loaded.fingerprint == artefact.dataset.get("fingerprint")
+    fits = loaded.class_names == artefact.class_names or (
+        same and loaded.num_classes == len(artefact.class_names)
+    )
+    if not fits or loaded.image_shape != shape:
         raise InputError(
             f"{path} holds {shape} images of {len(artefact.class_names)} "
             f"classes ({artefact.class_names[0]}, ...), {name} has {loaded.image_shape} "
@@ -108,7 +122,7 @@ def load_data_of(named: Named, dataset: str | None, data_dir: str | None) -> dat
             "choose the --dataset it was made of"
         )
     tell(loaded)
-    if dataset is None and loaded.fingerprint != artefact.dataset.get("fingerprint"):
+    if dataset is None and not same:
         raise InputError(
             f"{name} is not what {path} was made of (its SHA-256 differs); "
             f"give --dataset={name} to test on it all the same"

@@ -139,17 +139,17 @@ class Lines:
     A second, hidden file holds their number, by which records that are gone are known.
     """
 
-    def __init__(self, path: pathlib.Path, wanted: Iterable[str]):
-        """Reads the file; it is left with the records of these identities alone."""
+    def __init__(self, path: pathlib.Path, wanted: Iterable[str] | None):
+        """Reads the file; it is left with the records of these identities; None: of any."""
         self._path = path
         self._counted = path.with_name(f".{path.name}.count")
         self._kept: dict[str, dict[str, Any]] = {}
-        identities, damaged = set(wanted), 0
+        identities, damaged = None if wanted is None else set(wanted), 0
         for line in read_lines(path):
             if line is None or line.get(CHECKSUM) != _line_checksum(line):
                 damaged += 1
-            elif line.get(IDENTITY) in identities:
-                self._kept[str(line[IDENTITY])] = line
+            elif identities is None or line.get(IDENTITY) in identities:
+                self._kept[str(line.get(IDENTITY))] = line
         found = [f"has {_records(damaged, 'damaged record')}"] * (damaged > 0)
         if (gone := self._count() - len(self._kept) - damaged) > 0:
             found.append(f"lacks {_records(gone, 'record')} of this run")

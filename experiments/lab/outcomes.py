@@ -9,6 +9,7 @@ What lies between distillations holds their share of the noise of networks too.
 import itertools
 import math
 import pathlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 
 from distilljax import launch
 from distilljax.analysis.statistics import Spread, spread
+from distilljax.data import own
 from distilljax.types import InputError
 from experiments.lab.accuracy import TRAINED_ON
 from experiments.lab.records import SUMMARY, read_of_run
@@ -84,7 +86,7 @@ def read(folder: pathlib.Path) -> Outcome:
         command = f"; {config['command']}" if isinstance(config.get("command"), str) else ""
         raise InputError(
             f"the run in {folder} is not finished (it lacks {SUMMARY}){command} "
-            f"--workdir={folder} goes on with it"
+            f"--workdir={shlex.quote(str(folder))} goes on with it{_given_besides(config)}"
         )
     summary = _object(folder / SUMMARY)
     settings, experiment = config.get("config"), config.get("experiment")
@@ -98,6 +100,27 @@ def read(folder: pathlib.Path) -> Outcome:
     }
     meant = {**_meant(settings), **_circumstances(summary)}
     return Outcome(folder, experiment.rpartition(".")[2], meant, figures)
+
+
+def _given_besides(config: Mapping[str, Any]) -> str:
+    """Returns which folders a run needs, that its command does not name; may be empty."""
+    from distilljax.methods import METHODS
+
+    settings = config.get("config")
+    if not isinstance(settings, dict):
+        return ""
+    source = getattr(METHODS.get(str(settings.get("method"))), "SOURCE", None)
+    needed = ["--experts_dir"] * (source == "experts" or settings.get("labels") == "expert")
+    needed += ["--data_dir"] * _is_prepared(settings.get("dataset", "embedded"))
+    return f", with the {' and the '.join(needed)} it had" if needed else ""
+
+
+def _is_prepared(dataset: str | None) -> bool:
+    """Whether data may lie in a --data_dir: a TFDS name, or None, those of a set."""
+    if dataset is None:
+        return True
+    path = own.parse(str(dataset)).path
+    return path != "embedded" and not pathlib.Path(path).expanduser().exists()
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:

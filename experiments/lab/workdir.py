@@ -202,7 +202,8 @@ def _check_identity(
     theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     ours = dict(launch.flatten(identity_of(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
-    if differing and all(n in grows and ours[n] > theirs[n] for n in differing):
+    larger = [n for n in grows if _is_larger(ours.get(n), theirs.get(n))]
+    if differing and {*differing} <= {*larger}:
         _go_on(path, held, config, differing)
         held = _read_config(path)
     elif differing:
@@ -220,27 +221,31 @@ def _check_identity(
     return False
 
 
+def _is_larger(now: Any, before: Any) -> bool:
+    """Whether both are numbers, and the first is the larger."""
+    return all(type(n) in (int, float) for n in (now, before)) and now > before
+
+
 def _go_on(
     path: pathlib.Path, held: dict[str, Any], config: Config, larger: Sequence[str]
 ) -> None:
     """Keeps what a run has given, and lets it go on with larger numbers."""
     before, now = held["config"], identity_of(config)
-    name = "-".join(f"{n}{before[n]}" for n in larger)
+    steps = ", ".join(f"{n} from {before[n]} to {now[n]}" for n in larger)
+    said = f"this run goes on: {steps}"
     if (path / SUMMARY).exists():
-        kept = path / BEFORE / name
+        kept = path / BEFORE / "-".join(f"{n}{before[n]}" for n in larger)
         kept.mkdir(parents=True, exist_ok=True)
         for entry in path.iterdir():
             if entry.is_file() and entry.name != LOCK:
                 with replacing(kept / entry.name) as temporary:
                     shutil.copyfile(entry, temporary)
         (path / SUMMARY).unlink()
+        said += f"; what it was before is kept in {kept}"
     told = held | {"config": now, "origin": held.get("origin", before)}
     told["command"] = command_of(held["experiment"], config)
     write_json(path / CONFIG, told)
-    steps = ", ".join(f"{n} from {before[n]} to {now[n]}" for n in larger)
-    print(
-        f"this run goes on: {steps}; what it was before is kept in {path / BEFORE / name}"
-    )
+    print(said)
 
 
 def _arithmetic(config: Config) -> str:

@@ -10,7 +10,8 @@ each by the authors' protocol. `summary.json` and `table.md` hold the table publ
 recorded / ours; recorded is what the authors' file itself holds.
 
 Each network is kept in `networks.jsonl` when it is trained; the same command goes on,
-and more `--seeds` or other `--rows` add to what is there. Networks take one core and, on
+and more `--seeds` or other `--rows` add to what is there. Those on sets that are not in the
+folder are kept too, and in the table again when they are. Networks take one core and, on
 a CPU, from a minute to many hours each: the time left is shown after the first. RFAD's,
 of width 1,024, takes 1.8 s of one core a step and 5 min a look at 5,000 images: 1.4 h for
 1,000 of its up to 20,000 steps.
@@ -138,9 +139,7 @@ def _run(
         for name in dict.fromkeys(row.dataset for row in there)
     }
     files = [_open(config, row, folder / row.file, loaded[row.dataset]) for row in there]
-    kept = Lines(
-        workdir / "networks.jsonl", {c.identity for file in files for c in file.cells}
-    )
+    kept = Lines(workdir / "networks.jsonl", None)
     missing = {
         file.row.name: [c for c in file.cells[: config.seeds] if c.identity not in kept]
         for file in files

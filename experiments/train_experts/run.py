@@ -102,8 +102,8 @@ def run(config: Config) -> Summary:
       The contents of `summary.json`: accuracies (fractions), times (seconds), versions.
 
     Raises:
-      InputError: data, settings or working directory that cannot be used; a disk that
-        is too small; or an expert that diverges.
+      InputError: data, settings or working directory that cannot be used; experts of a
+        newer format; a disk that is too small; or an expert that diverges.
     """
     model, _ = config.chosen("model")
     label = f"{short_name(config.dataset)}-{model}-{config.experts}"
@@ -127,6 +127,8 @@ def _has_result(workdir: pathlib.Path) -> bool:
         store.verify()
         if len(store.complete) < store.shape[0]:
             raise InputError(f"{workdir}: experts are missing")
+    except trajectories.NewerError:
+        raise
     except InputError as error:
         _drop(workdir, str(error))
         return False
@@ -247,6 +249,8 @@ def _store(
         try:
             store = trajectories.open(workdir)
             store.verify()
+        except trajectories.NewerError:
+            raise
         except InputError as error:
             _drop(workdir, str(error))
         else:

@@ -9,6 +9,7 @@ import pytest
 
 import experiments
 from distilljax import launch
+from experiments.distill import options as distill_options
 from experiments.gallery import run as gallery
 from experiments.lab.workdir import identity_of
 from experiments.train_experts import run as train_experts
@@ -29,7 +30,11 @@ def test_the_command_of_a_run_gives_its_settings(run):
     """Settings that came later have the values of today's defaults."""
     about = json.loads((ROOT / run / "config.json").read_text())
     assert about["command"].split()[2] == about["experiment"]
-    again = dict(launch.flatten(identity_of(parsed(about["command"]))))
+    config = parsed(about["command"])
+    if isinstance(config, distill_options.Config):
+        needed = "runs/experts" if distill_options.needs_experts(config) else None
+        distill_options.check_options(config.replace({"experts_dir": needed}))
+    again = dict(launch.flatten(identity_of(config)))
     for name, value in launch.flatten(about["config"]):
         assert again[name] == value, name
 

@@ -161,6 +161,30 @@ def test_runs_that_cannot_be_compared(folders, tmp_path, spoil, message):
         compared(folders, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({}, ""),
+        ({"dataset": "embedded,size=32"}, ""),
+        ({"dataset": __file__}, ""),
+        ({"dataset": "cifar10"}, ", with the --data_dir it had"),
+        ({"dataset": None}, ", with the --data_dir it had"),
+        ({"method": "tm"}, ", with the --experts_dir it had"),
+        (
+            {"labels": "expert", "dataset": "cifar10"},
+            ", with the --experts_dir and the --data_dir it had",
+        ),
+    ],
+)
+def test_an_unfinished_run_tells_how_it_goes_on(tmp_path, settings, given):
+    folder = write(tmp_path / "a run", [0.5, 0.6], **settings)
+    unfinished(folder)
+    with pytest.raises(InputError) as caught:
+        outcomes.read(folder)
+    command = f"python -m x --workdir='{folder}' goes on with it"
+    assert str(caught.value).endswith(f"; {command}{given}")
+
+
 def test_folders_that_are_no_runs(folders, tmp_path):
     with pytest.raises(InputError, match=r"no such folder; give the folders of finished"):
         compared([folders[0], tmp_path / "nowhere"], tmp_path)

@@ -3,10 +3,12 @@
 import pytest
 
 from distilljax import launch
+from distilljax.config import FieldError
 from distilljax.methods import METHODS
 from distilljax.types import InputError
 from experiments.distill import presets as distill_presets
 from experiments.distill import run as distill_run
+from experiments.distill.options import check_options
 
 
 def parse(*argv):
@@ -42,6 +44,14 @@ def test_a_variant_brings_its_method_and_a_flag_wins():
     assert (chosen.method, chosen.labels) == ("tm", "expert")
     assert (chosen.tm.segments, chosen.tm.first_max_start) == (4, 10)
     assert chosen.convnet.width == 16
+
+
+def test_a_set_to_begin_with_takes_the_place_of_noise():
+    words = ["--preset=rat_cifar10_ipc1", "--init_from=set.npz"]
+    assert parse(words[0]).init == "noise"
+    check_options(parse(*words))
+    with pytest.raises(FieldError, match="init='noise'"):
+        check_options(parse(*words, "--init=noise"))
 
 
 def test_the_window_and_rates_of_the_sources():

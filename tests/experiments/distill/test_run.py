@@ -46,15 +46,15 @@ TINY = [
     "--score_every=5",
     "--held_out=5",
     "--eval_seeds=3",
-    "--whole_epochs=2",
-    "--whole_seeds=2",
     "--checkpoint_seconds=0",
 ]
+WHOLE = ["--whole_epochs=2", "--whole_seeds=2"]
 BPTT = ["--bptt.unroll=4", "--bptt.real_batch=20"]
 
 
 def flags(dataset, workdir, *more):
-    return [f"--dataset={dataset}", f"--workdir={workdir}", *TINY, *more]
+    whole = [] if "--whole_epochs=0" in more else WHOLE
+    return [f"--dataset={dataset}", f"--workdir={workdir}", *TINY, *whole, *more]
 
 
 def config(dataset, workdir, *more):
@@ -437,6 +437,28 @@ def test_a_run_is_not_resumed_with_other_experts(dataset, experts, tmp_path):
         distill_run.run(config(dataset, tmp_path, *argv))
 
 
+def test_a_finished_run_is_not_shown_as_that_of_other_experts(
+    dataset, experts, tmp_path, capsys
+):
+    workdir, other = tmp_path / "run", tmp_path / "other"
+    argv = [*TM, "--labels=soft"]
+    own = config(dataset, workdir, *argv, f"--experts_dir={experts}")
+    before = distill_run.run(own)
+    assert distill_run.run(own) == before
+    shutil.copytree(experts, other)
+    described = json.loads((other / "experts.json").read_text())
+    described["description"]["seed"] = 7
+    (other / "experts.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="holds a run with other experts; give the"):
+        distill_run.run(config(dataset, workdir, *argv, f"--experts_dir={other}"))
+    capsys.readouterr()
+    assert distill_run.run(config(dataset, workdir, *argv)) == before
+    assert "experts" not in capsys.readouterr().err
+    gone = config(dataset, workdir, *argv, "--experts_dir=absent")
+    assert distill_run.run(gone) == before
+    assert "absent: there are no experts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "images"),
     [
@@ -478,6 +500,13 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         (["--labels=soft"], "labels='soft': bptt does not .* --bptt.label_lr"),
         (["--method=dm", "--labels=soft"], "labels='soft': dm does not learn them here$"),
         (["--labels=soft", "--bptt.label_lr=1", "--confidence=0.3"], "more than chance"),
+        (["--num_experts=2"], "num_experts=2: --method=bptt --labels=hard uses none"),
+        (["--confidence=0.8"], "confidence=0.8: --labels=hard uses none; leave it out"),
+        (["--init=noise", "--init_from=x"], "init='noise': --init_from names the images"),
+        (
+            ["--whole_epochs=0", "--whole_seeds=5"],
+            "whole_seeds=5: --whole_epochs=0 trains none; leave it out",
+        ),
         (["--baselines=best"], "baselines='best': unknown baseline 'best'"),
         (
             ["--parametrisation=multi_formation", "--multi_formation.factor=3"],
@@ -572,6 +601,31 @@ def test_a_start_that_is_not_in_order_of_classes_is_refused(finished, dataset, t
         with pytest.raises(FieldError, match=r"init_from=.*not 1 of each class in order"):
             distill_run.run(argv)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_began_with_another_set_is_refused(finished, dataset, tmp_path, capsys):
+    source, workdir = tmp_path / "set.npz", tmp_path / "run"
+    shutil.copy(finished[0] / "distilled.npz", source)
+    more = [f"--init_from={source}", "--steps=1", "--whole_epochs=0", "--noscores"]
+    chosen = config(dataset, workdir, *BPTT, *more)
+    before = distill_run.run(chosen)
+    assert distill_run.run(chosen) == before
+    held = io.load(source)
+    changed = held.distilled._replace(images=held.distilled.images + 1)
+    io.save(source, held._replace(distilled=changed))
+    summary = (workdir / "summary.json").read_bytes()
+    with pytest.raises(InputError, match=r"holds a run from another set \(the SHA-256 of"):
+        distill_run.run(chosen)  # it is finished, and would be shown
+    (workdir / "summary.json").unlink()
+    with pytest.raises(InputError, match="holds a run from another set"):
+        distill_run.run(chosen)
+    (workdir / "summary.json").write_bytes(summary)
+    (workdir / "start.json").unlink()  # as in runs made before
+    assert distill_run.run(chosen) == before
+    source.unlink()
+    capsys.readouterr()
+    assert distill_run.run(chosen) == before
+    assert "is not compared with what it was given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

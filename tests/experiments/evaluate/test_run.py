@@ -265,6 +265,22 @@ def test_a_set_that_names_no_data_is_evaluated_on_those_given(dataset, tmp_path,
     assert not found["dataset"]["same_as_distilled"]
 
 
+def test_a_set_of_arrays_is_evaluated_on_the_same_images(dataset, tmp_path, trained):
+    """Under any names of the classes."""
+    made = write(tmp_path / "a.npz", dataset)
+    held = io.load(made)
+    described = {**held.dataset, "name": "arrays", "source": "arrays"}
+    io.save(made, held._replace(dataset=described, class_names=("0", "1", "2")))
+    with pytest.raises(InputError, match=r"was made of arrays in memory.*give --dataset,"):
+        evaluate.run(config(made, tmp_path / "run"))
+    found = evaluate.run(config(made, tmp_path / "run", f"--dataset={dataset}"))
+    assert found["dataset"]["same_as_distilled"]
+    others = {**described, "fingerprint": "0" * 64}
+    io.save(made, io.load(made)._replace(dataset=others))
+    with pytest.raises(InputError, match="choose the --dataset it was made of"):
+        evaluate.run(config(made, tmp_path / "other", f"--dataset={dataset}"))
+
+
 def test_a_picture_that_cannot_be_drawn_leaves_the_result(
     artefact, tmp_path, trained, monkeypatch, capsys
 ):

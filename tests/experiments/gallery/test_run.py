@@ -33,8 +33,10 @@ def test_sets_are_chosen_by_data_and_size():
     for entry in found:
         assert (entry.config["dataset"], entry.config["ipc"]) == ("cifar10", 1)
     for argv in (["--dataset=svhn"], ["--ipc=77"]):
-        with pytest.raises(FieldError, match="there is no such set"):
+        with pytest.raises(FieldError, match="there is no such set; there are"):
             listed(*argv)
+    with pytest.raises(FieldError, match=r"ipc=77: .* of --dataset=mnist; there are 1$"):
+        listed("--dataset=mnist", "--ipc=77")
 
 
 def test_every_card_is_that_of_its_folder():

@@ -115,6 +115,14 @@ def test_lines_are_kept_by_identity(tmp_path):
     assert [json.loads(t)["identity"] for t in path.read_text().splitlines()] == ["a"]
 
 
+def test_lines_of_any_identity(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    Lines(path, None).write("c", {"mean": 1.0})
+    again = Lines(path, None)
+    assert again["c"] == {"mean": 1.0}
+    assert "a" not in again
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -123,6 +123,39 @@ def test_places_are_named_by_settings(tmp_path):
     assert command_of(NAME, Config(steps=4, workdir="x")) == f"python -m {NAME} --steps=4"
 
 
+def grow(path, steps):
+    config = Config(workdir=str(path), steps=steps)
+    with open_workdir(path, NAME, config, ["steps"]):
+        (path / "part.txt").write_text("x")
+
+
+def test_what_it_was_before_is_kept_where_there_was_something(tmp_path, capsys):
+    grow(tmp_path, 3)
+    grow(tmp_path, 4)
+    assert capsys.readouterr().out == "this run goes on: steps from 3 to 4\n"
+    assert not (tmp_path / "before").exists()
+    (tmp_path / "summary.json").write_text("{}")
+    grow(tmp_path, 5)
+    kept = tmp_path / "before" / "steps4"
+    said = capsys.readouterr().out
+    assert said.endswith(f"from 4 to 5; what it was before is kept in {kept}\n")
+    assert (kept / "part.txt").exists()
+
+
+@pytest.mark.parametrize("steps", ["2", None, True, [2], "absent"])
+def test_numbers_alone_grow(tmp_path, steps):
+    """A setting of another type, or none as in an older file, is a different run."""
+    grow(tmp_path, 3)
+    held = json.loads((tmp_path / "config.json").read_text())
+    held["config"] |= {"steps": steps}
+    if steps == "absent":
+        del held["config"]["steps"]
+    (tmp_path / "config.json").write_text(json.dumps(held))
+    with pytest.raises(InputError, match=r"different run .steps is .* there, 4 here"):
+        grow(tmp_path, 4)
+    assert json.loads((tmp_path / "config.json").read_text()) == held
+
+
 def test_another_run_is_refused(tmp_path):
     with claim(tmp_path / "w"):
         (tmp_path / "w" / "result.txt").write_text("x")

@@ -109,6 +109,17 @@ def test_it_goes_on_where_it_was_left(place, capsys):
     assert "compiling" not in capsys.readouterr().err
 
 
+def test_networks_on_a_set_that_is_not_there_are_kept(place, capsys):
+    before = run(place)
+    (place / "a.pt").rename(place.parent / "a.pt")
+    assert run(place)["rows"]["a"]["ours"] is None
+    (place.parent / "a.pt").rename(place / "a.pt")
+    assert run(place)["rows"] == before["rows"]
+    said = capsys.readouterr().err
+    assert "lacks" not in said
+    assert said.count("compiling") == 2, "once for each set"
+
+
 def test_a_damaged_artefact_is_made_again(place, capsys):
     before = run(place)
     path = place.parent / "run" / "sets" / "a" / "distilled.npz"

@@ -191,6 +191,22 @@ def test_damaged_experts_are_trained_again(
     assert len(said) == (not unseen)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_experts_of_a_newer_format_are_kept(finished, dataset, tmp_path, ended):
+    workdir = tmp_path / "experts"
+    shutil.copytree(finished[0], workdir)
+    if not ended:
+        (workdir / "summary.json").unlink()
+    path = workdir / trajectories.DESCRIBED
+    newer = json.dumps(json.loads(path.read_text()) | {"format": trajectories.FORMAT + 1})
+    path.write_text(newer)
+    with pytest.raises(InputError, match=r"format 3 of experts .*; upgrade distilljax$"):
+        train_experts_run.run(config(dataset, workdir))
+    assert path.read_text() == newer
+    held = [(w / trajectories.DATA).read_bytes() for w in (workdir, finished[0])]
+    assert held[0] == held[1]
+
+
 def test_a_summary_of_another_version_is_refused(finished, dataset, tmp_path):
     workdir = tmp_path / "experts"
     shutil.copytree(finished[0], workdir)
