@@ -384,12 +384,15 @@ class Store:
             for epoch in range(done):
                 self._check_rows(expert, epoch, held[expert, epoch : epoch + 1])
 
-    def check(self, wanted: Mapping[str, Any]) -> None:
+    def check(
+        self, wanted: Mapping[str, Any], missing: Mapping[str, Any] | None = None
+    ) -> None:
         """Checks that the experts match a description.
 
         Args:
           wanted: expected fields of `Description`; a nested mapping may be partial, such as
             `{"model": {"name": "convnet"}}`.
+          missing: values of fields that the description of an older version lacks.
 
         Raises:
           InputError: a mismatch; the message names all of them.
@@ -397,7 +400,7 @@ class Store:
         there = self.description._asdict()
         wrong = [
             f"{name} is {_shown(theirs)} there and {_shown(ours)} is wanted"
-            for name, theirs, ours in _mismatches(there, wanted)
+            for name, theirs, ours in _mismatches(there, wanted, missing or {})
         ]
         if wrong:
             raise InputError(
@@ -466,16 +469,19 @@ def _on_disk(dtype: str) -> np.dtype:
 
 
 def _mismatches(
-    there: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+    there: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    missing: Mapping[str, Any],
+    prefix: str = "",
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yields the dotted name, actual and expected value of each mismatch."""
     for name, ours in wanted.items():
-        theirs = there.get(name)
+        theirs = there.get(name, missing.get(name))
         if prefix + name == "preprocess":
             if not _same_transform(theirs, ours):
                 yield "preprocessing", theirs, ours
         elif isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            yield from _mismatches(theirs, ours, f"{prefix}{name}.")
+            yield from _mismatches(theirs, ours, missing.get(name, {}), f"{prefix}{name}.")
         elif _plain(theirs) != _plain(ours):
             yield prefix + name, theirs, ours
 

@@ -1,9 +1,9 @@
 """Distribution matching (`dm`; Zhao & Bilen 2023, arXiv 2110.04181).
 
 The class means of distilled and real images are matched in the feature space of a new
-random network psi (eq. 5), under one siamese augmentation A:
+random network psi (eq. 5), under a siamese augmentation A_j, drawn for each class:
 
-    min_S  E_psi  sum_j || mean psi(A(real_j)) - mean psi(A(S_j)) ||^2
+    min_S  E_psi  sum_j || mean psi(A_j(real_j)) - mean psi(A_j(S_j)) ||^2
 
 With `match=characteristic` the characteristic functions of features of unit length are
 compared in place of the means, at `frequencies` Gaussian t (NCFM, Wang et al. 2025, arXiv
@@ -11,12 +11,13 @@ compared in place of the means, at `frequencies` Gaussian t (NCFM, Wang et al. 2
 
     min_S  E_psi  300 sum_j mean_t gap_j(t)
 
-Departures: of distribution matching none known. NCFM's networks lie between the start and
-the end of training, its classes take a step each, it adds the cross-entropy of a trained
-network, and has 4,096 frequencies and Adam with weight decay: here networks are random and
-untrained, and there is the gap alone. Published settings of `dm`: 256 real images per
-class, DSA, SGD with learning rate 1 (10 above 50 images per class) and momentum 0.5, 20,000
-iterations.
+Departures: `scale` and `rotate` sample with the corners of images aligned, the code of the
+authors with their edges, PyTorch's default; no other is known of distribution matching.
+NCFM's networks lie between the start and the end of training, its classes take a step each,
+it adds the cross-entropy of a trained network, and has 4,096 frequencies and Adam with
+weight decay: here networks are random and untrained, and there is the gap alone. Published
+settings of `dm`: 256 real images per class, DSA, SGD with learning rate 1 (10 above 50
+images per class) and momentum 0.5, 20,000 iterations.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from distilljax import checks, devices
+from distilljax import checks, devices, platforms
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.core import inner, sampling
@@ -90,6 +91,10 @@ def outer_loss(
     """
     strategy = config.augment if augmentation is None else augmentation
 
+    def siamese(given: tuple[Key, Array]) -> Array:
+        key, images = given
+        return augment(key, images, strategy=strategy, siamese=True)
+
     def compute(
         distilled: DistilledSet, key: Key, aux: tuple, real: RealSet
     ) -> tuple[Array, tuple]:
@@ -97,16 +102,18 @@ def outer_loss(
         init_key, batch_key, augment_key = jax.random.split(key, 3)
         params = model.init(init_key)
         k = distilled.label_logits.shape[1]
-
-        def features(params: Params, images: Array) -> Array:
-            images = augment(augment_key, images, strategy=strategy, siamese=True)
-            return model.features(params, images)
+        class_keys = jax.random.split(augment_key, k)
 
         def gap(
-            shared: tuple[Params, Array], classes: tuple[Array, Array], counts: Array
+            shared: tuple[Params, Array], classes: tuple[Key, Array, Array], counts: Array
         ) -> Array:
-            (params, frequencies), (ours, targets) = shared, classes
-            found = features(params, ours.reshape(-1, *ours.shape[2:]))
+            (params, frequencies), (keys, ours, targets) = shared, classes
+            images = ours
+            if strategy:
+                # Vmapped classes compute every operation: on a CPU they take turns.
+                together = None if platforms.on_cpu() else len(ours)
+                images = jax.lax.map(siamese, (keys, ours), batch_size=together)
+            found = model.features(params, images.reshape(-1, *ours.shape[2:]))
             found = found.reshape(*ours.shape[:2], -1)
             if config.match == "means":
                 found, targets = (
@@ -117,27 +124,32 @@ def outer_loss(
             each = gaps(_unit(found), _unit(targets), frequencies)
             return WEIGHT * jnp.where(counts, each, 0).sum()
 
-        def all_features(positions: Array) -> Array:
+        def real_features(given: tuple[Key, Array]) -> Array:
+            key, positions = given
             num = len(positions)
             parts = inner.filled(positions, inner.cache_chunk(num, params) or num)
-            found = jax.lax.map(
-                lambda part: features(params, sampling.take(real, part).images), parts
-            )
+
+            def features(part: Array) -> Array:
+                images = siamese((key, sampling.take(real, part).images))
+                return model.features(params, images)
+
+            found = jax.lax.map(features, parts)
             return found.reshape(-1, found.shape[-1])[:num]
 
         drawn = sampling.class_positions(batch_key, real, config.real_batch)
-        if mesh is None:
-            theirs = all_features(drawn.reshape(-1)).reshape(*drawn.shape, -1)
+        if mesh is None and not strategy:
+            theirs = real_features((augment_key, drawn.reshape(-1)))
+            theirs = theirs.reshape(*drawn.shape, -1)
         else:
-            theirs = devices.spread(all_features, drawn, mesh)
+            theirs = devices.spread(real_features, (class_keys, drawn), mesh)
         ours = pieces(distilled.images, len(distilled.images) // k)
         together = inner.cache_groups(-(-k // devices.size(mesh)), ours.shape[1], params)
         shape = (config.frequencies if config.match == "characteristic" else 0,)
         frequencies = jax.random.normal(
             jax.random.fold_in(key, 3), (*shape, theirs.shape[-1]), theirs.dtype
         )
-        shared = (params, frequencies)
-        return spread_sum(gap, shared, (ours, theirs), mesh, together=together), aux
+        shared, classes = (params, frequencies), (class_keys, ours, theirs)
+        return spread_sum(gap, shared, classes, mesh, together=together), aux
 
     return compute
 

@@ -18,7 +18,9 @@ momentum 0.5 for the images, 0.01 for the network in batches of 256. The network
 is 0.5 in the authors' first code and absent since DSA. DC starts from noise or real images,
 DSA from real images with `augment=color_crop_cutout_flip_scale_rotate`.
 
-Departures: the last minibatch of an epoch of the network is as large as the others.
+Departures: the last minibatch of an epoch of the network is as large as the others. `scale`
+and `rotate` sample with the corners of images aligned, the code of the authors with their
+edges, PyTorch's default.
 """
 
 import dataclasses

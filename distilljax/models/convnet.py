@@ -30,6 +30,11 @@ class Config(Base):
     published tables: 2,048 features, 320,010 parameters. FRePo and RCIG have no norm,
     growth 2 (128, 256, 512 channels) and init lecun; RFAD no norm, width 1,024 and init
     gaussian.
+
+    Departures: on grey images the published network pads the first convolution by three
+    pixels, so that 28x28 becomes 32x32 (2,048 features, 317,706 parameters): here with
+    first_padding 3. The default of 1 has 1,152 features there, and is that of the committed
+    sets.
     """
 
     width: int = option(128, "Channels of the first convolution.", low=1)
@@ -37,6 +42,13 @@ class Config(Base):
     depth: int = option(3, "Number of blocks; each halves the image.", low=1)
     norm: Norm = option("instance", "Normalisation after each convolution.")
     pooling: Pooling = option("avg", "Pooling at the end of each block.")
+    first_padding: int = option(
+        1,
+        "Zeros around images at the first convolution; that of published networks is 3 on "
+        "grey images of 28 pixels.",
+        low=1,
+        rare=True,
+    )
     init: Init = option(
         "torch",
         "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
@@ -63,6 +75,7 @@ class ConvNet(nn.Module):
         for block in range(config.depth):
             x = Conv(
                 config.width * config.growth**block,
+                padding=1 if block else config.first_padding,
                 scheme=config.init,
                 formulation=config.conv,
                 then=config.norm,

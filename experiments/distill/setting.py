@@ -34,7 +34,7 @@ from experiments.distill.options import (
 )
 from experiments.lab import keys
 from experiments.lab.data import Prepared, prepare
-from experiments.lab.experts import identify_experts
+from experiments.lab.experts import identify_experts, later_settings
 from experiments.lab.networks import model_of
 from experiments.lab.options import expand
 from experiments.lab.sets import file_of
@@ -118,7 +118,7 @@ def _parametrisation(config: Config, loaded: data.Dataset) -> Parametrisation:
 def _load_experts(config: Config, prepared: Prepared) -> _Experts:
     """Returns the epochs that the method, or the labels at the start, need."""
     store = io.trajectories.open(expand(str(config.experts_dir)))
-    store.check(identify_experts(config, prepared))
+    store.check(identify_experts(config, prepared), later_settings(config))
     group: Any = config.chosen("method")[1]
     matched = matches_experts(config)
     last = group.last_epoch if matched else store.description.num_epochs

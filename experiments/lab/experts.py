@@ -27,6 +27,16 @@ def identify_experts(config: DataOptions, prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def later_settings(config: DataOptions) -> dict[str, Any]:
+    """Returns the settings that a record of older experts may lack: today's defaults.
+
+    Args:
+      config: options with the selector `model`.
+    """
+    _, group = config.chosen("model")
+    return {"model": {"config": type(group)().to_dict()}}
+
+
 def training_command(described: Mapping[str, Any], workdir: str) -> str:
     """Returns the command that trains experts of that description again.
 

@@ -172,7 +172,8 @@ def entry(
             found["reason"] = f"{summary['steps']:,} of {row.steps:,} outer steps"
         elif found["protocol"] == row.protocol:
             found["verdict"] = verdict(row, ours["mean"], ours["std"])
-            if committed and found["verdict"] == "below":
+            found["reason"] = row.note
+            if committed and committed.reason and found["verdict"] == "below":
                 found["reason"] = committed.reason
         return found
     return _unfinished(found, folder)

@@ -8,9 +8,11 @@ import shlex
 import pytest
 
 import experiments
-from distilljax import launch
+from distilljax import io, launch
+from distilljax.models import convnet
 from experiments.distill import options as distill_options
 from experiments.gallery import run as gallery
+from experiments.lab.networks import own_network
 from experiments.lab.workdir import identity_of
 from experiments.train_experts import run as train_experts
 
@@ -37,6 +39,13 @@ def test_the_command_of_a_run_gives_its_settings(run):
     again = dict(launch.flatten(identity_of(config)))
     for name, value in launch.flatten(about["config"]):
         assert again[name] == value, name
+
+
+def test_the_network_of_an_older_set_is_that_of_the_defaults():
+    """Made before `first_padding` and `activations` were options."""
+    made = io.load(ROOT / "artefacts" / "mnist_dc_ipc1_width128" / "distilled.npz")
+    assert "first_padding" not in made.config["convnet"]
+    assert own_network("mnist", made).config == convnet.Config(width=128)
 
 
 @pytest.mark.parametrize(

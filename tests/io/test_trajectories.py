@@ -267,6 +267,17 @@ def test_every_mismatch_is_named(store):
     assert "split_seed" not in said
 
 
+def test_what_an_older_description_lacks_has_the_value_given(store):
+    """And only that: what it states counts."""
+    missing = {"model": {"config": {"width": 128, "padding": 1}}}
+    store.check({"model": {"config": {"width": 32, "padding": 1}}}, missing)
+    said = message(store.check, {"model": {"config": {"padding": 3}}}, missing)
+    assert "model.config.padding is 1 there and 3 is wanted" in said
+    said = message(store.check, {"model": {"config": {"width": 128}}}, missing)
+    assert "model.config.width is 32 there" in said
+    assert "padding is None" in message(store.check, {"model": {"config": {"padding": 1}}})
+
+
 def test_a_preprocessing_is_compared_by_what_it_does(tmp_path):
     """The last bits differ between machines; another fit differs more."""
     rng = np.random.default_rng(0)

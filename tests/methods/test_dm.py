@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from distilljax import platforms
 from distilljax.core import sampling
 from distilljax.core.augment import augment
 from distilljax.methods import dm
@@ -13,16 +15,17 @@ CONFIG = dm.Config(real_batch=7, image_lr=0.5, image_momentum=0.0)
 
 
 def plain_outer_loss(problem, key, images, strategy):
-    """sum over classes of || mean features of real - of distilled ||^2, one at a time."""
+    """sum over classes of || mean features of real - of distilled ||^2, one at a time.
+
+    Each class has an augmentation of its own.
+    """
     init_key, batch_key, augment_key = jax.random.split(key, 3)
     params = problem.model.init(init_key)
     real = sampling.class_batch(batch_key, problem.real, CONFIG.real_batch)
     total = 0.0
-    for j in range(3):
-        ours = augment(
-            augment_key, images[2 * j : 2 * j + 2], strategy=strategy, siamese=True
-        )
-        theirs = augment(augment_key, real[j], strategy=strategy, siamese=True)
+    for j, own in enumerate(jax.random.split(augment_key, 3)):
+        ours = augment(own, images[2 * j : 2 * j + 2], strategy=strategy, siamese=True)
+        theirs = augment(own, real[j], strategy=strategy, siamese=True)
         gap = problem.model.features(params, ours).mean(0)
         gap = gap - problem.model.features(params, theirs).mean(0)
         total = total + (gap**2).sum()
@@ -79,21 +82,43 @@ def test_gradient_equals_finite_differences(problem, float64):
     assert abs(numeric) > 1e-3
 
 
-def test_characteristic_functions_against_complex_numbers(problem):
+def test_classes_side_by_side_are_those_in_turn(problem):
+    """As programs of accelerators have them."""
+    config = CONFIG.replace({"augment": "color_flip"})
+
+    def steps():
+        method, found = dm.make(config, problem.model), []
+        start = method.init(jax.random.key(0), problem.distilled)
+        step = jax.jit(method.step)
+        for seed in range(4):
+            state, info = step(jax.random.key(seed), start, problem.real)
+            found.append((state.distilled.images, info.loss))
+        return found
+
+    in_turn = steps()
+    with platforms.target("gpu"):
+        side_by_side = steps()
+    for (images, loss), (other, expected) in zip(side_by_side, in_turn, strict=True):
+        np.testing.assert_allclose(loss, expected, rtol=1e-4)
+        np.testing.assert_allclose(images, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["", "color_crop"])
+def test_characteristic_functions_against_complex_numbers(problem, strategy):
     """The loss of one step."""
-    config = dm.Config(real_batch=7, augment="", match="characteristic", frequencies=20)
+    settings = {"match": "characteristic", "frequencies": 20, "augment": strategy}
+    config = dm.Config(real_batch=7, **settings)
     method, key = dm.make(config, problem.model), jax.random.key(4)
     start = method.init(key, problem.distilled)
     _, info = jax.jit(method.step)(key, start, problem.real)
-    init_key, batch_key, _ = jax.random.split(key, 3)
+    init_key, batch_key, augment_key = jax.random.split(key, 3)
     params = problem.model.init(init_key)
     real = sampling.class_batch(batch_key, problem.real, 7)
     total, t = 0.0, None
-    for j in range(3):
-        found = [
-            np.asarray(problem.model.features(params, x))
-            for x in (problem.distilled.images[2 * j : 2 * j + 2], real[j])
-        ]
+    for j, own in enumerate(jax.random.split(augment_key, 3)):
+        both = problem.distilled.images[2 * j : 2 * j + 2], real[j]
+        both = [augment(own, x, strategy=strategy, siamese=True) for x in both]
+        found = [np.asarray(problem.model.features(params, x)) for x in both]
         if t is None:
             shape = (20, found[0].shape[1])
             t = np.asarray(

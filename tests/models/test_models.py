@@ -46,6 +46,7 @@ CONVOLUTIONS = [
     ((8, 9), (5, 5), (2, 2), 0),
     ((5, 5), (5, 5), (2, 2), 0),
     ((6, 7), (3, 5), (1, 1), 1),
+    ((5, 6), (3, 3), (1, 1), 3),
 ]
 
 
@@ -89,7 +90,7 @@ def test_both_convolutions_are_the_definition(side, size, strides, padding, floa
         )
 
 
-@pytest.mark.parametrize(("strides", "padding"), [((1, 1), 1), ((2, 2), 0)])
+@pytest.mark.parametrize(("strides", "padding"), [((1, 1), 1), ((2, 2), 0), ((1, 1), 3)])
 def test_second_derivatives_agree_with_finite_differences(strides, padding, float64):
     """As in a meta-gradient: the gradient in the images of a step in the kernel."""
     rng = np.random.default_rng(0)
@@ -134,6 +135,56 @@ def test_the_published_convnet_has_320010_parameters_and_2048_features():
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     assert jax.eval_shape(model.features, params, images).shape == (2, 2048)
     assert jax.eval_shape(model.apply, params, images).shape == (2, 10)
+
+
+def test_the_published_convnet_of_grey_images_has_317706_parameters():
+    """It pads 28x28 to 32x32; the default does not."""
+    images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+    for padding, features, num in ((3, 2048, 317_706), (1, 1152, 308_746)):
+        model = convnet.make(convnet.Config(first_padding=padding), (28, 28, 1), 10)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        assert count(params) == num
+        assert jax.eval_shape(model.features, params, images).shape == (2, features)
+    assert convnet.Config.from_dict({"width": 128}) == convnet.Config()
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_the_first_padding_in_every_formulation(channels, float64):
+    """Value and second derivative are the library's on images with more zeros."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 6, 5, channels))
+    around = ((0, 0), (2, 2), (2, 2), (0, 0))
+
+    def network(**settings):
+        config = convnet.Config(width=4, depth=1, **settings)
+        return convnet.make(config, images.shape[1:], 4)
+
+    params = randomised(network(first_padding=3))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+
+    def derivatives(apply):
+        def loss(params, images):
+            return jnp.sin(apply(params, images)).sum()
+
+        def after(images):
+            grads = jax.grad(loss)(params, images)
+            return loss(jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), images)
+
+        return apply(params, images), jax.grad(after)(images)
+
+    @jax.jit
+    def compute():
+        plain = network(conv="library").apply
+        made = [network(conv=c, first_padding=3).apply for c in get_args(Formulation)]
+        wider = derivatives(lambda params, x: plain(params, jnp.pad(x, around)))
+        return wider, [derivatives(apply) for apply in made]
+
+    expected, found = compute()
+    assert np.abs(expected[-1]).max() > 1e-3
+    for one in found:
+        for ours, theirs in zip(one, expected, strict=True):
+            assert ours.dtype == jnp.float64
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

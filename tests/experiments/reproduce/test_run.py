@@ -13,7 +13,7 @@ from experiments.distill.options import Config as DistillConfig
 from experiments.lab.queue import ledger_lines
 from experiments.reproduce import run as reproduce
 from experiments.reproduce.rows import ROWS
-from experiments.reproduce.table import entry, verdict
+from experiments.reproduce.table import EXPERIMENTS, entry, verdict
 from experiments.train_experts.run import Config as ExpertsConfig
 from tests.experiments.helpers import write
 
@@ -83,6 +83,18 @@ def test_a_finished_row_is_judged(tmp_path):
     low = tmp_path / "low"
     leave(low, ROW, summary=summary(ROW, 0.8), config={})
     assert entry(ROW, low, None)["verdict"] == "below"
+
+
+def test_a_finished_row_says_how_it_differs(tmp_path):
+    """Rows of grey images, whose network is not padded as the published one."""
+    for row in ROWS:
+        assert bool(row.note) == (row.dataset in ("mnist", "fashion_mnist"))
+    leave(tmp_path, ROW, summary=summary(ROW, 0.912), config={})
+    assert entry(ROW, tmp_path, None)["reason"] == "network pads by 1, not 3"
+    held = json.loads((EXPERIMENTS / "results/reproduction/rows.json").read_text())
+    for one, row in zip(held, ROWS, strict=True):
+        assert one["name"] == row.name
+        assert one["verdict"] != "within" or one["reason"] == row.note
 
 
 def test_a_short_run_is_not_a_finished_row(tmp_path):
