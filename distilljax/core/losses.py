@@ -61,11 +61,15 @@ def squared_error(apply: Callable[[Params, Array], Array]) -> Mean:
     >>> loss_fn = losses.squared_error(lambda params, images: images @ params)
     >>> float(loss_fn(np.zeros((3, 2)), Batch(np.ones((2, 3)), np.eye(2))))
     0.5
+
+    Raises:
+      InputError: when called, labels that are not [b, k] beside outputs [b, k].
     """
 
     def each(params: Params, batch: Batch) -> Array:
-        square = jnp.square(apply(params, batch.images) - batch.labels)
-        return 0.5 * square.sum(axis=-1)
+        outputs = apply(params, batch.images)
+        checks.label_rows(outputs, batch.labels)
+        return 0.5 * jnp.square(outputs - batch.labels).sum(axis=-1)
 
     return Mean(each)
 

@@ -1,14 +1,14 @@
 """Training fresh networks on a set and testing them: many seeds, one dispatch."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from distilljax import devices, exported, platforms, varying
+from distilljax import checks, devices, exported, platforms, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
@@ -72,8 +72,10 @@ def as_batch(
       labels: `hard` puts in place of the set's own labels the most likely class of each.
 
     Raises:
-      InputError: targets, which are no distributions, for cross-entropy.
+      InputError: unknown labels; targets, which are no distributions, for cross-entropy.
     """
+    if labels not in get_args(Labels):
+        raise InputError(f"labels={labels!r}: choose {' or '.join(get_args(Labels))}")
     squared = protocol.loss != "cross_entropy"
     k = distilled.label_logits.shape[1]
     if labels == "own" and targets is not None:
@@ -114,7 +116,9 @@ def _loss(model: Model, protocol: EvaluationProtocol) -> LossFn:
         return losses.squared_error(model.apply)
 
     def mean_squared_error(params: Params, batch: Batch) -> Array:
-        square = jnp.square(model.apply(params, batch.images) - batch.labels)
+        outputs = model.apply(params, batch.images)
+        checks.label_rows(outputs, batch.labels)
+        square = jnp.square(outputs - batch.labels)
         return square.mean() / protocol.label_scale**2
 
     return mean_squared_error
@@ -183,13 +187,20 @@ def _prepared(
         return num * (1 + protocol.flips), take
 
     images, labels = data
+    if images.shape[0] != num:
+        raise InputError(
+            f"{images.shape[0]} images and {num} labels: give one row of labels for each "
+            "image"
+        )
     if squared:
         labels = protocol.label_scale * labels
     if protocol.flips:
         images = jnp.concatenate([images, images[:, :, ::-1]])
         labels = jnp.concatenate([labels, labels])
     if protocol.centre:
-        labels = labels + model.apply(start, images)
+        outputs = model.apply(start, images)
+        checks.label_rows(outputs, labels)
+        labels = labels + outputs
     batch = Batch(images, labels)
     return num * (
         1 + protocol.flips
@@ -233,7 +244,8 @@ def train(
       The weights of `network(model, protocol)`: those of the model, or `Centred` ones.
 
     Raises:
-      InputError: a protocol that looks at held-out images, and none are given.
+      InputError: labels that are not a row for each image; a protocol that looks at
+        held-out images, and none are given.
     """
     init_key, order_key, augment_key = jax.random.split(key, 3)
     start = model.init(init_key) if start is None else start

@@ -68,6 +68,9 @@ class EvaluationProtocol(Config):
             raise FieldError("steps", None, "give a number of steps or of epochs")
         if self.cosine_to is not None and self.decay_at is not None:
             raise FieldError("decay_at", self.decay_at, "cosine_to already lowers the rate")
+        if self.optimizer == "adam" and self.momentum == 1:
+            reason = "must be below 1 with adam, which divides by 1 - momentum"
+            raise FieldError("momentum", self.momentum, reason)
         if self.average == 1:
             raise FieldError("average", self.average, "must be below 1, or nothing counts")
         if self.centre and self.augment:

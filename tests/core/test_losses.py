@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distilljax.core.losses import accuracy, cross_entropy
+from distilljax.core.losses import accuracy, cross_entropy, squared_error
 from distilljax.types import Batch, InputError
 
 
@@ -66,12 +66,13 @@ def test_accuracy():
     np.testing.assert_array_equal(both, [0.75, 0.25])
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 3), (1, 4), (4, 4, 1)])
-def test_class_numbers_do_not_pass_for_rows(shape):
+@pytest.mark.parametrize("loss", [cross_entropy, squared_error])
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3), (1, 4), (4, 4, 1)])
+def test_class_numbers_do_not_pass_for_rows(shape, loss):
     """Also where there are as many images as classes, and numbers would broadcast."""
     batch = Batch(jnp.ones((4, 1, 2, 1)), jnp.zeros(shape))
     with pytest.raises(InputError, match=r"beside logits \[4, 4\].*jax.nn.one_hot"):
-        jax.eval_shape(cross_entropy(linear), jnp.ones((2, 4)), batch)
+        jax.eval_shape(loss(linear), jnp.ones((2, 4)), batch)
 
 
 def test_a_network_that_returns_its_state_is_refused():

@@ -138,6 +138,7 @@ def test_protocols_without_new_fields_are_what_they_were():
     [
         ({"cosine_to": 0.1, "decay_at": 0.5}, "decay_at"),
         ({"average": 1.0}, "average"),
+        ({"optimizer": "adam", "momentum": 1.0}, "momentum"),
         ({"centre": True, "augment": "flip"}, "centre"),
         ({"steps": 250, "check_every": 100}, "check_every"),
         ({"loss": "hinge"}, "loss"),
@@ -594,6 +595,30 @@ def test_labels_of_a_set_are_read_as_the_loss_needs(problem):
     with pytest.raises(InputError, match="cross-entropy cannot read them") as caught:
         labels(study, targets=targets)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", ["Hard", "soft", None])
+def test_unknown_labels_are_refused(problem, labels):
+    with pytest.raises(InputError, match=r"^labels=.*: choose own or hard$"):
+        as_batch(problem.distilled, PROTOCOLS["study"], labels=labels)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error", "mean_squared_error"])
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 2)])
+def test_labels_that_are_not_a_row_for_each_image_are_refused(shape, loss, centre):
+    batch = Batch(jnp.ones((3, 2, 2, 1)), jnp.zeros(shape))
+    protocol = EvaluationProtocol(steps=1, loss=loss, centre=centre)
+    with pytest.raises(InputError, match=r"^labels \[3.* beside logits \[3, 3\]"):
+        train(jax.random.key(0), LINEAR, batch, protocol)
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_as_many_labels_as_images(size):
+    batch = small_batch(6)
+    few = batch._replace(images=batch.images[:4])
+    with pytest.raises(InputError, match=r"^4 images and 6 labels: give one row"):
+        train(jax.random.key(0), LINEAR, few, EvaluationProtocol(steps=3, batch=size))
 
 
 def test_fresh_accuracy_tests_the_centred_network(problem):
