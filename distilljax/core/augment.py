@@ -102,13 +102,15 @@ def _resample(image: Array, matrix: Array, align_corners: bool) -> Array:
     """Resamples bilinearly: output(p) = input(matrix @ p), zero outside.
 
     p = (x, y) runs over [-1, 1]^2; with `align_corners` -1 and 1 are the centres of
-    the outermost pixels, else their outer edges.
+    the outermost pixels, else their outer edges. The centre of a single pixel is 0.
     """
     h, w, _ = image.shape
 
     def grid(side: int) -> Array:
         pixels = jnp.arange(side, dtype=image.dtype)
-        return pixels * 2 / (side - 1) - 1 if align_corners else (2 * pixels + 1) / side - 1
+        if align_corners and side > 1:
+            return pixels * 2 / (side - 1) - 1
+        return (2 * pixels + 1) / side - 1
 
     def pixel(p: Array, side: int) -> Array:
         return (p + 1) * (side - 1) / 2 if align_corners else ((p + 1) * side - 1) / 2
@@ -429,7 +431,7 @@ def augment(
 
     Raises:
       InputError: a strategy with an unknown operation; `each` with `siamese`; a function
-        that changes the shape of images.
+        that changes the shape of images; images that are not preprocessed.
     """
     names = () if callable(strategy) else parse(strategy)
     if not names and not callable(strategy):
@@ -442,6 +444,11 @@ def augment(
         return jax.vmap(lambda key, image: one(key, image[None])[0])(keys, images)
     if callable(strategy):
         return _apply_own(strategy, key, images, siamese)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(
+            f"images are {images.dtype}: operations take preprocessed images; give "
+            "transform(images), with the transform of the real data"
+        )
     choose, draw = jax.random.split(key)
     u = jax.random.uniform(draw, (3,) if siamese else (images.shape[0], 3), images.dtype)
 

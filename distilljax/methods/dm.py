@@ -191,5 +191,6 @@ def make(
 
 
 def _unit(features: Array) -> Array:
-    """Returns features f32[..., d] of unit length."""
-    return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+    """Returns features f32[..., d] of unit length; those that are zero stay zero."""
+    square = jnp.square(features).sum(axis=-1, keepdims=True)
+    return features / jnp.sqrt(jnp.where(square > 0, square, 1.0))

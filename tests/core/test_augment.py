@@ -168,6 +168,40 @@ def test_scale_and_rotate_sample_the_grid(u, align_corners):
     assert np.abs(other - expected).max() > 1e-2
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("name", ["scale", "rotate"])
+def test_an_image_of_one_row_is_sampled_along_it(name, align_corners):
+    """Its row is the centre: only places along it change."""
+    row = random_image(1, 9, 1)
+    factor = {"scale": 1 / 1.2, "rotate": np.cos(np.deg2rad(12))}[name]
+    u = {"scale": (0.0, NEUTRAL_SCALE), "rotate": (0.9,)}[name]
+    expected = np.interp(4 + factor * (np.arange(9) - 4), np.arange(9), row[0, :, 0])
+    for image in (row, row.transpose(1, 0, 2)):
+        found = run(name, image, *u, align_corners=align_corners)
+        if name == "rotate" and not align_corners:
+            assert np.isfinite(found).all()  # the ends of the row leave it
+        else:
+            np.testing.assert_allclose(found.ravel(), expected, atol=1e-5)
+        u = u[::-1]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_sides_of_one_pixel_are_finite_under_every_operation(name):
+    for shape in ((1, 1), (1, 6), (6, 1)):
+        for u in ((0.0, 0.0, 0.0), (0.3, 0.9, 0.6), (BELOW_ONE,) * 3):
+            assert np.isfinite(run(name, random_image(*shape), *u)).all()
+
+
+def test_raw_images_are_refused():
+    raw = jnp.zeros((2, 8, 8, 1), jnp.uint8)
+    for each in (False, True):
+        with pytest.raises(InputError, match=r"^images are uint8.* transform\(images\)"):
+            augment(jax.random.key(0), raw, each=each)
+    np.testing.assert_array_equal(augment(jax.random.key(0), raw, strategy=""), raw)
+    own = augment(jax.random.key(0), raw, strategy=lambda key, images: images + 1)
+    np.testing.assert_array_equal(own, raw + 1)
+
+
 def test_scale_stretches_a_ramp_about_the_centre():
     """The width's factor comes first: 1/1.2 draws columns together, all inside."""
     rows = np.broadcast_to(np.arange(9, dtype=np.float32)[:, None, None], (9, 9, 1))

@@ -127,3 +127,32 @@ def test_characteristic_functions_against_complex_numbers(problem, strategy):
         found = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in found]
         total += 300 * complex_gap(*found, t)
     np.testing.assert_allclose(info.loss, total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dead", [1, 6])
+def test_features_of_zero_have_a_characteristic_function(problem, dead):
+    """Images that no unit answers to; the others move as without them."""
+
+    def features(params, images):
+        return problem.model.features(params, images) * (images.max((1, 2, 3)) > 0)[:, None]
+
+    config = dm.Config(real_batch=7, augment="", match="characteristic", frequencies=20)
+    method = dm.make(config, problem.model._replace(features=features))
+    images = problem.distilled.images.at[:dead].set(-1.0)
+    given = problem.distilled._replace(images=images)
+    state = method.init(jax.random.key(0), given)
+    new, info = jax.jit(method.step)(jax.random.key(4), state, problem.real)
+    assert np.isfinite(info.loss)
+    assert np.isfinite(new.distilled.images).all()
+    np.testing.assert_array_equal(new.distilled.images[:dead], images[:dead])
+    assert (new.distilled.images != images).any() == (dead < 6)
+
+
+def test_the_unit_of_features_and_its_derivative(float64):
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    x[0, 1] = 0
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    expected = x / np.where(length > 0, length, 1)
+    np.testing.assert_allclose(dm._unit(jnp.asarray(x)), expected, rtol=1e-12)
+    grad = jax.grad(lambda x: (dm._unit(x) * jnp.arange(4.0)).sum())(jnp.asarray(x))
+    assert np.isfinite(grad).all()
