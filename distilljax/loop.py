@@ -310,10 +310,12 @@ def run(
     it had been the last, and can be resumed from there. `on_progress=print` prints a line.
 
     Raises:
+      InputError: a set or a source that the method cannot use.
       DivergedError: the outer loss became NaN or too large. It holds the last good set; no
         checkpoint holds a bad one.
       KeyboardInterrupt: re-raised after a checkpoint was saved.
     """
+    method.check_source(source)
     init_key, step_key, score_key = jax.random.split(key, 3)
     state = devices.everywhere(init(init_key, method, distilled), mesh)
     source, score_source = devices.everywhere((source, score_source), mesh)

@@ -11,6 +11,7 @@ from distilljax.checks.arrays import (
     derivatives,
     indices,
     integer,
+    plain_updates,
 )
 from distilljax.checks.labels import (
     certain_order,
@@ -43,5 +44,6 @@ __all__ = [
     "one_by_one",
     "output_axis",
     "outputs",
+    "plain_updates",
     "same_classes",
 ]

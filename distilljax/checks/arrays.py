@@ -1,4 +1,4 @@
-"""Checks of arrays, positions and derivatives."""
+"""Checks of arrays, positions, derivatives and optimizers."""
 
 import contextlib
 import operator
@@ -122,3 +122,25 @@ def derivatives(missing: str, instead: str) -> Iterator[None]:
             raise
         first = text.strip().splitlines()[0].rstrip(".")
         raise InputError(f"{missing} is not there ({first}); {instead}") from error
+
+
+@contextlib.contextmanager
+def plain_updates(step: str) -> Iterator[None]:
+    """Says in one line what an optimizer needs that a step does not have.
+
+    Args:
+      step: the step, for the message.
+
+    Raises:
+      InputError: the optimizer in the block needs more than gradients and parameters.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if "required keyword-only" not in str(error):
+            raise
+        needed = str(error).split(": ")[-1].replace(", and ", " and ")
+        raise InputError(
+            f"the optimizer needs {needed} beside gradients and parameters, which {step} "
+            "does not have; take one without, such as optax.sgd or optax.adam"
+        ) from error

@@ -297,16 +297,8 @@ def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]
 def _update(
     optimizer: optax.GradientTransformation, grads: Params, state: InnerState
 ) -> tuple[Params, optax.OptState]:
-    try:
+    with checks.plain_updates("an inner step"):
         return optimizer.update(grads, state.opt_state, state.params)
-    except TypeError as error:
-        if "required keyword-only" not in str(error):
-            raise
-        needed = str(error).split(": ")[-1].replace(", and ", " and ")
-        raise InputError(
-            f"the optimizer needs {needed} beside gradients and parameters, which an inner "
-            "step does not have; take one without, such as optax.sgd or optax.adam"
-        ) from error
 
 
 def step(

@@ -74,11 +74,14 @@ class Method(NamedTuple):
       init: (key, distilled set) -> state before the first outer step.
       step: (key, state, source) -> state after one outer step, and its scalars.
       decode: encoded set -> the set that networks are trained on; see `parametrisations`.
+      check_source: source -> None; raises `InputError` for one that the step cannot use. It
+        sees values, which a compiled step does not; `loop.run` calls it first.
     """
 
     init: Callable[[Key, DistilledSet], OuterState]
     step: Callable[[Key, OuterState, Source], tuple[OuterState, StepInfo]]
     decode: Callable[[DistilledSet], DistilledSet] = DIRECT.decode
+    check_source: Callable[[Source], None] = lambda source: None
 
 
 Schedule = Callable[[Array], Array]  # i32[] number of updates -> f32[] learning rate
@@ -289,6 +292,7 @@ def from_outer_loss(
     lr_range: tuple[float, float] | None = None,
     parametrisation: Parametrisation = DIRECT,
     check: Callable[[Key, DistilledSet], None] | None = None,
+    check_source: Callable[[Source], None] = lambda source: None,
 ) -> Method:
     """Returns a method that minimises an outer loss with respect to the distilled set.
 
@@ -314,15 +318,20 @@ def from_outer_loss(
         of the outer loss, for example to train a network on the new set.
       skip_above: a step with a larger outer loss leaves set and optimizer unchanged; NaN is
         not skipped. None for no limit.
-      lr_range: minimum and maximum inner learning rate; updates are projected onto it.
-        None for no limit.
+      lr_range: minimum and maximum inner learning rate; updates are projected onto it. A
+        rate that is not learned is left as it is. None for no limit.
       parametrisation: how the set is stored; its code is learned.
       check: (key, distilled) -> None, called first by `init`; raises `InputError` for a set
         that the method cannot learn.
+      check_source: see `Method`.
 
     Returns:
       A `Method` whose step takes no host input but a key, so that it works in a Python
       loop, in a `lax.scan` over outer steps and under a `vmap` over sets.
+
+    Raises:
+      InputError: when stepped, an optimizer that needs more than gradients, such as a line
+        search.
     """
     learned = getattr(optimizer, "learned", DistilledSet._fields)
 
@@ -353,9 +362,10 @@ def from_outer_loss(
         (loss, aux), grads = varying.value_and_grad(decoded_loss, has_aux=True)(
             state.distilled, key, state.aux, source
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
+        with checks.plain_updates("an outer step"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
         distilled = optax.apply_updates(state.distilled, updates)
-        if lr_range is not None:
+        if lr_range is not None and "log_lr" in learned:
             low, high = (math.log(rate) for rate in lr_range)
             distilled = distilled._replace(log_lr=jnp.clip(distilled.log_lr, low, high))
         if skip_above is not None:
@@ -370,7 +380,7 @@ def from_outer_loss(
         info = StepInfo(loss, optax.tree.norm(grads), jnp.exp(state.distilled.log_lr))
         return varying.alike(OuterState(distilled, opt_state, aux, state.step + 1)), info
 
-    return Method(init, step, parametrisation.decode)
+    return Method(init, step, parametrisation.decode, check_source)
 
 
 def _check_number(parametrisation: Parametrisation, distilled: DistilledSet) -> None:

@@ -269,7 +269,8 @@ def make(
         one segment.
 
     Raises:
-      InputError: when traced, if the trajectories are of another model or too short.
+      InputError: by `check_source`, and when traced: trajectories of another model, too
+        short, or of other epochs. A traced `first_epoch` is not checked.
     """
     rules = method_rules(
         "tm",
@@ -287,6 +288,7 @@ def make(
         lr_range=(config.lr_low, config.lr_high),
         parametrisation=parametrisation,
         check=lambda key, distilled: checks.network(model, key, distilled),
+        check_source=functools.partial(_check, config, model),
     )
 
 

@@ -334,6 +334,31 @@ def test_the_inner_rate_ends_at_the_border_of_its_range(sign):
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "needed"),
+    [
+        (optax.lbfgs(), "'value', 'grad' and 'value_fn'"),
+        (optax.chain(optax.sgd(RATE), optax.contrib.reduce_on_plateau()), "'value'"),
+    ],
+)
+def test_an_optimizer_that_needs_the_value_is_refused(rule, needed):
+    rules = method_rules("mine", Optimizers(images=rule), images=Descent("sgd", 0.1))
+    method = from_outer_loss(toy, rules, init_aux)
+    state = method.init(jax.random.key(0), weak_start())
+    with pytest.raises(
+        InputError, match=f"needs {needed} .* outer step does not"
+    ) as caught:
+        jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_that_is_not_learned_is_not_projected():
+    method = from_outer_loss(toy, per_field(optax.sgd(RATE)), init_aux, lr_range=(0.5, 0.7))
+    state = method.init(jax.random.key(0), weak_start())
+    new, _ = jax.jit(method.step)(jax.random.key(1), state, SOURCE)
+    assert new.distilled.log_lr == -1.5
+
+
 def test_a_skipped_step_leaves_set_and_optimizer_and_a_nan_does_not_skip():
     rules = per_field(images=optax.sgd(RATE, momentum=0.9))
     loss = float(toy(weak_start(), None, init_aux(None), SOURCE)[0])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distilljax import loop
 from distilljax.config import FieldError
 from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters, sampling
@@ -304,6 +305,8 @@ def test_a_store_without_the_epochs_that_are_needed_is_refused(first_epoch):
         InputError, match=f"hold epochs {first_epoch}..{first_epoch + 4}, and"
     ):
         method.step(jax.random.key(1), state, source)
+    with pytest.raises(InputError, match=f"hold epochs {first_epoch}"):
+        loop.run(method, start(), source, jax.random.key(1), num_steps=1)
 
 
 def test_the_least_different_parameters_are_left_out_of_both_norms(float64):
