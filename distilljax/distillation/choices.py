@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from distilljax import checks, data
-from distilljax.config import Config, FieldError
+from distilljax.config import HUGE, TINY, Config, FieldError
 from distilljax.core import parameters
 from distilljax.core.augment import Augmentation
 from distilljax.core.outer import Method, Optimizers
@@ -58,6 +58,17 @@ def positive(value: Any, what: str) -> int:
     if number < 1:
         raise InputError(f"{what}={number}: must be at least 1")
     return number
+
+
+def check_rate(value: Any, what: str) -> None:
+    """Refuses what is no learning rate.
+
+    Raises:
+      InputError: it is no finite number above 0, as of float32.
+    """
+    number = value.item() if getattr(value, "shape", None) == () else value
+    if type(number) not in (int, float) or not TINY <= number <= HUGE:
+        raise InputError(f"{what}={value!r}: give a finite number above 0, such as 0.01")
 
 
 def dataset(given: DataChoice) -> data.Dataset:

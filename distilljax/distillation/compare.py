@@ -12,7 +12,7 @@ from distilljax.config import Config
 from distilljax.distillation import choices
 from distilljax.distillation.choices import DataChoice, ModelChoice, ProtocolChoice
 from distilljax.models import MODELS
-from distilljax.training.evaluation import EvaluationProtocol, Labels
+from distilljax.training.evaluation import EvaluationProtocol, Labels, as_batch
 from distilljax.types import InputError, Key, Model, RealSet
 
 
@@ -104,7 +104,8 @@ def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comp
       expert_key: of the network that labels random images.
 
     Raises:
-      InputError: unknown or too large baselines, labels that the protocol cannot read.
+      InputError: unknown or too large baselines, labels that are unknown or that the
+        protocol cannot read, no networks.
     """
     names = tuple(trained.baselines)
     if isinstance(trained.baselines, str) or set(names) - set(BASELINES):
@@ -113,7 +114,11 @@ def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comp
             "as ['random']"
         )
     networks = choices.positive(trained.networks, "networks")
-    loaded, transform = tested.data, tested.artefact.transform
+    if trained.whole_epochs:
+        choices.positive(trained.whole_networks, "whole_networks")
+    loaded, made, transform = tested.data, tested.artefact, tested.artefact.transform
+    # Wrong labels are refused here, before images are chosen.
+    as_batch(made.distilled, tested.protocol, targets=made.targets, labels=tested.labels)
     train, test = (
         data.on_device(split, transform, loaded.num_classes)
         for split in (loaded.train, loaded.test)
@@ -126,8 +131,8 @@ def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comp
         networks,
         tested.model,
         tested.protocol,
-        tested.artefact.distilled,
-        tested.artefact.targets,
+        made.distilled,
+        made.targets,
         tested.labels,
         select_baselines(names, loaded.train, real, tested.ipc, networks),
         train,

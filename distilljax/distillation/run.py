@@ -31,7 +31,12 @@ from distilljax.distillation.choices import (
     ProtocolChoice,
 )
 from distilljax.distillation.compare import Comparison
-from distilljax.distillation.start import held_out_score, initial_set, learns_targets
+from distilljax.distillation.start import (
+    held_out_score,
+    initial_set,
+    labels_read,
+    learns_targets,
+)
 from distilljax.io import records
 from distilljax.methods import METHODS
 from distilljax.models import convnet
@@ -109,7 +114,7 @@ class Distillation(NamedTuple):
             prepared.data,
             self.model,
             artefact.protocol,
-            "own",
+            labels_read(artefact.protocol, targets=artefact.targets is not None),
             prepared.real,
             prepared.rest,
             artefact.config["ipc"],
@@ -204,8 +209,8 @@ def distil(
       score_networks: networks trained for a score.
       checkpoints: folder of the run, made where it is missing: its checkpoints, from which
         the same call resumes to the same result, and `metrics.jsonl`. A call with other
-        settings is refused; functions of your own are not compared. None: nothing is
-        written.
+        settings or experts is refused; functions of your own are not compared. None:
+        nothing is written.
       checkpoint_seconds: time between checkpoints.
       on_progress: called about every second with a `loop.Progress`, whose `distilled` is
         the set at hand; it may raise `distilljax.Stop` to end the run and keep its result.
@@ -220,6 +225,8 @@ def distil(
     """
     root = keys.as_key(key)
     ipc, steps = choices.positive(ipc, "ipc"), choices.positive(steps, "steps")
+    if learning_rate is not None:
+        choices.check_rate(learning_rate, "learning_rate")
     if on_progress is not None and not callable(on_progress):
         raise InputError(f"on_progress={on_progress!r}: give a function, such as print")
     if hook is not None:
@@ -232,6 +239,7 @@ def distil(
     stored = choices.parametrisation(parametrisation, loaded, ipc)
     chosen = choices.method(method, network.made, stored.made, optimizers, augmentation)
     source = _source(chosen, experts, prepared)
+    chosen.made.check_source(source)
     rate = learning_rate
     if rate is None:
         rate = getattr(chosen.config, "inner_lr", LEARNING_RATE)
@@ -343,6 +351,13 @@ def _start(
 ) -> DistilledSet:
     loaded = prepared.data
     if isinstance(init, DistilledSet):
+        for name, values in init._asdict().items():
+            if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
+                raise InputError(
+                    f"init.{name}: {jnp.result_type(values)}; a distilled set is floating "
+                    "point, its images preprocessed: make it of transform(images) with "
+                    "distilljax.core.distilled.create"
+                )
         shapes = jnp.shape(init.images)[1:], jnp.shape(init.label_logits)[1:]
         if shapes != (loaded.image_shape, (loaded.num_classes,)):
             raise InputError(
@@ -350,8 +365,10 @@ def _start(
                 f"have {list(loaded.image_shape)} and {loaded.num_classes} classes"
             )
         return init
-    if init not in ("real", "noise"):
-        raise InputError(f"init={init!r:.40}: choose 'real', 'noise' or a DistilledSet")
+    named = isinstance(init, str)
+    if not named or init not in ("real", "noise"):
+        given = f"={init!r:.40}" if named else f" is a {type(init).__name__}"
+        raise InputError(f"init{given}: choose 'real', 'noise' or a DistilledSet")
     return initial_set(
         prepared,
         lambda: keys.start_and_test(root)[0],
@@ -369,6 +386,10 @@ def _identity(job: _Job, root: Key) -> str:
     found.update(job.prepared.data.fingerprint.encode())
     for leaf in (*job.start, jax.random.key_data(root)):
         found.update(np.ascontiguousarray(leaf).tobytes())
+    if isinstance(job.source, Trajectories):
+        for held in map(jnp.asarray, job.source):
+            found.update(f"{held.dtype}{held.shape}".encode())
+            found.update(np.ascontiguousarray(held).view(np.uint8).data)
     return found.hexdigest()
 
 

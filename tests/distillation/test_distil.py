@@ -13,10 +13,10 @@ import distilljax
 from distilljax import data, loop
 from distilljax.core.outer import from_outer_loss, per_field
 from distilljax.core.parameters import Trajectories
-from distilljax.methods import bptt, dm, tm
+from distilljax.methods import bptt, dm, kernel, tm
 from distilljax.models import mlp
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import InputError, Model
+from distilljax.types import DistilledSet, InputError, Model
 from tests.conftest import striped_images
 
 QUICK = EvaluationProtocol(steps=20, lr=0.05)
@@ -209,6 +209,18 @@ WRONG = {
         r"^experts: method dm uses none; leave them out",
     ),
     "callback": ({"on_progress": "print"}, r"^on_progress='print': give a function, such"),
+    "rate": ({"learning_rate": "a"}, r"^learning_rate='a': give a finite number above 0"),
+    "no rate": ({"learning_rate": 0.0}, r"^learning_rate=0.0: give a finite number above"),
+    "infinite": ({"learning_rate": np.inf}, r"^learning_rate=inf: give a finite number"),
+    "images": ({"init": X}, r"^init is a ndarray: choose 'real', 'noise' or a Distilled"),
+    "raw": (
+        {"init": DistilledSet(jnp.asarray(X[:3]), jnp.eye(3), jnp.float32(-3))},
+        r"^init.images: uint8; a distilled set is floating point",
+    ),
+    "line search": (
+        {"optimizers": distilljax.Optimizers(images=optax.lbfgs())},
+        r"^the optimizer needs 'value', 'grad' and 'value_fn' beside .* outer step",
+    ),
     "folder": ({"checkpoints": __file__}, r"^checkpoints=.*: the folder cannot be made"),
 }
 
@@ -221,7 +233,7 @@ def test_wrong_input_is_one_line(stripes, name):
     assert "\n" not in str(error.value)
 
 
-def test_a_comparison_refuses_data_of_another_shape(made):
+def test_a_comparison_refuses_what_it_cannot_use(made, stripes):
     train, test = striped_images(4), striped_images(4, seed=1)
     wide = distilljax.dataset(
         *(x.repeat(2, axis=2) if x.ndim == 4 else x for x in (*train, *test))
@@ -230,6 +242,10 @@ def test_a_comparison_refuses_data_of_another_shape(made):
         distilljax.compare(made.artefact, wide)
     with pytest.raises(InputError, match="give a list of random, herding, k_centre"):
         made.compare(baselines="random")
+    with pytest.raises(InputError, match=r"^labels='Soft': choose own or hard$"):
+        distilljax.compare(made.artefact, stripes, labels="Soft")
+    with pytest.raises(InputError, match=r"^whole_networks=0: must be at least 1"):
+        made.compare(whole_epochs=1, whole_networks=0)
 
 
 def test_a_diverged_run_names_what_to_lower(stripes):
@@ -239,17 +255,52 @@ def test_a_diverged_run_names_what_to_lower(stripes):
     assert e.value.last_good.images.shape == (3, 8, 8, 1)
 
 
-@pytest.mark.slow
-def test_experts_reach_trajectory_matching(stripes):
+def test_targets_are_compared_as_the_protocol_reads_them(stripes):
+    """Learned real-valued labels, which cross-entropy does not read: hard ones."""
+    learned = kernel.Config(pool=2, max_age=4, real_batch=30)
+    settings = {**SETTINGS, "method": learned, "steps": 1, "score_networks": 1}
+    found = distilljax.distil(stripes, **settings)
+    assert found.artefact.targets is not None
+    compared = found.compare(networks=2, whole_epochs=0)
+    assert list(compared.accuracy) == ["distilled", "random"]
+
+
+MATCHING = {
+    **SETTINGS,
+    "method": tm.Config(student_steps=2, expert_epochs=1, max_start=0, augment=""),
+}
+
+
+def experts_of(*seeds, first_epoch=0):
+    """One expert, whose epochs are random weights."""
     model = mlp.make(SETTINGS["model"], (8, 8, 1), 3)
     rows = [
-        jax.flatten_util.ravel_pytree(model.init(jax.random.key(i)))[0] for i in range(2)
+        jax.flatten_util.ravel_pytree(model.init(jax.random.key(seed)))[0] for seed in seeds
     ]
-    experts = Trajectories(jnp.stack(rows)[None], jnp.int32(0))
-    settings = {
-        **SETTINGS,
-        "method": tm.Config(student_steps=2, expert_epochs=1, max_start=0, augment=""),
-    }
-    found = distilljax.distil(stripes, **settings, experts=experts)
+    return Trajectories(jnp.stack(rows)[None], jnp.int32(first_epoch))
+
+
+def test_experts_of_other_epochs_are_refused_before_a_folder_is_made(stripes, tmp_path):
+    experts = experts_of(*range(8), first_epoch=5)
+    with pytest.raises(
+        InputError, match=r"^the experts hold epochs 5\.\.12, and min_start=0"
+    ):
+        distilljax.distil(stripes, **MATCHING, experts=experts, checkpoints=tmp_path / "a")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_is_resumed_with_the_same_experts_alone(stripes, tmp_path):
+    options = {**MATCHING, "steps": 1, "score_networks": 1, "checkpoints": tmp_path}
+    distilljax.distil(stripes, **options, experts=experts_of(0, 1, 2))
+    same = Trajectories(np.asarray(experts_of(0, 1, 2).params), 0)
+    assert len(distilljax.distil(stripes, **options, experts=same).history) == 1
+    for other in (experts_of(0, 1, 3), experts_of(0, 1, 2, first_epoch=-1)):
+        with pytest.raises(InputError, match="cannot be restored"):
+            distilljax.distil(stripes, **options, experts=other)
+
+
+@pytest.mark.slow
+def test_experts_reach_trajectory_matching(stripes):
+    found = distilljax.distil(stripes, **MATCHING, experts=experts_of(0, 1))
     assert found.artefact.method == "tm"
     assert np.isfinite(found.history[-1]["loss"])
