@@ -145,7 +145,7 @@ def test_no_file(tmp_path):
 
 def test_folder(tmp_path):
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(InputError, match=r"folder\.npz: not a readable data set"):
+    with pytest.raises(InputError, match=r"folder\.npz is a folder; name the file in it"):
         load(str(tmp_path / "folder.npz"))
 
 

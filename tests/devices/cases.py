@@ -599,6 +599,7 @@ HOST = {
     "statistics.from_error",
     "statistics.wilson",
     "statistics.satterthwaite",
+    "statistics.std_bias",
     "estimators.check_probes",
     "estimators.require_finite",
     "hessian.num_examples",
