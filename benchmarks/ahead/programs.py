@@ -128,6 +128,7 @@ PRESETS = {
             inner_lr=0.001,
             real_batch=5000,
             augment="flip_rotate",
+            inner_augment="flip_rotate",
             image_lr=0.001,
             clip_running=True,
         ),

@@ -145,41 +145,48 @@ class RunningNorm(NamedTuple):
     """State of `clip_by_running_norm`.
 
     Attributes:
-      mean: f32[], mean of the norms so far.
-      num_steps: i32[].
+      mean: f32[], moving average of the norms so far.
     """
 
     mean: Array
-    num_steps: Array
 
 
-def clip_by_running_norm(multiple: float) -> optax.GradientTransformation:
-    """Clips a gradient to `multiple` times the mean norm of the previous gradients.
+def clip_by_running_norm(
+    multiple: float, decay: float = 0.9
+) -> optax.GradientTransformation:
+    """Clips a gradient to `multiple` times a moving average of the norms.
 
-    RaT-BPTT uses a multiple of 2 (Feng et al. 2023, arXiv 2310.04295). The mean is over
-    clipped norms, so that one outlier does not raise the limit for the next; the first
-    non-zero gradient is not clipped.
+    With the norms n_t of the gradients before they are clipped, as in the code of RaT-BPTT
+    (Feng et al. 2023, arXiv 2310.04295), whose multiple is 2:
+
+        m_1 = n_1,   m_t = decay m_{t-1} + (1 - decay) n_t,   at most multiple m_t
+
+    The average begins at the first norm that is not zero, and holds the norm of the step
+    itself: the first gradient is not clipped, in RaT-BPTT others above 2.25 m_{t-1}.
 
     >>> rule = outer.clip_by_running_norm(2.0)
     >>> state = rule.init(jnp.zeros(2))
     >>> _, state = rule.update(jnp.array([1.0, 0.0]), state)
     >>> clipped, state = rule.update(jnp.array([10.0, 0.0]), state)
-    >>> jnp.round(clipped, 3).tolist()
-    [2.0, 0.0]
+    >>> [round(x, 3) for x in clipped.tolist()]
+    [3.8, 0.0]
+
+    Args:
+      multiple: of the average.
+      decay: of the average, in [0, 1).
     """
 
     def init(params: Any) -> RunningNorm:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
-        return RunningNorm(jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
+        return RunningNorm(jnp.zeros((), dtype))
 
     def update(grads: Any, state: RunningNorm, params: Any = None) -> tuple[Any, Any]:
         norm = optax.tree.norm(grads)
-        limit = jnp.where(state.mean > 0, multiple * state.mean, jnp.inf)
-        clipped = jnp.minimum(norm, limit)
+        moved = decay * state.mean + (1 - decay) * norm
+        mean = jnp.where(state.mean > 0, moved, norm)
+        clipped = jnp.minimum(norm, multiple * mean)
         grads = optax.tree.scale(clipped / jnp.maximum(norm, 1e-30), grads)
-        num_steps = state.num_steps + 1
-        mean = state.mean + (clipped - state.mean) / num_steps
-        return grads, RunningNorm(mean, num_steps)
+        return grads, RunningNorm(mean)
 
     return optax.GradientTransformation(init, update)
 

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from distilljax.distillation.choices import (
 )
 from distilljax.distillation.compare import Comparison
 from distilljax.distillation.start import (
+    Init,
     held_out_score,
     initial_set,
     labels_read,
@@ -147,7 +148,7 @@ def distil(
     key: int | Key = 0,
     preprocess: str | Transform = "normalise",
     held_out: int | None = None,
-    init: Literal["real", "noise"] | DistilledSet = "real",
+    init: Init | DistilledSet = "real",
     confidence: float = 1.0,
     learning_rate: float | None = None,
     parametrisation: ParametrisationChoice = "direct",
@@ -191,7 +192,8 @@ def distil(
       preprocess: a kind of `distilljax.data.fit`, or a fitted transform.
       held_out: held-out training images of each class; None: 50, or a fifth of the
         smallest class where that is less.
-      init: random training images, noise, or a set to be learned further.
+      init: random training images, noise (`unit_noise`: with norm 1 for each image), or a
+        set to be learned further.
       confidence: probability of its own class in a label at the start; labels that are
         learned must begin below 1.
       learning_rate: inner learning rate at the start; None: `inner_lr` of the method, else
@@ -366,9 +368,10 @@ def _start(
             )
         return init
     named = isinstance(init, str)
-    if not named or init not in ("real", "noise"):
+    if not named or init not in get_args(Init):
         given = f"={init!r:.40}" if named else f" is a {type(init).__name__}"
-        raise InputError(f"init{given}: choose 'real', 'noise' or a DistilledSet")
+        names = ", ".join(map(repr, get_args(Init)))
+        raise InputError(f"init{given}: choose {names} or a DistilledSet")
     return initial_set(
         prepared,
         lambda: keys.start_and_test(root)[0],

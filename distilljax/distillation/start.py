@@ -22,6 +22,11 @@ from distilljax.types import Array, Batch, DistilledSet, Key, Model, RealSet
 
 CHUNK = 500  # images whose logits the experts compute at a time
 
+# Images at the start: training images that are not held out; standard normal noise; the
+# same with norm 1 for each image, as RaT-BPTT begins (arXiv 2310.04295). Noise is of the
+# preprocessed space, which networks see.
+Init = Literal["real", "noise", "unit_noise"]
+
 ExpertLogits = Callable[[Array], Array]  # images f32[b, h, w, c] -> f32[b, k]
 # Images that choose the set, and those that its networks look at in training, if any.
 ScoredOn = tuple[RealSet, RealSet | None]
@@ -34,7 +39,7 @@ def initial_set(
     per_class: int,
     *,
     learning_rate: float,
-    init: Literal["real", "noise"] = "real",
+    init: Init = "real",
     confidence: float = 1.0,
     logits: ExpertLogits | None = None,
 ) -> DistilledSet:
@@ -46,7 +51,7 @@ def initial_set(
       seed: of the choice of real images.
       per_class: images of each class.
       learning_rate: inner learning rate.
-      init: training images that are not held out, or standard normal noise.
+      init: see `Init`.
       confidence: probability of its own class in a label.
       logits: of experts, which become the label logits; real images are then chosen among
         those that they classify right (DATM). None: labels of one class each.
@@ -56,11 +61,14 @@ def initial_set(
         confidence that is no more than chance, experts that classify too few images right.
     """
     k = prepared.data.num_classes
-    if init == "noise":
+    if init == "real":
+        images = _real_images(prepared, seed, per_class, logits)
+    else:
         shape = (k * per_class, *prepared.data.image_shape)
         images = jax.random.normal(key(), shape)
-    else:
-        images = _real_images(prepared, seed, per_class, logits)
+        if init == "unit_noise":
+            norms = jnp.sqrt(jnp.square(images).sum(axis=(1, 2, 3), keepdims=True))
+            images = images / norms
     if confidence * k <= 1:
         reason = f"must be more than chance, 1/{k}"
         raise FieldError("confidence", confidence, reason)

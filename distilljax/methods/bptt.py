@@ -27,6 +27,12 @@ real data are sampled over all classes, not a fixed number per class. The last m
 of a permutation of the distilled set is as large as the others. Inner Adam divides by
 sqrt(v + 1e-16) + 1e-8: the derivative of sqrt(v) is infinite for a weight that never had
 a gradient, as behind a dead ReLU, and would make the meta-gradient NaN.
+
+The code of RaT-BPTT and AT-BPTT draws a window for an epoch of real data, ten outer steps,
+AT-BPTT by the norms of another network; here each outer step draws one, as in RaT-BPTT's
+algorithm 1. Its inner batches are so many images of each class, here parts of a permutation
+of the set. It clips the gradient of the images, here that of all that is learned. `rotate`
+samples with the corners of images aligned, there with their edges.
 """
 
 import dataclasses
@@ -99,6 +105,7 @@ class Config(Base):
     inner_momentum: float = option(0.9, "Momentum of inner=momentum.", low=0, high=1)
     real_batch: int = option(256, "Batch size of real images in the outer loss.", low=1)
     augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
+    inner_augment: str = option("", "Augmentation of the distilled batch of an inner step.")
     outer: Literal["adam", "sgd"] = option("adam", "Outer optimizer.")
     image_lr: float = option(0.1, "Outer learning rate of the images.", above=0)
     label_lr: float = option(
@@ -110,13 +117,14 @@ class Config(Base):
     momentum: float = option(0.5, "Momentum of outer=sgd.", low=0, high=1)
     clip: float = option(2.0, "Maximum norm of a meta-gradient.", above=0)
     clip_running: bool = option(
-        False, "Clip at a multiple of the running mean norm (RaT-BPTT)."
+        False, "Clip at a multiple of the moving average of norms (RaT-BPTT)."
     )
     remat: Remat = option("step", "Rematerialisation policy of the inner loop.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse(self.augment)
+        parse(self.inner_augment)
         if self.window is not None and self.window > self.unroll:
             reason = f"cannot exceed unroll={self.unroll}; lower one or raise the other"
             raise FieldError("window", self.window, reason)
@@ -184,10 +192,10 @@ class Inner(NamedTuple):
 
     loss_fn: LossFn
     optimizer: optax.GradientTransformation
-    sample_batch: Callable[[Array], Batch]
+    sample_batch: Callable[[Any], Batch]
 
 
-def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
+def gradient_norms(loop: Inner, state: InnerState, inputs: Any) -> Array:
     """Returns the norms of the gradients of T plain inner steps, f32[T], as constants.
 
     >>> import optax
@@ -202,7 +210,7 @@ def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
     """
     constant = jax.lax.stop_gradient
 
-    def body(state: InnerState, given: Array) -> tuple[InnerState, Array]:
+    def body(state: InnerState, given: Any) -> tuple[InnerState, Array]:
         batch = constant(loop.sample_batch(given))
         chunk = inner.cache_chunk(len(batch.images), state.params)
         _, grads = inner.value_and_grad(loop.loss_fn, state.params, batch, chunk)
@@ -210,40 +218,41 @@ def gradient_norms(loop: Inner, state: InnerState, positions: Array) -> Array:
         params = optax.apply_updates(state.params, updates)
         return constant(InnerState(params, opt_state)), optax.tree.norm(grads)
 
-    return constant(varying.scan(body, constant(state), positions)[1])
+    return constant(varying.scan(body, constant(state), inputs)[1])
 
 
 def _train(
     config: Config,
     loop: Inner,
     state: InnerState,
-    positions: Array,
+    inputs: Any,
     key: Key,
     outer_step: Any,
     share: int,
 ) -> InnerState:
     """Takes the inner steps of the window; adapted ones read `outer_step`, i32[]."""
+    positions = jax.tree.leaves(inputs)[0]
     chunk = inner.cache_chunk(positions.shape[1], state.params, share)
     kept: Any = {"remat": config.remat, "chunk": chunk}
     if config.window is None or config.window == config.unroll:
-        return inner.unroll(*loop, state, positions, **kept)[0]
+        return inner.unroll(*loop, state, inputs, **kept)[0]
     if config.adapt:
         stage = (outer_step >= config.first_stage).astype(jnp.int32)
         stage += outer_step >= config.first_stage + config.middle_stage
-        trained = functools.partial(gradient_norms, loop, state, positions)
+        trained = functools.partial(gradient_norms, loop, state, inputs)
         held = jax.eval_shape(trained)
         norms = varying.cond(stage == 1, lambda: jnp.zeros(held.shape, held.dtype), trained)
         start, size = adapted_window(config, stage, norms, key)
         largest = config.window + config.adapt
         return inner.sized_unroll(
-            *loop, state, positions, start=start, size=size, largest=largest, **kept
+            *loop, state, inputs, start=start, size=size, largest=largest, **kept
         )[0]
     latest = config.unroll - config.window
     first: Array | int = latest
     if config.random_window:
         first = jax.random.randint(key, (), 0, latest + 1, jnp.int32)
     return inner.truncated_unroll(
-        *loop, state, positions, start=first, window=config.window, **kept
+        *loop, state, inputs, start=first, window=config.window, **kept
     )[0]
 
 
@@ -301,17 +310,23 @@ def outer_loss(
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
         state = inner.init(model.init(init_key), optimizer)
 
-        positions, sample_batch = sampling.minibatches(
+        inputs: Any
+        sample_batch: Callable[[Any], Batch]
+        inputs, sample_batch = sampling.minibatches(
             order_key,
             devices.split(distilled_set.as_batch(distilled), mesh),
             config.inner_batch,
             config.unroll,
         )
+        if config.inner_augment:
+            step_keys = jax.random.split(jax.random.fold_in(key, 5), config.unroll)
+            inputs = (inputs, step_keys)
+            sample_batch = _augmented(sample_batch, config.inner_augment)
         state = _train(
             config,
             Inner(loss_fn, optimizer, sample_batch),
             state,
-            positions,
+            inputs,
             window_key,
             aux,
             share,
@@ -325,6 +340,19 @@ def outer_loss(
         return loss, aux + 1 if config.adapt else aux
 
     return compute
+
+
+def _augmented(
+    read: Callable[[Array], Batch], strategy: str
+) -> Callable[[tuple[Array, Key]], Batch]:
+    """Returns the batch of positions and a key, augmented."""
+
+    def sample_batch(given: tuple[Array, Key]) -> Batch:
+        positions, key = given
+        batch = read(positions)
+        return batch._replace(images=augment(key, batch.images, strategy=strategy))
+
+    return sample_batch
 
 
 def make(

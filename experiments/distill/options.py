@@ -43,7 +43,9 @@ class Config(
 
     ipc: int = option(1, "Distilled images per class.", low=1)
     steps: int = option(80, "Outer steps.", low=1)
-    init: Literal["real", "noise"] = option("real", "Images at the start.")
+    init: start.Init = option(
+        "real", "Images at the start; unit_noise: each of norm 1, as preprocessed."
+    )
     init_from: str | None = option(None, "Start from this artefact (.npz) instead.")
     labels: Literal["hard", "soft", "expert"] = option(
         "hard",
@@ -174,7 +176,7 @@ def _check_experts(config: Config) -> None:
 
 def _check_unread(config: Config) -> None:
     """Refuses options that nothing reads beside others."""
-    if config.init_from and config.init == "noise":
+    if config.init_from and config.init != "real":
         reason = "--init_from names the images at the start; leave one of the two out"
         raise FieldError("init", config.init, reason)
     default = Config()

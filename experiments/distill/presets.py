@@ -87,6 +87,7 @@ def _bptt() -> dict[str, Preset]:
             inner_batch=100 if ipc == 50 else None,
             real_batch=5000,
             augment="flip_rotate",
+            inner_augment="flip_rotate",
             outer="adam",
             image_lr=0.001,
             clip=2.0,
@@ -96,7 +97,7 @@ def _bptt() -> dict[str, Preset]:
             "ipc": ipc,
             "preprocess": "zca_normed",
             "steps": 50_000,
-            "init": "noise",
+            "init": "unit_noise",
             "protocol": "rat",
         }
         made[f"rat_cifar10_ipc{ipc}"] = Preset(

@@ -281,14 +281,32 @@ def test_fields_without_a_rule_stay_to_the_bit(rules, learned):
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_clipping_at_the_running_norm_by_hand(scale):
-    """Norms 1, 10, 1, 10, clipped at twice the mean of the clipped ones before."""
+    """Norms 1, 10, 1, 10: averages 1, 1.9, 1.81, 2.629."""
     rule = clip_by_running_norm(2.0)
     state = rule.init(jnp.zeros(2))
     direction = jnp.array([0.6, 0.8])
-    expected = [1.0, 2.0, 1.0, 2 * (1 + 2 + 1) / 3]
+    expected = [1.0, 3.8, 1.0, 5.258]
     for norm, wanted in zip([1.0, 10.0, 1.0, 10.0], expected, strict=True):
         clipped, state = rule.update(scale * norm * direction, state)
         np.testing.assert_allclose(clipped, scale * wanted * direction, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("multiple", "decay"), [(2.0, 0.9), (1.2, 0.5)])
+def test_clipping_at_the_running_norm_against_a_loop(multiple, decay):
+    """The authors' loop: the average takes the norm, unclipped, before it is the limit."""
+    rng = np.random.default_rng(0)
+    grads = rng.normal(size=(40, 3)) * np.exp(2 * rng.normal(size=(40, 1)))
+    rule = clip_by_running_norm(multiple, decay)
+    update = jax.jit(lambda grad, state: rule.update({"x": grad}, state))
+    state, average, num = rule.init({"x": jnp.zeros(3)}), None, 0
+    for grad in grads:
+        norm = np.linalg.norm(grad)
+        average = norm if average is None else average - (1 - decay) * (average - norm)
+        limit = multiple * average
+        clipped, state = update(jnp.asarray(grad, jnp.float32), state)
+        np.testing.assert_allclose(clipped["x"], grad * min(1, limit / norm), rtol=1e-4)
+        num += norm > limit
+    assert 3 < num < 37
 
 
 def test_a_step_is_exported_and_read_again():

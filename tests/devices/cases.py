@@ -129,6 +129,7 @@ def bptt_windows(x):
         inner_batch=4,
         real_batch=8,
         augment="flip",
+        inner_augment="flip",
         clip_running=True,
         remat="nested",
     )

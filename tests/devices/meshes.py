@@ -71,7 +71,7 @@ def step_of(method, x, source):
 
 @case
 def bptt_step(x, mesh):
-    config = bptt.Config(unroll=2, real_batch=9)
+    config = bptt.Config(unroll=2, real_batch=9, inner_augment="flip")
     return step_of(bptt.make(config, MLP, mesh=mesh), x, x.real)
 
 

@@ -186,6 +186,26 @@ def test_own_network_and_own_method(stripes, tmp_path):
     assert longer.history[0]["loss"] < 1e-4
 
 
+def test_unit_noise_is_the_noise_with_norm_one(stripes):
+    """In the space of the preprocessing, of which the outer loss sees the start."""
+
+    def outer_loss(distilled, key, aux, real):
+        return jnp.square(distilled.images).sum(), aux
+
+    own = from_outer_loss(outer_loss, per_field(images=optax.sgd(0.25)))
+    settings = {"ipc": 2, "steps": 1, "score_networks": 1, "protocol": QUICK}
+    plain, unit = (
+        distilljax.distil(stripes, own, linear(), init=init, **settings)
+        for init in ("noise", "unit_noise")
+    )
+    np.testing.assert_allclose(unit.history[0]["loss"], 6, rtol=1e-5)
+    ours, noise = (2 * np.asarray(x.distilled.images) for x in (unit, plain))
+    assert 300 < plain.history[0]["loss"] < 470  # of 384 standard normal numbers
+    norms = np.linalg.norm(noise.reshape(6, -1), axis=1)
+    np.testing.assert_allclose(ours, noise / norms[:, None, None, None], rtol=1e-5)
+    assert unit.artefact.config["init"] == "unit_noise"
+
+
 X = np.zeros((6, 8, 8, 1), np.uint8)
 TRAJECTORIES = Trajectories(jnp.zeros((1, 2, 3)), jnp.int32(0))
 WRONG = {
@@ -201,7 +221,10 @@ WRONG = {
     "keys": ({"key": jax.random.split(jax.random.key(0))}, r"^key holds \[2\] keys; give"),
     "held_out": ({"held_out": 20}, r"^held_out=20: the smallest class, .*, has 20"),
     "preprocess": ({"preprocess": "zoom"}, r"^there is no preprocessing 'zoom'; choose"),
-    "init": ({"init": "white"}, r"^init='white': choose 'real', 'noise' or a Distilled"),
+    "init": (
+        {"init": "white"},
+        r"^init='white': choose 'real', 'noise', 'unit_noise' or a D",
+    ),
     "batch": ({"method": bptt.Config()}, r"^bptt.real_batch=256: there are 48 training"),
     "experts": ({"method": "tm"}, r"^method tm needs experts: Trajectories of the same"),
     "no experts": (
@@ -212,7 +235,7 @@ WRONG = {
     "rate": ({"learning_rate": "a"}, r"^learning_rate='a': give a finite number above 0"),
     "no rate": ({"learning_rate": 0.0}, r"^learning_rate=0.0: give a finite number above"),
     "infinite": ({"learning_rate": np.inf}, r"^learning_rate=inf: give a finite number"),
-    "images": ({"init": X}, r"^init is a ndarray: choose 'real', 'noise' or a Distilled"),
+    "images": ({"init": X}, r"^init is a ndarray: choose 'real', 'noise', 'unit_noise' or"),
     "raw": (
         {"init": DistilledSet(jnp.asarray(X[:3]), jnp.eye(3), jnp.float32(-3))},
         r"^init.images: uint8; a distilled set is floating point",

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from distilljax.core import sampling
+from distilljax.core.augment import augment
 from distilljax.methods import bptt
 from distilljax.types import InputError
 
@@ -107,6 +108,7 @@ def test_every_inner_optimizer_has_a_finite_meta_gradient(problem, inner):
         ({"unroll": 5, "window": 6}, "window=6: cannot exceed unroll=5"),
         ({"random_window": True}, "random_window=True: needs a window"),
         ({"augment": "flip_blur"}, "no operation 'blur'"),
+        ({"inner_augment": "rotate_blur"}, "no operation 'blur'"),
         ({"adapt": 2}, "adapt=2: must be below the window, and window=None"),
         ({"adapt": 3, "window": 3}, "adapt=3: must be below the window"),
         ({"adapt": 3, "window": 13}, "window \\+ adapt must not exceed unroll=15"),
@@ -182,6 +184,73 @@ def test_minibatches_and_labels_against_a_loop(problem, inner):
         np.testing.assert_allclose(before - after, grad, rtol=2e-2, atol=2e-5)
 
 
+def double(tree):
+    def one(x):
+        return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
+
+    return jax.tree.map(one, tree)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_inner_augmentation_against_a_loop(problem, window, float64):
+    """Each inner step, of the burn-in and of the window, has a draw of its own."""
+    settings = {"outer": "sgd", "image_lr": 1.0, "momentum": 0.0, "clip": 1e9}
+    config = bptt.Config(
+        unroll=5,
+        window=window,
+        random_window=window is not None,
+        inner="sgd",
+        inner_batch=4,
+        real_batch=10,
+        inner_augment="flip_rotate",
+        **settings,
+    )
+    model = problem.model._replace(init=lambda key: double(problem.model.init(key)))
+    real, given = double(problem.real), double(problem.distilled)
+    method, key = bptt.make(config, model), jax.random.key(3)
+    step = jax.jit(method.step)
+    init_key, window_key, batch_key, _, order_key = jax.random.split(key, 5)
+    draws = jax.random.split(jax.random.fold_in(key, 5), 5)
+    order = sampling.epochs(order_key, 6, 3, 5)
+    first = 0
+    if window:
+        first = int(jax.random.randint(window_key, (), 0, 3, jnp.int32))
+        assert first == 1
+    labels = jax.nn.softmax(given.label_logits)
+
+    def loss(params, images, labels):
+        return -(jax.nn.log_softmax(model.apply(params, images)) * labels).sum(-1).mean()
+
+    def outer(images):
+        params = model.init(init_key)
+        for t in range(first + (window or 5)):
+            if t == first:
+                params = jax.lax.stop_gradient(params)
+            seen = augment(draws[t], images[order[t]], strategy="flip_rotate")
+            grads = jax.grad(loss)(params, seen, labels[order[t]])
+            rate = jnp.exp(given.log_lr)
+            params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
+        batch = sampling.batch(batch_key, real, config.real_batch)
+        return loss(params, batch.images, batch.labels)
+
+    value, grad = jax.jit(jax.value_and_grad(outer))(given.images)
+    new, info = step(key, method.init(key, given), real)
+    found = given.images - new.distilled.images
+    np.testing.assert_allclose(info.loss, value, rtol=1e-10)
+    np.testing.assert_allclose(found, grad, rtol=1e-7, atol=1e-12)
+    assert np.abs(grad).max() > 1e-4
+    if window:  # finite differences see the burn-in too
+        return
+    direction, eps = jax.random.normal(jax.random.key(4), grad.shape, jnp.float64), 1e-6
+    ahead, behind = (
+        step(key, method.init(key, given._replace(images=given.images + d)), real)[1].loss
+        for d in (eps * direction, -eps * direction)
+    )
+    np.testing.assert_allclose(
+        jnp.vdot(found, direction), (ahead - behind) / (2 * eps), rtol=1e-6
+    )
+
+
 def test_random_windows_start_at_every_step_from_the_first(problem):
     """A window of W steps from start s ends as an unroll of s + W steps does."""
     same = problem.model._replace(init=lambda _: problem.model.init(jax.random.key(0)))
@@ -206,7 +275,7 @@ def test_random_windows_start_at_every_step_from_the_first(problem):
 
 ADAPT = bptt.Config(
     unroll=10, window=4, adapt=2, first_stage=2, middle_stage=2, real_batch=10, clip=1e9,
-    outer="sgd", image_lr=1.0, momentum=0.0,
+    outer="sgd", image_lr=1.0, momentum=0.0, inner_augment="flip",
 )  # fmt: skip
 
 
@@ -246,12 +315,13 @@ def test_an_adapted_step_is_the_equation_in_every_stage(problem):
     def loss(params, images, labels):
         return -(jax.nn.log_softmax(model.apply(params, images)) * labels).sum(-1).mean()
 
-    def train(params, images, steps):
+    def train(params, images, draws, steps):
         velocity, norms = jax.tree.map(jnp.zeros_like, params), []
-        for keep in steps:
+        for t, keep in enumerate(steps):
             if not keep:
                 params, velocity = jax.lax.stop_gradient((params, velocity))
-            grads = jax.grad(loss)(params, images, labels)
+            seen = augment(draws[t], images, strategy="flip")
+            grads = jax.grad(loss)(params, seen, labels)
             norms.append(optax.tree.norm(grads))
             velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
             params = jax.tree.map(lambda p, v: p - 0.02 * v, params, velocity)
@@ -264,16 +334,18 @@ def test_an_adapted_step_is_the_equation_in_every_stage(problem):
         key = jax.random.key(10 + number)
         init_key, window_key, batch_key, *_ = jax.random.split(key, 5)
         params, images = model.init(init_key), state.distilled.images
-        norms = jax.jit(lambda p, x: train(p, x, [True] * 10)[1])(params, images)
+        draws = jax.random.split(jax.random.fold_in(key, 5), 10)
+        norms = jax.jit(lambda *x: train(*x, [True] * 10)[1])(params, images, draws)
         drawn = bptt.adapted_window(ADAPT, jnp.int32(number // 2), norms, window_key)
         size = int(drawn[1])
         start = min(max(int(drawn[0]), 0), 10 - size)
         sizes.add(size)
         batch = sampling.batch(batch_key, problem.real, 10)
 
-        def outer(images, start=start, size=size, params=params, batch=batch):
+        def outer(images, start=start, size=size, given=(params, draws), batch=batch):
+            params, draws = given
             steps = [t > start for t in range(start + size)]
-            return loss(train(params, images, steps)[0], *batch)
+            return loss(train(params, images, draws, steps)[0], *batch)
 
         value, grad = jax.jit(jax.value_and_grad(outer))(images)
         state, info = step(key, state, problem.real)

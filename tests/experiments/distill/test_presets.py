@@ -48,7 +48,7 @@ def test_a_variant_brings_its_method_and_a_flag_wins():
 
 def test_a_set_to_begin_with_takes_the_place_of_noise():
     words = ["--preset=rat_cifar10_ipc1", "--init_from=set.npz"]
-    assert parse(words[0]).init == "noise"
+    assert parse(words[0]).init == "unit_noise"
     check_options(parse(*words))
     with pytest.raises(FieldError, match="init='noise'"):
         check_options(parse(*words, "--init=noise"))
@@ -66,6 +66,11 @@ def test_the_window_and_rates_of_the_sources():
     assert pad[1].replace({"skip": 0.0}) == parse("--preset=datm_cifar10_ipc10").tm
     rat = parse("--preset=rat_cifar10_ipc10").bptt
     assert (rat.unroll, rat.window, rat.random_window, rat.inner) == (200, 60, True, "adam")
+    for name in ("rat", "at"):
+        given = parse(f"--preset={name}_cifar10_ipc10")
+        assert given.bptt.augment == given.bptt.inner_augment == "flip_rotate"
+        assert (given.bptt.clip, given.bptt.clip_running) == (2, True)
+        assert given.init == "unit_noise"
 
 
 def test_a_variant_of_another_method_is_refused():
