@@ -18,11 +18,11 @@ claim.
 |---|---|---|---|
 | laptop | embedded Fashion-MNIST | ConvNets of width 16 and 32 | 13 to 20 minutes |
 | night | CIFAR-10 | the same | an hour |
-| published | CIFAR-10 | the paper's, width 128 | about four hours, an estimate |
+| published | CIFAR-10 | the paper's, width 128 | about five hours, an estimate |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
 
-`published` and `paper` have not been run. What the others found is in
-`experiments/results/study_embedded` and `study_cifar10`.
+What they found is in `experiments/results/study_embedded` and `study_cifar10`; `published`
+is begun in `study_cifar10_width128`, `paper` has not been run.
 
 `laptop` and `night` look at the sets in `experiments/artefacts` of width 32, `published` at
 the strongest there of each method, and `paper` distils its own first, by
