@@ -29,7 +29,10 @@ def test_a_tutorial_runs_and_draws_its_picture(name, tmp_path, monkeypatch):
         subprocess.run([sys.executable, script], check=True, env={**os.environ, **paths})
     else:
         matplotlib.use("agg")
-        runpy.run_path(str(script))
+        # The experiments' style may be set already in this process.
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            runpy.run_path(str(script))
     drawn = image.imread(tmp_path / f"{name}.png")
     assert drawn[..., :3].std() > 0.02
     shown = image.imread(script.with_suffix(".png"))

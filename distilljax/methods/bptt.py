@@ -91,12 +91,8 @@ class Config(Base):
         "not adapted.",
         low=0,
     )
-    first_stage: int = option(
-        100, "Outer steps of adapted windows before their middle stage.", low=0
-    )
-    middle_stage: int = option(
-        100, "Outer steps of the middle stage of adapted windows.", low=0
-    )
+    first_stage: int = option(100, "Outer steps of AT-BPTT before its middle stage.", low=0)
+    middle_stage: int = option(100, "Outer steps of AT-BPTT's middle stage.", low=0)
     inner_batch: int | None = option(
         None, "Batch size of an inner step; none: the whole distilled set.", low=1
     )

@@ -11,7 +11,7 @@ from tests.experiments.helpers import write_stripes
 MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def plain_pictures():
     """Fails where a picture shows the source of a formula, such as a tick's $10^2$."""
     save = Figure.savefig

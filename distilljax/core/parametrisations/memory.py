@@ -29,7 +29,7 @@ class Config(Base):
     """Images are linear combinations of a few bases shared by all classes."""
 
     images: int | None = option(
-        None, "Decoded images per class; none: five times --ipc.", low=1
+        None, "Decoded images per class; none: 5 times --ipc.", low=1
     )
     bases: int | None = option(
         None, "Number of bases; none: as many as the storage of --ipc images allows.", low=1
