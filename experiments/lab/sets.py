@@ -1,10 +1,11 @@
 """Distilled sets of an experiment, and the real images that stand beside them."""
 
 import contextlib
+import itertools
 import pathlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,15 +81,10 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
         raise FieldError(field, text, f"{twice[0]} is named twice")
     loaded = {path: io.load(path) for path in paths}
 
-    def of(path: str) -> tuple[Any, ...]:
-        made = loaded[path]
-        shape = made.distilled.images.shape[1:]
-        return made.dataset.get("fingerprint"), made.class_names, shape
-
-    for path in paths[1:]:
-        if of(path) != of(paths[0]):
+    for earlier, path in itertools.combinations(paths, 2):
+        if not _of_one_data(loaded[path], loaded[earlier]):
             raise InputError(
-                f"{paths[0]} was made of {loaded[paths[0]].dataset.get('name')}, {path} of "
+                f"{earlier} was made of {loaded[earlier].dataset.get('name')}, {path} of "
                 f"other data ({loaded[path].dataset.get('name')}); evaluate them apart"
             )
     places = [pathlib.Path(path).resolve() for path in paths]
@@ -98,6 +94,20 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     return {
         label: Named(path, loaded[path]) for label, path in zip(labels, paths, strict=True)
     }
+
+
+def _of_one_data(one: io.Artefact, other: io.Artefact) -> bool:
+    """Arrays whose classes have no names have numbers in their place."""
+    numbers = tuple(map(str, range(len(one.class_names))))
+    return (
+        one.dataset.get("fingerprint") == other.dataset.get("fingerprint")
+        and one.distilled.images.shape[1:] == other.distilled.images.shape[1:]
+        and len(one.class_names) == len(other.class_names)
+        and (
+            one.class_names == other.class_names
+            or numbers in (one.class_names, other.class_names)
+        )
+    )
 
 
 def stored_ipc(artefact: io.Artefact) -> int:

@@ -2,14 +2,13 @@
 
 import io
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
 
 from distilljax.data import load, own
 from distilljax.types import InputError
+from tests.data.deep import deep_png, deep_tiff
 
 PIL = pytest.importorskip("PIL.Image")
 CLASSES = ("ant", "bee", "cat")
@@ -474,25 +473,13 @@ def test_more_than_eight_bits_are_not_converted(pets):
         load(f"{pets[0]},colour=grey")
 
 
-def deep_png(colours):
-    """A PNG file of 8 x 8 pixels with 16 bits a channel, which PIL does not write."""
-
-    def chunk(kind, held):
-        check = zlib.crc32(kind + held)
-        return struct.pack(">I", len(held)) + kind + held + struct.pack(">I", check)
-
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
-    rows = np.zeros((8, 1 + 16 * channels), np.uint8)
-    header = struct.pack(">IIBBBBB", 8, 8, 16, colours, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
 DEEP = {
     "grey.png": deep_png(0),
     "rgb.png": deep_png(2),
     "grey_alpha.png": deep_png(4),
     "rgb_alpha.png": deep_png(6),
+    "rgb.tif": deep_tiff(1),
+    "planes.tif": deep_tiff(2),
     "rgb.ppm": b"P6 8 8 65535\n" + bytes(384),
 }
 

@@ -24,6 +24,7 @@ from distilljax.io import foreign
 from distilljax.io.foreign import checks, folders, layouts
 from distilljax.training.evaluation import PROTOCOLS
 from distilljax.types import InputError
+from tests.data.deep import deep_png
 
 from . import foreign_sets as given
 from .foreign_sets import CLASSES, IPC, NUM, SHAPE, first
@@ -263,6 +264,9 @@ def test_png(tmp_path, loaded):
         foreign.read(folder, loaded, **ANSWERS)
     (folder / "0" / "small.png").write_bytes((folder / "0" / "0.png").read_bytes()[:60])
     with pytest.raises(InputError, match="no readable PNG"):
+        foreign.read(folder, loaded, **ANSWERS)
+    (folder / "0" / "small.png").write_bytes(deep_png(2, *split.images.shape[1:3]))
+    with pytest.raises(InputError, match=r"0/small\.png has more than 8 bits a channel"):
         foreign.read(folder, loaded, **ANSWERS)
 
 

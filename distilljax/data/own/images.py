@@ -23,6 +23,7 @@ _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _WORDS = (";16B", ";16L", ";16N")  # ends of raw modes of 16 bits a channel
 _INSTALL = "pip install 'pillow>=10' 'pyarrow>=17'"
 _ORIENTATION = 0x0112  # tag of EXIF
+_BITS_PER_SAMPLE = 0x0102  # tag of TIFF
 _CHANNELS = {"grey": 1, "rgb": 3}
 
 
@@ -135,7 +136,7 @@ def _header(one: Encoded) -> _Header:
             raise InputError(
                 f"{one.where} has {image.n_frames} frames; keep one image of it"
             )
-        if _is_deep(image):
+        if is_deep(image):
             raise InputError(
                 f"{one.where} has more than 8 bits a channel; convert it to 8 bits"
             )
@@ -144,11 +145,20 @@ def _header(one: Encoded) -> _Header:
         return _Header((height, width), image.mode, turned)
 
 
-def _is_deep(image: Any) -> bool:
+def is_deep(image: Any) -> bool:
     """Whether an image in its file has more than 8 bits a channel.
 
-    PIL gives 16-bit RGB the mode RGB; until pixels are read `tile` tells how they are held.
+    PIL gives 16-bit RGB the mode RGB; until pixels are read `tile` tells how they are held,
+    for a TIFF file of planes its tag alone.
+
+    >>> import io, PIL.Image
+    >>> file = io.BytesIO()
+    >>> PIL.Image.fromarray(np.zeros((8, 8), np.uint16)).save(file, "PNG")
+    >>> images.is_deep(PIL.Image.open(file))
+    True
     """
+    if max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
+        return True
     for decoder, _, _, told in image.tile:
         raw, *more = told if isinstance(told, tuple) else (told,)
         if str(raw).endswith(_WORDS):

@@ -218,6 +218,19 @@ def test_artefacts_of_one_name_are_told_apart(dataset, tmp_path):
     assert list(found) == [str(path) for path in paths]
 
 
+def test_sets_of_arrays_without_names_stand_beside_named_ones(dataset, tmp_path):
+    """They are of the same data where images and labels are; other names are others."""
+    named = write(tmp_path / "a.npz", dataset)
+    held = io.load(named)
+    numbers = tuple(map(str, range(len(held.class_names))))
+    io.save(tmp_path / "b.npz", held._replace(class_names=numbers))
+    paths = [str(named), str(tmp_path / "b.npz")]
+    assert list(load_artefacts(",".join(paths))) == ["a", "b"]
+    io.save(tmp_path / "c.npz", held._replace(class_names=held.class_names[::-1]))
+    with pytest.raises(InputError, match=r"c\.npz of other data"):
+        load_artefacts(",".join([paths[1], paths[0], str(tmp_path / "c.npz")]))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
