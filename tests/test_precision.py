@@ -90,7 +90,7 @@ def numbers(names):
 
 
 @pytest.mark.parametrize(
-    "names", [["bptt"], pytest.param([*CONFIGS], marks=pytest.mark.slow)]
+    "names", [["dm"], pytest.param([*CONFIGS], marks=pytest.mark.slow)]
 )
 def test_double_precision_at_hand_changes_no_number(names):
     script = (

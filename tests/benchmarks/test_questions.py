@@ -126,6 +126,7 @@ def ran(module, tmp_path, **changes):
     return record, [[cell.strip() for cell in line[1:-1].split("|")] for line in table]
 
 
+@pytest.mark.slow
 def test_steps_a_second_of_every_method(perceptrons, pretending, tmp_path):
     pretending(None)
     record, (heading, _, *rows) = ran(throughput, tmp_path)
@@ -146,6 +147,7 @@ def test_steps_a_second_of_every_method(perceptrons, pretending, tmp_path):
     assert {r["against"] for r in record["records"][:2]} == {"bptt, ipc 1, unroll 1"}
 
 
+@pytest.mark.slow
 def test_growth_of_what_is_asked_for(perceptrons, pretending, tmp_path):
     pretending(None)
     record, (heading, _, *rows) = ran(growth, tmp_path)
@@ -200,6 +202,7 @@ def test_convolutions_agree_at_every_order_inside_and_outside(tmp_path):
     assert record["ceiling"]["flops_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_networks_side_by_side_and_in_turn(perceptrons, tmp_path):
     record, (_, _, *rows) = ran(networks, tmp_path)
     assert [r[:2] for r in rows] == [["1", "loop"]] + [
@@ -208,6 +211,7 @@ def test_networks_side_by_side_and_in_turn(perceptrons, tmp_path):
     assert [r.get("against") for r in record["records"]][2:] == ["loop, 2"] * 2
 
 
+@pytest.mark.slow
 def test_ways_to_dispatch(perceptrons, pretending, monkeypatch, tmp_path):
     pretending(None)
     monkeypatch.setattr(contest, "difference", lambda *_: 0.0)

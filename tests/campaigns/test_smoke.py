@@ -21,6 +21,7 @@ SHORT = {
     "flags": (0, 1, 2),
     "limit": (0,),
 }
+LONGER = {"term", "int", "disk", "experts", "limit"}  # 5 to 10 s each
 COUNT = {"processes": 8}  # of many; each is a minute of several processes
 
 
@@ -31,7 +32,13 @@ def world(tmp_path_factory):
         yield world
 
 
-@pytest.mark.parametrize("kind", SHORT)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in LONGER else ())
+        for kind in SHORT
+    ],
+)
 def test_a_few_trials(world, kind):
     tally = run_kind(world, kind, 0, SHORT[kind])
     assert not tally.wrong

@@ -103,7 +103,12 @@ def plain_sum(function, shared, xs):
 
 
 @pytest.mark.parametrize(
-    "moving", [("weights",), ("given",), ("weights", "given", "scale")]
+    "moving",
+    [
+        pytest.param(("weights",), marks=pytest.mark.slow),
+        pytest.param(("given",), marks=pytest.mark.slow),
+        ("weights", "given", "scale"),
+    ],
 )
 def test_a_sum_has_every_derivative_of_its_terms(terms, moving):
     shared, xs = terms

@@ -191,7 +191,7 @@ def double(tree):
     return jax.tree.map(one, tree)
 
 
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("window", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_inner_augmentation_against_a_loop(problem, window, float64):
     """Each inner step, of the burn-in and of the window, has a draw of its own."""
     settings = {"outer": "sgd", "image_lr": 1.0, "momentum": 0.0, "clip": 1e9}
@@ -330,12 +330,13 @@ def test_an_adapted_step_is_the_equation_in_every_stage(problem):
     state = state._replace(
         distilled=state.distilled._replace(log_lr=jnp.log(jnp.float32(0.02)))
     )
+    whole = jax.jit(lambda *given: train(*given, [True] * 10)[1])
     for number in range(6):
         key = jax.random.key(10 + number)
         init_key, window_key, batch_key, *_ = jax.random.split(key, 5)
         params, images = model.init(init_key), state.distilled.images
         draws = jax.random.split(jax.random.fold_in(key, 5), 10)
-        norms = jax.jit(lambda *x: train(*x, [True] * 10)[1])(params, images, draws)
+        norms = whole(params, images, draws)
         drawn = bptt.adapted_window(ADAPT, jnp.int32(number // 2), norms, window_key)
         size = int(drawn[1])
         start = min(max(int(drawn[0]), 0), 10 - size)

@@ -49,7 +49,10 @@ VGG = [(3, width) for width in (64, 128, 256, 256, 512, 512, 512, 512)]
 
 @pytest.mark.parametrize(
     ("depth", "blocks", "published"),
-    [(18, (2, 2, 2, 2), 11_173_962), (34, (3, 4, 6, 3), 21_282_122)],
+    [
+        (18, (2, 2, 2, 2), 11_173_962),
+        pytest.param(34, (3, 4, 6, 3), 21_282_122, marks=pytest.mark.slow),
+    ],
 )
 def test_the_published_resnets(depth, blocks, published):
     config = resnet.Config(depth=depth)

@@ -546,6 +546,7 @@ def test_the_ntk_parametrisation_by_hand():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_size_of_ntk_gradients_does_not_grow_with_the_width():
     """Times the width in the usual parametrisation: the kernel is a sum over weights."""
     image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32)

@@ -137,10 +137,21 @@ def wait_for(path, lines):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("jobs", ["--jobs=1", "--jobs=2"])
 @pytest.mark.parametrize(
-    ("step", "lines", "how"),
-    [("a", 1, "told"), ("b", 2, "killed alone"), ("c", 1, "killed with its step")],
+    ("step", "lines", "how", "jobs"),
+    [
+        ("a", 1, "told", "--jobs=1"),
+        ("b", 2, "killed alone", "--jobs=1"),
+        ("c", 1, "killed with its step", "--jobs=2"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in (
+                ("a", 1, "told", "--jobs=2"),
+                ("b", 2, "killed alone", "--jobs=2"),
+                ("c", 1, "killed with its step", "--jobs=1"),
+            )
+        ),
+    ],
 )
 def test_cut_at_any_point_it_goes_on_and_repeats_nothing(tmp_path, step, lines, how, jobs):
     process = start(tmp_path, jobs)
@@ -177,7 +188,9 @@ def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
     assert units(fake.root) == ONCE
 
 
-@pytest.mark.parametrize("jobs", ["--jobs=1", "--jobs=2"])
+@pytest.mark.parametrize(
+    "jobs", [pytest.param("--jobs=1", marks=pytest.mark.slow), "--jobs=2"]
+)
 def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     process = start(tmp_path, jobs, "--minutes=0.03", SLOW_UNIT="1")
     stdout, stderr = process.communicate(timeout=60)
