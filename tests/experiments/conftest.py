@@ -13,11 +13,11 @@ MLP = ["--model=mlp", "--mlp.width=16", "--mlp.depth=1"]
 
 @pytest.fixture(scope="package", autouse=True)
 def plain_pictures():
-    """Fails where a picture shows the source of a formula, such as a tick's $10^2$."""
+    """Draws coarsely; fails where one shows the source of a formula, as a tick's $10^2$."""
     save = Figure.savefig
 
     def checked(figure, *args, **kwargs):
-        save(figure, *args, **kwargs)
+        save(figure, *args, **{"dpi": 40} | kwargs)
         for text in figure.findobj(Text):
             assert text.get_parse_math() or "mathdefault" not in text.get_text()
 
