@@ -41,6 +41,7 @@ from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, Batch, Model, RealSet
 from experiments.connectivity.figures import error_lines
 from experiments.connectivity.record import REAL, Line, Summary
+from experiments.connectivity.study import BATCH
 from experiments.connectivity.train import ORDERS, Net, Subject, Trainer
 from experiments.lab import keys, options
 from experiments.lab.accuracy import spelt_accuracy
@@ -71,7 +72,7 @@ class Config(
     seeds: int = option(3, "Initialisations.", low=2)
     steps: int = option(300, "Steps of each network, on any set.", low=1)
     batch: int = option(
-        50, "Images of a step; fewer than a set, or it has no order.", low=1
+        BATCH, "Images of a step; fewer than a set, or it has no order.", low=1
     )
     lr: float = option(0.01, "Learning rate.", above=0)
     points: int = option(11, "Points of a line, its ends among them.", low=3)

@@ -73,6 +73,7 @@ class Study(NamedTuple):
     single: Mapping[str, pathlib.Path] = {}  # label -> the set that loses single images
     makers: Mapping[str, str] = {}  # path of a set -> the step that makes it
     kinds: Mapping[str, Kind] = {}  # path of a set -> its kind; absent: as all others
+    images: Mapping[str, int] = {}  # path of a set -> its number of images; absent: unknown
     seed: int = 0  # of every step
 
     def step(

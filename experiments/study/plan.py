@@ -103,12 +103,14 @@ def _steps(config: Config, table: Mapping[str, Experiment]) -> Iterator[Step]:
     )
     made = _sets(config, study, table)
     yield from made.steps
-    found = {*made.sets.values(), *made.single.values()}
+    found = {*made.sets.values(), *made.single.values()} if not made.steps else ()
+    artefacts = {str(path): io.load(path) for path in found}
     study = study._replace(
         sets=made.sets,
         single=made.single,
         makers={str(s.output.with_name("distilled.npz")): s.name for s in made.steps},
-        kinds={} if made.steps else {str(path): _kind(path) for path in found},
+        kinds={path: _kind(artefact) for path, artefact in artefacts.items()},
+        images={path: len(held.distilled.images) for path, held in artefacts.items()},
     )
     for experiment in table.values():
         yield from experiment.steps(study)
@@ -169,13 +171,7 @@ def _ready(config: Config, sets: Mapping[str, str]) -> dict[str, pathlib.Path]:
     return {label: pathlib.Path(file_of(name)) for label, name in sets.items()}
 
 
-def _kind(path: pathlib.Path) -> Kind:
-    """Returns the kind of a set.
-
-    Raises:
-      InputError: a file that is no artefact.
-    """
-    artefact = io.load(path)
+def _kind(artefact: io.Artefact) -> Kind:
     name = artefact.config.get("model")
     described = artefact.config.get(str(name))
     width = described.get("width") if isinstance(described, Mapping) else None

@@ -131,6 +131,16 @@ def test_sets_of_each_preprocessing_have_steps_of_their_own(tmp_path):
     assert "convnet.width" not in flags["dynamics_reverse"]
 
 
+def test_lines_between_orders_have_minibatches_smaller_than_every_set(tmp_path):
+    plan = study_plan.plan(config(tmp_path, "--scale=published"))
+    steps = [step for step in plan if step.group == "connectivity"]
+    fewest = [
+        min(len(io.load(path).distilled.images) for path in step.inputs) for step in steps
+    ]
+    assert fewest == [100, 10]
+    assert [step.flags.get("batch") for step in steps] == [None, 5]
+
+
 def test_without_the_committed_sets_a_way_on_is_named(tmp_path, monkeypatch):
     """As from a wheel, which holds none."""
     monkeypatch.setattr(sets, "GALLERY", tmp_path)
