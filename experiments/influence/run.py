@@ -215,11 +215,13 @@ def _estimated(
     test, protocol = problem.test_batch(), PROTOCOLS[PROTOCOL]
     values, compared = dict[str, np.ndarray](), dict[str, Estimated]()
     for name in names:
-        print(f"estimating by {name}", file=sys.stderr, flush=True)
-        each = [
-            estimate(name, settings, key, problem.model, protocol, problem.batch, test)
-            for key in problem.keys
-        ]
+        each = []
+        for number, key in enumerate(problem.keys, 1):
+            text = f"estimating by {name}  network {number}/{len(problem.keys)}"
+            print(text, file=sys.stderr, flush=True)
+            each.append(
+                estimate(name, settings, key, problem.model, protocol, problem.batch, test)
+            )
         values[name] = np.stack([changes for changes, _ in each])
         compared[name] = {
             **compare(values[name], found.each, found.mean),

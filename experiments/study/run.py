@@ -22,7 +22,8 @@ claim.
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
 
 What they found is in `experiments/results/study_embedded` and `study_cifar10`; `published`
-is begun in `study_cifar10_width128`, `paper` has not been run.
+is done but for `mixing` and `agreement` in `study_cifar10_width128`, `paper` has not been
+run.
 
 `laptop` and `night` look at the sets in `experiments/artefacts` of width 32, `published` at
 the strongest there of each method, and `paper` distils its own first, by
