@@ -188,6 +188,7 @@ def test_meta_gradients_agree_in_every_mode_and_in_pieces(perceptrons, tmp_path)
     assert max(r["difference"] for r in record["records"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_convolutions_agree_at_every_order_inside_and_outside(tmp_path):
     record, (_, _, *rows) = ran(convolutions, tmp_path)
     assert [row[:2] for row in rows] == [

@@ -21,7 +21,7 @@ SHORT = {
     "flags": (0, 1, 2),
     "limit": (0,),
 }
-LONGER = {"term", "int", "disk", "experts", "limit"}  # 5 to 10 s each
+LONGER = {"kill", "term", "int", "disk", "experts", "limit"}  # 5 to 25 s each
 COUNT = {"processes": 8}  # of many; each is a minute of several processes
 
 

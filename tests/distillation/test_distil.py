@@ -312,6 +312,7 @@ def test_experts_of_other_epochs_are_refused_before_a_folder_is_made(stripes, tm
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_same_experts_alone(stripes, tmp_path):
     options = {**MATCHING, "steps": 1, "score_networks": 1, "checkpoints": tmp_path}
     distilljax.distil(stripes, **options, experts=experts_of(0, 1, 2))

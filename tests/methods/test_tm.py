@@ -101,7 +101,7 @@ def plain_loss(config, source, distilled, key):
 @pytest.mark.parametrize(
     ("steps", "options"),
     [
-        (1, {}),
+        pytest.param(1, {}, marks=pytest.mark.slow),
         (2, {}),
         (5, {"student_batch": 3}),
         pytest.param(

@@ -24,6 +24,7 @@ from experiments.agreement import train as agreement_train
 from experiments.lab.keys import fresh_key
 from experiments.lab.records import open_sealed
 from tests.analysis.test_pools import by_hand, classes, subset_batches, whole_batches
+from tests.cases import some
 from tests.experiments.helpers import (
     assert_computed_again,
     replace_contents,
@@ -481,7 +482,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", some(DAMAGES, "cut", "swapped"))
 def test_damaged_pieces_are_named_and_trained_again(
     finished, artefacts, tmp_path, drawn, capsys, damage
 ):

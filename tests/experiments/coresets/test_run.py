@@ -12,6 +12,7 @@ from distilljax.types import InputError
 from experiments.coresets import run as coresets_run
 from experiments.lab.data import prepare
 from experiments.lab.records import open_sealed
+from tests.cases import some
 from tests.conftest import striped_images
 from tests.experiments.helpers import DAMAGE, damage, is_said_once
 
@@ -161,7 +162,7 @@ def test_only_missing_cells_are_computed(dataset, tmp_path, trained, drawn, caps
     assert len(records.read(cells)) == 6
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("how", some(DAMAGE, "truncated", "swapped"))
 def test_damaged_cells_are_computed_again(
     dataset, tmp_path, drawn, monkeypatch, capsys, how
 ):

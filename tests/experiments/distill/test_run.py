@@ -28,6 +28,7 @@ from experiments.evaluate import run as evaluate
 from experiments.lab import keys
 from experiments.lab.records import open_sealed
 from experiments.lab.workdir import open_workdir
+from tests.cases import some
 from tests.experiments.conftest import MLP
 from tests.experiments.helpers import DAMAGE, damage
 
@@ -126,6 +127,7 @@ def test_more_steps_and_networks_on_a_finished_run(dataset, tmp_path, capsys):
         run("grown", "--steps=15", "--eval_seeds=3", "--seed=1")
 
 
+@pytest.mark.slow
 def test_a_score_that_a_longer_run_would_not_have_is_told(dataset, tmp_path, capsys):
     for steps in (4, 6):
         distill_run.run(config(dataset, tmp_path / "r", *GROWN, f"--steps={steps}"))
@@ -240,7 +242,7 @@ def test_a_start_from_real_valued_labels_says_what_becomes_of_them(
         distill_run.run(argv)
 
 
-@pytest.mark.parametrize("name", ["squared", "looking"])
+@pytest.mark.parametrize("name", some(["squared", "looking"], "squared"))
 def test_a_set_is_scored_by_its_protocol(dataset, tmp_path, monkeypatch, name):
     """Squared errors and looks at held-out images, without any baseline."""
     short = {
@@ -303,7 +305,7 @@ def copied(finished, tmp_path):
     return workdir
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("how", some(DAMAGE, "truncated", "deleted"))
 def test_a_damaged_summary_is_made_again(finished, dataset, tmp_path, capsys, how):
     """From the last checkpoint, with the same numbers."""
     workdir, other = copied(finished, tmp_path), tmp_path / "other.json"
@@ -531,6 +533,7 @@ def test_experts_of_another_split_are_refused(dataset, experts, tmp_path):
         distill_run.run(config(dataset, tmp_path / "run", *argv))
 
 
+@pytest.mark.slow
 def test_noise_becomes_a_set_that_teaches(dataset, tmp_path):
     """A set that is still noise teaches nothing: a third is right by chance."""
     more = ["--bptt.unroll=8", "--bptt.real_batch=60", "--init=noise", "--score_every=30"]

@@ -290,6 +290,7 @@ def test_measurements_of_a_set_that_changed_are_made_again(
     assert ours["made"] != theirs["made"]
 
 
+@pytest.mark.slow
 def test_learned_targets_are_read_as_hard_labels_on_request(dataset, tmp_path):
     learned = write_learned(tmp_path / "learned.npz", dataset)
     with pytest.raises(InputError, match=r"cross-entropy cannot read them; give --labels="):
