@@ -7,12 +7,12 @@ import tempfile
 from typing import NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The tests mostly compile: these two flags halve that. A later jaxlib may not know the
-# second, and XLA ends the process at a flag it does not know.
+# The tests mostly compile: these flags halve that. A later jaxlib may not know the second
+# and the third, and XLA ends the process at a flag it does not know.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false"
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     * importlib.metadata.version("jaxlib").startswith("0.10.")
     # Commands in processes of their own find the numbers of this process.
     + " --xla_force_host_platform_device_count=1",

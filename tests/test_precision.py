@@ -89,10 +89,9 @@ def numbers(names):
     return {name: [np.asarray(x).tolist() for x in xs] for name, xs in found.items()}
 
 
-@pytest.mark.parametrize(
-    "names", [["dm"], pytest.param([*CONFIGS], marks=pytest.mark.slow)]
-)
-def test_double_precision_at_hand_changes_no_number(names):
+@pytest.mark.slow
+def test_double_precision_at_hand_changes_no_number():
+    names = [*CONFIGS]
     script = (
         "import json; from tests import test_precision as t; "
         f"print(json.dumps(t.numbers({names})))"
