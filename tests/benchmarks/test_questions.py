@@ -175,6 +175,7 @@ def test_every_method_steps(perceptrons, tmp_path):
     assert all(r["temporary_bytes"] > 0 for r in record["records"])
 
 
+@pytest.mark.slow
 def test_meta_gradients_agree_in_every_mode_and_in_pieces(perceptrons, tmp_path):
     record, (_, _, *rows) = ran(meta_gradient, tmp_path)
     assert {row[0] for row in rows} == {

@@ -106,9 +106,9 @@ def plain_sum(function, shared, xs):
 @pytest.mark.parametrize(
     "moving",
     [
-        pytest.param(("weights",), marks=pytest.mark.slow),
+        ("weights",),
         pytest.param(("given",), marks=pytest.mark.slow),
-        ("weights", "given", "scale"),
+        pytest.param(("weights", "given", "scale"), marks=pytest.mark.slow),
     ],
 )
 def test_a_sum_has_every_derivative_of_its_terms(terms, moving):

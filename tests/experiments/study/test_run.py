@@ -140,11 +140,11 @@ def wait_for(path, lines):
 @pytest.mark.parametrize(
     ("step", "lines", "how", "jobs"),
     [
-        ("a", 1, "told", "--jobs=1"),
         ("b", 2, "killed alone", "--jobs=1"),
         *(
             pytest.param(*rest, marks=pytest.mark.slow)
             for rest in (
+                ("a", 1, "told", "--jobs=1"),
                 ("a", 1, "told", "--jobs=2"),
                 ("b", 2, "killed alone", "--jobs=2"),
                 ("c", 1, "killed with its step", "--jobs=1"),
