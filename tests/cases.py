@@ -4,7 +4,7 @@ import pytest
 
 
 def some(values, *quick):
-    """Returns the values for `parametrize`, all but the quick ones marked as slow."""
+    """Returns the values of one name for `parametrize`, all but the quick marked slow."""
     assert set(quick) <= set(values)
     return [
         value if value in quick else pytest.param(value, marks=pytest.mark.slow)

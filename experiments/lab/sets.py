@@ -97,7 +97,10 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
 
 
 def _of_one_data(one: io.Artefact, other: io.Artefact) -> bool:
-    """Arrays whose classes have no names have numbers in their place."""
+    """Returns whether two sets were made of the same data.
+
+    Arrays whose classes have no names have numbers in their place.
+    """
     numbers = tuple(map(str, range(len(one.class_names))))
     return (
         one.dataset.get("fingerprint") == other.dataset.get("fingerprint")

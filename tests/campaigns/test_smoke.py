@@ -6,6 +6,7 @@ from tests.campaigns.__main__ import main, run_kind
 from tests.campaigns.kinds import KINDS
 from tests.campaigns.trials import Ended, judge, prepare_processes
 from tests.campaigns.world import World
+from tests.cases import some
 
 # Numbers of trials, of seed 0, that take a second or two.
 SHORT = {
@@ -32,13 +33,7 @@ def world(tmp_path_factory):
         yield world
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.slow if kind in LONGER else ())
-        for kind in SHORT
-    ],
-)
+@pytest.mark.parametrize("kind", some(SHORT, *(SHORT.keys() - LONGER)))
 def test_a_few_trials(world, kind):
     tally = run_kind(world, kind, 0, SHORT[kind])
     assert not tally.wrong

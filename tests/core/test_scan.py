@@ -105,11 +105,7 @@ def plain_sum(function, shared, xs):
 
 @pytest.mark.parametrize(
     "moving",
-    [
-        ("weights",),
-        pytest.param(("given",), marks=pytest.mark.slow),
-        pytest.param(("weights", "given", "scale"), marks=pytest.mark.slow),
-    ],
+    some([("weights",), ("given",), ("weights", "given", "scale")], ("weights",)),
 )
 def test_a_sum_has_every_derivative_of_its_terms(terms, moving):
     shared, xs = terms

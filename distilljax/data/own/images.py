@@ -136,26 +136,31 @@ def _header(one: Encoded) -> _Header:
             raise InputError(
                 f"{one.where} has {image.n_frames} frames; keep one image of it"
             )
-        if is_deep(image):
-            raise InputError(
-                f"{one.where} has more than 8 bits a channel; convert it to 8 bits"
-            )
+        check_depth(image, one.where)
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size[::-1] if turned else image.size
         return _Header((height, width), image.mode, turned)
 
 
-def is_deep(image: Any) -> bool:
+def check_depth(image: Any, where: str) -> None:
+    """Refuses a PIL image of a file, not read yet, of which a channel has more than 8 bits.
+
+    >>> import io, PIL.Image
+    >>> PIL.Image.new("RGB", (8, 8)).save(file := io.BytesIO(), "PNG")
+    >>> images.check_depth(PIL.Image.open(file), "a.png")
+
+    Raises:
+      InputError: it has; the message begins with `where`.
+    """
+    if _is_deep(image):
+        raise InputError(f"{where} has more than 8 bits a channel; convert it to 8 bits")
+
+
+def _is_deep(image: Any) -> bool:
     """Whether an image in its file has more than 8 bits a channel.
 
     PIL gives 16-bit RGB the mode RGB; until pixels are read `tile` tells how they are held,
     for a TIFF file of planes its tag alone.
-
-    >>> import io, PIL.Image
-    >>> file = io.BytesIO()
-    >>> PIL.Image.fromarray(np.zeros((8, 8), np.uint16)).save(file, "PNG")
-    >>> images.is_deep(PIL.Image.open(file))
-    True
     """
     if max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
         return True

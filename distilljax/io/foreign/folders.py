@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distilljax.config import FieldError
-from distilljax.data.own.images import is_deep
+from distilljax.data.own.images import check_depth
 from distilljax.disk import archives
 from distilljax.types import InputError
 
@@ -22,10 +22,7 @@ def _image(source: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     h, w, c = shape
     try:
         with Image.open(source, formats=["PNG"]) as picture:
-            if is_deep(picture):
-                raise InputError(
-                    f"{what} has more than 8 bits a channel; convert it to 8 bits"
-                )
+            check_depth(picture, what)
             if picture.size != (w, h) or picture.mode != {1: "L", 3: "RGB"}[c]:
                 width, height = picture.size
                 raise InputError(

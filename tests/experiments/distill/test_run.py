@@ -195,9 +195,7 @@ def test_scores_of_dd_ranking_are_in_the_summary(finished):
     assert 0 < scores["lrs"] < 100
 
 
-@pytest.mark.parametrize(
-    "loss", ["squared_error", pytest.param("cross_entropy", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("loss", some(["squared_error", "cross_entropy"], "squared_error"))
 def test_real_valued_labels_are_kept_and_read(dataset, tmp_path, loss, monkeypatch):
     """A squared error reads learned labels; cross-entropy the largest class of each."""
     protocol = EvaluationProtocol(steps=3, lr=0.05, loss=loss)

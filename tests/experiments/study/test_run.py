@@ -18,6 +18,7 @@ from distilljax.types import InputError
 from experiments.lab import queue
 from experiments.study import plan as study_plan
 from experiments.study import run as study_run
+from tests.cases import some
 from tests.experiments.study import fake_study
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -188,9 +189,7 @@ def test_waits_for_a_step_that_outlived_its_study(fake, capfd):
     assert units(fake.root) == ONCE
 
 
-@pytest.mark.parametrize(
-    "jobs", [pytest.param("--jobs=1", marks=pytest.mark.slow), "--jobs=2"]
-)
+@pytest.mark.parametrize("jobs", some(["--jobs=1", "--jobs=2"], "--jobs=2"))
 def test_ends_in_time_with_a_code_of_its_own(tmp_path, jobs):
     process = start(tmp_path, jobs, "--minutes=0.03", SLOW_UNIT="1")
     stdout, stderr = process.communicate(timeout=60)
