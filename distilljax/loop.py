@@ -345,7 +345,7 @@ def run(
         advance = _lower(
             lambda *args: _advance(method, *args), mesh, step_key, state, source, number(1)
         ).compile()
-    # Compiled beside the first steps, which need not wait for it.
+    # Compiled beside the steps, which need not wait for it.
     select: Future[Compiled] | None = None
 
     waiting: deque[_Dispatch] = deque()
@@ -428,7 +428,11 @@ def run(
                 wanted, due = _agreed(wanted, due, bool(asked))
                 count = min(wanted, ahead, num_steps - step, MOST_STEPS_PER_DISPATCH)
                 after, infos, taken = advance(step_key, state, source, number(count))
-                if score is not None and select is None:
+                scored = score is not None and (
+                    step + count == num_steps or (step + count) % score_every == 0
+                )
+                # Beside the first steps whose number is chosen by their speed.
+                if score is not None and select is None and (rate or scored):
                     with timed():
                         lowered = _lower(
                             lambda *args: _select(method, score, *args),
@@ -439,16 +443,15 @@ def run(
                         )
                         select = _in_background(lowered.compile)
                 value = None
-                if select and (
-                    step + count == num_steps or (step + count) % score_every == 0
-                ):
+                if select and scored:
                     with timed():
                         program = select.result()
                     after, value = program(score_key, after, score_source)
                 waiting.append(_Dispatch(step, count, infos, after, taken, value))
                 # Assigned together and last: a state is saved with its own step.
                 state, step = after, step + count
-                while len(waiting) > 1:
+                # The first is read at once: it tells how many steps a dispatch takes.
+                while len(waiting) > bool(rate):
                     read()
                 if due:
                     save()

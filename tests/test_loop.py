@@ -113,6 +113,25 @@ def test_compiles_once_and_sees_no_constants(start):
     assert next(traces) == 1
 
 
+@pytest.mark.parametrize("score_every", [5, 1])
+def test_the_first_step_is_told_before_the_score_is_traced(start, score_every):
+    events = []
+
+    def score(key, distilled, source):
+        events.append("traced")
+        return mean_score(key, distilled, source)
+
+    run(
+        start,
+        score=score,
+        score_every=score_every,
+        on_progress=lambda progress: events.append(progress.step),
+    )
+    traced = events.index("traced")
+    assert events[:traced] == ([1] if score_every > 1 else [])
+    assert events.count("traced") == 1
+
+
 def test_without_a_score_the_last_set_is_returned(start):
     result, history = run(start, score=None)
     assert_same(result.best, result.last)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -48,7 +49,7 @@ def network(
         labels [n, k], outputs for an image that depend on the other images, a network that
         changes state or draws random numbers, `features` that are missing.
     """
-    with _stateless():
+    with _stateless(), platforms.target(platforms.current()):
         _check_network(model, key, distilled, function)
 
 
@@ -60,10 +61,12 @@ def _check_network(model: Model, key: Key, distilled: DistilledSet, function: st
             "[n, h, w, c] and [n, k]"
         )
     shape, k = distilled.images.shape[1:], distilled.label_logits.shape[1]
-    params = jax.eval_shape(model.init, key)
+    # Each is traced once. Of partial functions, as a network need not be hashable.
+    init, apply = jax.jit(partial(model.init)), jax.jit(partial(model.apply))
+    params = jax.eval_shape(init, key)
     floating(params)
     images = jax.ShapeDtypeStruct((2, *shape), distilled.images.dtype)
-    num_outputs = outputs(jax.eval_shape(model.apply, params, images), 2)
+    num_outputs = outputs(jax.eval_shape(apply, params, images), 2)
     if num_outputs != k:
         raise InputError(
             f"the network has {num_outputs} outputs, the labels {k} classes; make the "
@@ -71,7 +74,8 @@ def _check_network(model: Model, key: Key, distilled: DistilledSet, function: st
         )
     if any(isinstance(x, jax.core.Tracer) for x in (key, distilled.images)):
         return
-    apply = model.apply if function == "apply" else model.features
+    if function == "features":
+        apply = model.features
     if not callable(apply):
         raise InputError(
             f"model.{function} is {apply!r:.40}, and this method matches features; give a "
@@ -80,7 +84,7 @@ def _check_network(model: Model, key: Key, distilled: DistilledSet, function: st
 
     def gap(key: Key) -> Array:
         pair = jax.random.normal(jax.random.key(0), images.shape, images.dtype)
-        return _gap(apply, model.init(key), pair)
+        return _gap(apply, init(key), pair)
 
     _compare(_quickly(gap, key))
 
