@@ -111,7 +111,9 @@ def _given_besides(config: Mapping[str, Any]) -> str:
         return ""
     source = getattr(METHODS.get(str(settings.get("method"))), "SOURCE", None)
     needed = ["--experts_dir"] * (source == "experts" or settings.get("labels") == "expert")
-    needed += ["--data_dir"] * _is_prepared(settings.get("dataset", "embedded"))
+    of_files = settings.get("folder") == ""  # those of `published`
+    prepared = of_files or _is_prepared(settings.get("dataset", "embedded"))
+    needed += ["--folder"] * of_files + ["--data_dir"] * prepared
     return f", with the {' and the '.join(needed)} it had" if needed else ""
 
 

@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 SECONDS_UNTIL_AGAIN = 0.05
-# Tracing makes and drops hundreds of thousands of small objects, few of them in cycles; by
-# Python's default, 700, looking for those took a seventh of the time to the first outer step.
+# Tracing makes and drops hundreds of thousands of small objects, few of them in cycles. By
+# Python's default, 700, looking for those took a seventh of the time to the first step.
 ALLOCATIONS_BETWEEN_COLLECTIONS = 20_000
 
 

@@ -15,7 +15,7 @@ from experiments.lab import outcomes
 NETWORKS = {0: [0.5, 0.6], 1: [0.7, 0.8], 2: [0.55, 0.85]}
 
 
-def write(folder, values, experiment="experiments.distill", **settings):
+def write(folder, /, values, experiment="experiments.distill", **settings):
     """Writes the folder of a finished run with these test accuracies."""
     folder.mkdir(parents=True)
     config = {"ipc": 1, "seed": 0, "method": "dm", "dm": {"image_lr": 1.0}}
@@ -170,6 +170,7 @@ def test_runs_that_cannot_be_compared(folders, tmp_path, spoil, message):
         ({"dataset": "cifar10"}, ", with the --data_dir it had"),
         ({"dataset": None}, ", with the --data_dir it had"),
         ({"method": "tm"}, ", with the --experts_dir it had"),
+        ({"folder": ""}, ", with the --folder and the --data_dir it had"),
         (
             {"labels": "expert", "dataset": "cifar10"},
             ", with the --experts_dir and the --data_dir it had",
