@@ -74,17 +74,16 @@ def _check_network(model: Model, key: Key, distilled: DistilledSet, function: st
         )
     if any(isinstance(x, jax.core.Tracer) for x in (key, distilled.images)):
         return
-    if function == "features":
-        apply = model.features
-    if not callable(apply):
+    used = apply if function == "apply" else model.features
+    if not callable(used):
         raise InputError(
-            f"model.{function} is {apply!r:.40}, and this method matches features; give a "
+            f"model.{function} is {used!r:.40}, and this method matches features; give a "
             "function (params, images) -> f32[b, d]"
         )
 
     def gap(key: Key) -> Array:
         pair = jax.random.normal(jax.random.key(0), images.shape, images.dtype)
-        return _gap(apply, init(key), pair)
+        return _gap(used, init(key), pair)
 
     _compare(_quickly(gap, key))
 

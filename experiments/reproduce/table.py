@@ -25,12 +25,14 @@ class Committed(NamedTuple):
       commit: of the distillation.
       cpu_hours: of all starts.
       reason: why it falls short, where it does.
+      earlier: outer steps of the set that it began from (`--init_from`).
     """
 
     folder: str
     commit: str
     cpu_hours: float
     reason: str = ""
+    earlier: int = 0
 
 
 # The folders of rows that were distilled before.
@@ -97,17 +99,23 @@ def verdict(row: Row, mean: float, std: float | None) -> Outcome:
     return "within" if mean >= row.published - 2 * spread else "below"
 
 
+def committed_of(row: Row, root: pathlib.Path) -> Committed | None:
+    """Returns the row as it was distilled before; None where it runs in the queue."""
+    here = (root / row.name / "config.json").exists()
+    return None if here else COMMITTED.get(row.name)
+
+
 def place(row: Row, root: pathlib.Path) -> pathlib.Path:
     """Returns the folder of a row: where it runs, or where it was committed."""
-    own = root / row.name
-    if row.name in COMMITTED and not (own / "config.json").exists():
-        return EXPERIMENTS / COMMITTED[row.name].folder
-    return own
+    committed = committed_of(row, root)
+    return EXPERIMENTS / committed.folder if committed else root / row.name
 
 
 def is_finished(row: Row, root: pathlib.Path) -> bool:
     """Whether a row has taken all of its outer steps."""
-    return _read(place(row, root) / "summary.json").get("steps", 0) >= row.steps
+    summary, committed = _read(place(row, root) / "summary.json"), committed_of(row, root)
+    earlier = committed.earlier if committed else 0
+    return earlier + summary.get("steps", 0) >= row.steps
 
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:
@@ -131,7 +139,7 @@ def entry(
     folder = place(row, root)
     summary, config = _read(folder / "summary.json"), _read(folder / "config.json")
     shown = folder.as_posix()
-    committed = COMMITTED[row.name] if folder.parent != root else None
+    committed = committed_of(row, root)
     if committed:
         commit, cpu_hours = committed.commit, committed.cpu_hours
         shown = f"experiments/{committed.folder}"
@@ -165,11 +173,12 @@ def entry(
         found["mean"], found["std"] = ours["mean"], ours["std"]
         found["networks"], found["outer_seeds"] = ours["seeds"], 1
         found["random"] = accuracy["random"]["mean"] if "random" in accuracy else None
-        found["held_out"], found["steps"] = summary["held_out_accuracy"], summary["steps"]
+        found["held_out"] = summary["held_out_accuracy"]
+        found["steps"] = summary["steps"] + (committed.earlier if committed else 0)
         found["protocol"] = summary["protocol"]["name"]
         found["reason"] = ""
-        if summary["steps"] < row.steps:
-            found["reason"] = f"{summary['steps']:,} of {row.steps:,} outer steps"
+        if found["steps"] < row.steps:
+            found["reason"] = f"{found['steps']:,} of {row.steps:,} outer steps"
         elif found["protocol"] == row.protocol:
             found["verdict"] = verdict(row, ours["mean"], ours["std"])
             found["reason"] = row.note
