@@ -300,8 +300,13 @@ class _Programs:
         given = devices.everywhere(given, group.mesh)
         which = group.program, tuple(leaf.shape for leaf in jax.tree.leaves(given))
         if which not in self._compiled:
-            title = f"compiling {piece.kind}, {self._num_parameters:,} parameters"
-            print(title, file=sys.stderr, flush=True)
+            print(
+                f"compiling {piece.kind}, {self._num_parameters:,} parameters; the next "
+                f"line comes when the first {len(piece.numbers)} are trained, "
+                f"{piece.steps:,} steps",
+                file=sys.stderr,
+                flush=True,
+            )
             self._compiled[which] = group.program.lower(*given).compile()
         began = time.perf_counter()
         found = jax.device_get(self._compiled[which](*given))
