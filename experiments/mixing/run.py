@@ -58,7 +58,7 @@ from experiments.lab import options
 from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset, load_data_of
 from experiments.lab.kept import digest
-from experiments.lab.keys import fresh_key
+from experiments.lab.keys import fresh_key, images_of
 from experiments.lab.networks import (
     ARCHITECTURES,
     parse_architectures,
@@ -179,7 +179,9 @@ def in_chunks(model: Model, chunk: int | None) -> Model:
     return model._replace(apply=apply)
 
 
-def mixed_sets(row: Row, added: int, train: data.Split, networks: np.ndarray) -> Batch:
+def mixed_sets(
+    row: Row, added: int, train: data.Split, networks: np.ndarray, seed: int = 0
+) -> Batch:
     """Returns the sets of a row with `added` random real images of each class.
 
     The real images of network s are the next ones of the random order of which
@@ -190,6 +192,7 @@ def mixed_sets(row: Row, added: int, train: data.Split, networks: np.ndarray) ->
       added: real images of each class.
       train: where they come from.
       networks: i[s], which networks.
+      seed: draws the real images, as those of a random row.
 
     Returns:
       images f32[s, n + k added, h, w, c], labels f32[s, n + k added, k].
@@ -201,7 +204,7 @@ def mixed_sets(row: Row, added: int, train: data.Split, networks: np.ndarray) ->
     transform = row.artefact.transform
     real = []
     for network in networks.tolist():
-        drawn = data.subset(train, own + added, seed=subset_seed(network))
+        drawn = data.subset(train, own + added, seed=subset_seed(network, seed))
         images = drawn.images.reshape(k, own + added, *drawn.images.shape[1:])[:, own:]
         real.append(transform(jnp.asarray(images.reshape(-1, *images.shape[2:]))))
     one_hot = jax.nn.one_hot(jnp.repeat(jnp.arange(k), added), k)
@@ -251,6 +254,7 @@ def _run(
         config.seeds,
         own=name == options.OWN,
         labels=config.labels,
+        seed=config.seed,
     )
     models: dict[str, tuple[Model, int]] = {}
     wanted, weights = [], {}
@@ -265,7 +269,8 @@ def _run(
             if described not in models:
                 model, size = sized_model(network, loaded, "model")
                 models[described] = in_chunks(model, config.chunk), size
-            identity = digest([row.identity, added, described, config.seed])
+            drawn_by = images_of(config.seed) if added else []
+            identity = digest([row.identity, added, described, config.seed, *drawn_by])
             cell = _Cell(row, added, described, identity)
             wanted.append(cell)
             weights[cell.kind] = training_cost(
@@ -283,7 +288,7 @@ def _run(
         began = time.perf_counter()
 
         def sets(chosen: np.ndarray, cell: _Cell = cell) -> Batch:
-            return mixed_sets(cell.row, cell.added, loaded.train, chosen)
+            return mixed_sets(cell.row, cell.added, loaded.train, chosen, config.seed)
 
         training = Training(name, cell.network, *models[cell.network], sets, cell.row)
         accuracy = spread(trainer.train(cell, training))

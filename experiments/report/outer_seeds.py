@@ -1,10 +1,10 @@
 """Readings of several studies that differ in their seed, joined over outer seeds.
 
 Every number becomes the mean over the studies, with Student's interval over them: it holds
-the choice of the distilled set as well as that of the networks, since each study distilled
-its sets and drew its networks by a seed of its own. Where all studies agree to the last
-digit it is the widest of their own. One-sided p-values become one by Stouffer's method, sum
-of z / sqrt(number of studies).
+the choice of the distilled set as well as that of the networks and of random real images,
+since each study distilled its sets and drew networks and images by a seed of its own. Where
+all studies agree to the last digit it is the widest of their own. One-sided p-values become
+one by Stouffer's method, sum of z / sqrt(number of studies).
 """
 
 import math

@@ -56,10 +56,10 @@ def finished(artefact, tmp_path_factory):
     return workdir, summary, out.getvalue(), err.getvalue()
 
 
-def rows(artefact, seeds=3, protocol="own"):
+def rows(artefact, seeds=3, protocol="own", seed=0):
     named = load_artefacts(str(artefact))
     loaded = load_data_of(next(iter(named.values())), None, None)
-    return loaded, make_rows(named, loaded, protocol, seeds, own=True)
+    return loaded, make_rows(named, loaded, protocol, seeds, own=True, seed=seed)
 
 
 def test_everything_is_in_the_summary(finished):
@@ -141,6 +141,27 @@ def test_a_mixed_set_holds_the_images_asked_for(artefact):
         assert held == {image.tobytes() for image in real.reshape(15, 8, 8, 1)}
         assert len(held) == 15
         assert own.labels.sum(axis=1).tolist() == [[5, 5, 5]]
+
+
+def test_studies_of_other_seeds_have_other_real_images(artefact):
+    """Else what they agree in is taken for certain by an interval over them."""
+    loaded, (distilled, random) = rows(artefact)
+    _, (again, other) = rows(artefact, seed=1)
+    networks = np.arange(3)
+    assert (again.identity, again.label) == (distilled.identity, distilled.label)
+    assert other.identity != random.identity
+    mixed = [
+        np.asarray(mixing_run.mixed_sets(row, 3, loaded.train, networks, seed).images)
+        for row, seed in ((random, 0), (other, 1))
+    ]
+    for one, two in zip(*mixed, strict=True):
+        assert not np.array_equal(one, two)
+        # Each network has 15 different images, of which the random row holds the first.
+        assert len({image.tobytes() for image in two}) == 15
+    np.testing.assert_array_equal(mixed[1][:, :6], other.sets.images)
+    drawn = data.subset(loaded.train, 2, seed=1000 + 2 + 2**20)
+    expected = other.artefact.transform(jnp.asarray(drawn.images))
+    np.testing.assert_array_equal(other.sets.images[2], expected)
 
 
 def test_networks_have_sets_of_their_own(artefact):
