@@ -20,6 +20,7 @@ class Counts(TypedDict):
     significant: int
     expected_by_chance: float  # mean over permutations
     p: float  # one-sided, of as many findings by chance
+    p_fewer: NotRequired[float]  # of as few; both count what is equal
     images_with_finding: int
     images: int
     permutations: int

@@ -87,6 +87,7 @@ def _counts(config: Config, subject: Subject, tested: Enrichment) -> Counts:
         "significant": found,
         "expected_by_chance": float(tested.chance_holm.mean()),
         "p": chance_p(found, tested.chance_holm),
+        "p_fewer": chance_p(-found, -tested.chance_holm),
         "images_with_finding": len(np.unique(tested.images[tested.p_holm <= ALPHA])),
         "images": len(subject.labels),
         "permutations": config.permutations,

@@ -92,6 +92,7 @@ def _joined(row: Sequence[Reading], number: int) -> Reading:
         value=None,
         interval=None,
         p=None,
+        p_other=None,
         where=wheres[0] if len(wheres) == 1 else "",
         n=f"{number} outer seeds",
         note="" if len(wheres) == 1 else "; ".join(wheres),
@@ -105,7 +106,9 @@ def _joined(row: Sequence[Reading], number: int) -> Reading:
     each = ", ".join(spelt(value, first.unit) for value in values)
     if all(one.p is not None for one in row):
         p = stouffer([one.p for one in row if one.p is not None])
-        return reading._replace(value=p, p=p, note=each)
+        others = [one.p_other for one in row if one.p_other is not None]
+        other = stouffer(others) if len(others) == number else None
+        return reading._replace(value=p, p=p, p_other=other, note=each)
     array = np.array(values, np.float64)
     interval = student(array)
     own = [one.interval for one in row if one.interval is not None]

@@ -165,6 +165,7 @@ def test_bright_images_first_is_what_they_share(influences, dataset, tmp_path, d
         assert row["p_holm"] < 0.05
     assert summary["attributes"]["images_with_finding"] == 3
     assert summary["attributes"]["p"] == 1 / 41
+    assert summary["attributes"]["p_fewer"] == 1
     effects, marks = drawn["effects.png"][:2]
     brightness = list(summary["annotators"]["measured"]).index("brightness")
     np.testing.assert_array_equal(effects[:, brightness], 1)
