@@ -31,7 +31,8 @@ class Coherence(TypedDict):
     """Mean cosine within each group, less that of random groups of the class."""
 
     mean: float
-    interval: list[float]  # over images
+    interval: list[float]  # over the means of classes
+    classes: NotRequired[int]  # one an image in records without
     images_above: int
     p_values: list[float]
     q_values: list[float]

@@ -55,7 +55,8 @@ def _coherent(records: Records) -> claims.Node:
     found: list[claims.Node] = []
     for record in records:
         coherence = record.summary["coherence"]
-        freedom = max(len(coherence["p_values"]) - 1, 1)
+        classes = coherence.get("classes", len(coherence["p_values"]))
+        freedom = max(classes - 1, 1)
         ends = coherence["interval"]
         found.append(
             claims.Reading(

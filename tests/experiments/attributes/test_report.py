@@ -95,6 +95,13 @@ def test_records_decide_a_claim(name):
     made_up.assert_decides(judge, name, CASES[name])
 
 
+def test_the_interval_of_coherence_is_one_over_classes():
+    found = attributes()
+    found.summary["coherence"]["classes"] = 4
+    (one,) = judge("attributes_coherent", found).readings
+    assert one.interval.freedom == 3
+
+
 def test_no_findings_where_chance_has_none_decide_nothing():
     assert judge("attributes_enriched", attributes(p=1.0, fewer=0.95)).outcome == UNDECIDED
     older = attributes(p=1.0)

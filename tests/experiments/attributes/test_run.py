@@ -198,7 +198,7 @@ def test_the_first_of_all_may_be_of_other_classes(influences, tmp_path, drawn):
     assert len(drawn["attributes.png"][1][1]) == 0
     values[:, 2] *= -1
     there = with_influences(influences, tmp_path / "fewer", values)
-    with pytest.raises(InputError, match="fewer than two distilled images"):
+    with pytest.raises(InputError, match="in fewer than two classes"):
         attributes_run.run(config(there, tmp_path / "no", *flags))
     assert not (tmp_path / "no").exists()
 
