@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from distilljax import data, io, launch
+from distilljax.analysis.statistics import spread_interval
 from distilljax.comparison.accuracy import compare_accuracies
 from distilljax.comparison.real import random_subsets
 from distilljax.core import losses
@@ -249,6 +251,13 @@ def test_whether_real_images_lower_the_accuracy():
         "real images lower the accuracy (+2); at +2 it changes by -10.0 points "
         "(-12.5 to -7.5)"
     )
+    # By its own interval of 95 %, but not by one widened for three: -0.1 -+ 0.137.
+    fallen["2"] = spread_interval([-0.1, -0.069, -0.131])
+    assert fallen["2"]["interval"][1] < 0
+    low, high = stats.t.interval(1 - 0.05 / 3, 2, -0.1, 0.031 / 3**0.5)
+    assert low < 0 < high
+    verdict = mixing_run._verdict(fallen)
+    assert verdict == {"lowers": False, "lowered_by": [], "lowest_at": 2}
     del fallen["2"]
     verdict = mixing_run._verdict(fallen)
     assert verdict == {"lowers": False, "lowered_by": [], "lowest_at": 10}
