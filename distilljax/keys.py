@@ -9,7 +9,7 @@ fold small numbers into one root share random numbers; each purpose has a root h
 | `start_and_test(key)` | the start of a distilled set, and its final test |
 | `fresh(key)` | networks that look at finished sets |
 | `expert(key)` | the one network that labels random real images |
-| `subset_seed(number)` | random real images beside network `number` |
+| `subset_seed(number, seed)` | random real images beside network `number` |
 """
 
 import hashlib
@@ -89,6 +89,12 @@ def expert(key: Key) -> Key:
     return jax.random.fold_in(key, number_of("labels of an expert"))
 
 
-def subset_seed(number: int) -> int:
-    """Returns the seed that draws the random real images of network `number`."""
-    return 1000 + number
+def subset_seed(number: int, seed: int = 0) -> int:
+    """Returns the seed that draws the random real images of network `number`.
+
+    Args:
+      number: of the network, below 2^20.
+      seed: of all networks; another one draws other images, so that what is found by
+        several seeds is independent.
+    """
+    return 1000 + number + (seed << 20)

@@ -47,6 +47,27 @@ class Interval(NamedTuple):
         return centre - (centre - self.low) * factor, centre + (self.high - centre) * factor
 
 
+class LogInterval(Interval):
+    """An interval of a positive number that is one of its logarithm."""
+
+    def at(self, centre: float, alpha: float) -> tuple[float, float]:
+        """Returns the interval of level 1 - `alpha` about the same number."""
+        factor = quantile(alpha, self.freedom) / quantile(ALPHA, self.freedom)
+        low, high = self.low / centre, self.high / centre
+        return centre * low**factor, centre * high**factor
+
+
+class WilsonInterval(Interval):
+    """Wilson's score interval of a fraction."""
+
+    def at(self, centre: float, alpha: float) -> tuple[float, float]:
+        """Returns the interval of level 1 - `alpha` about the same fraction."""
+        # Its ends are where the fraction lies z standard errors away, at any level.
+        end = self.low if centre > 0.5 else self.high
+        num = quantile(ALPHA) ** 2 * end * (1 - end) / (end - centre) ** 2
+        return _wilson(centre, num, alpha)
+
+
 class Combined(NamedTuple):
     """Standard error and interval of a value; None if one of its errors is unknown.
 
@@ -132,13 +153,29 @@ def from_error(value: float, error: float, freedom: float) -> Interval:
     return Interval(value - half, value + half, freedom)
 
 
-def wilson(share: float, num: int) -> Interval:
+def from_relative_error(value: float, error: float, freedom: float) -> LogInterval:
+    """Returns the Student interval of a positive value, that of its logarithm.
+
+    Args:
+      value: the estimate.
+      error: standard error of the logarithm.
+      freedom: degrees of freedom.
+    """
+    factor = math.exp(quantile(ALPHA, freedom) * error)
+    return LogInterval(value / factor, value * factor, freedom)
+
+
+def wilson(share: float, num: int) -> WilsonInterval:
     """Returns Wilson's score interval of a fraction of `num` independent draws."""
-    z = quantile(ALPHA)
+    return WilsonInterval(*_wilson(share, num, ALPHA))
+
+
+def _wilson(share: float, num: float, alpha: float) -> tuple[float, float]:
+    z = quantile(alpha)
     centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
     # The interval contains the fraction in spite of rounding.
-    return Interval(min(centre - half, share), max(centre + half, share))
+    return min(centre - half, share), max(centre + half, share)
 
 
 def satterthwaite(value: float, parts: Sequence[tuple[float, float]]) -> Combined:

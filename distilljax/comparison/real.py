@@ -28,15 +28,26 @@ def _require_memory(seeds: int, num_values: int) -> None:
     )
 
 
-def random_subsets(split: data.Split, ipc: int, seeds: int, transform: Transform) -> Batch:
+def random_subsets(
+    split: data.Split, ipc: int, seeds: int, transform: Transform, seed: int = 0
+) -> Batch:
     """Draws `seeds` independent sets of `ipc` real images a class, stacked.
+
+    Args:
+      split: the images.
+      ipc: images a class.
+      seeds: number of sets.
+      transform: preprocessing.
+      seed: random seed.
 
     Returns:
       images f32[s, n, h, w, c], labels f32[s, n, k].
     """
     num_images = ipc * len(np.unique(split.labels))
     _require_memory(seeds, num_images * split.images[0].size)
-    drawn = [data.subset(split, ipc, seed=subset_seed(seed)) for seed in range(seeds)]
+    drawn = [
+        data.subset(split, ipc, seed=subset_seed(number, seed)) for number in range(seeds)
+    ]
     k = int(split.labels.max()) + 1
     return Batch(
         jnp.stack([transform(jnp.asarray(one.images)) for one in drawn]),
@@ -51,7 +62,12 @@ def repeated(batch: Batch, seeds: int) -> Batch:
 
 
 def select_baselines(
-    names: Sequence[str], train: data.Split, real: RealSet, ipc: int, seeds: int
+    names: Sequence[str],
+    train: data.Split,
+    real: RealSet,
+    ipc: int,
+    seeds: int,
+    seed: int = 0,
 ) -> dict[str, Batch]:
     """Returns name -> `ipc` images a class so chosen, stacked as `random_subsets` does.
 
@@ -62,6 +78,7 @@ def select_baselines(
         all.
       ipc: images a class.
       seeds: number of networks.
+      seed: random seed of `random`.
 
     Raises:
       InputError: a class has fewer images.
@@ -69,7 +86,7 @@ def select_baselines(
     sets = {}
     for name in names:
         if name == RANDOM:
-            sets[name] = random_subsets(train, ipc, seeds, real.transform)
+            sets[name] = random_subsets(train, ipc, seeds, real.transform, seed)
         else:
             positions = coresets.select(coresets.CORESETS[name], real, ipc)
             sets[name] = repeated(sampling.take(real, positions), seeds)

@@ -94,7 +94,9 @@ class Tested(NamedTuple):
     ipc: int
 
 
-def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comparison:
+def measure(
+    tested: Tested, trained: Trained, key: Key, expert_key: Key, seed: int
+) -> Comparison:
     """Trains the networks of a comparison and tests them.
 
     Args:
@@ -102,6 +104,7 @@ def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comp
       trained: the networks.
       key: their root.
       expert_key: of the network that labels random images.
+      seed: draws random images.
 
     Raises:
       InputError: unknown or too large baselines, labels that are unknown or that the
@@ -134,7 +137,7 @@ def measure(tested: Tested, trained: Trained, key: Key, expert_key: Key) -> Comp
         made.distilled,
         made.targets,
         tested.labels,
-        select_baselines(names, loaded.train, real, tested.ipc, networks),
+        select_baselines(names, loaded.train, real, tested.ipc, networks, seed),
         train,
         test,
         validation_images(tested.protocol, looked_at, transform, loaded.num_classes),
@@ -211,6 +214,7 @@ def compare(
         Trained(networks, baselines, scores, whole_epochs, whole_networks, expert_epochs),
         keys.fresh(root),
         keys.expert(root),
+        keys.seed_of(root),
     )
 
 

@@ -124,7 +124,8 @@ class Distillation(NamedTuple):
             networks, baselines, scores, whole_epochs, whole_networks, whole_epochs or 3
         )
         test_key = keys.start_and_test(self.key)[1]
-        return compare.measure(tested, trained, test_key, keys.expert(self.key))
+        seed = keys.seed_of(self.key)
+        return compare.measure(tested, trained, test_key, keys.expert(self.key), seed)
 
 
 class _Job(NamedTuple):

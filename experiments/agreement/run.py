@@ -151,6 +151,7 @@ def _prepare(config: Config, choice: Choice, loaded: data.Dataset) -> Problem:
         config.seeds,
         own=own,
         labels=config.labels,
+        seed=config.seed,
     )
     model, num_parameters = sized_model(choice.network, loaded, "model")
     test = rows[0].test

@@ -20,6 +20,7 @@ class Counts(TypedDict):
     significant: int
     expected_by_chance: float  # mean over permutations
     p: float  # one-sided, of as many findings by chance
+    p_fewer: NotRequired[float]  # of as few; both count what is equal
     images_with_finding: int
     images: int
     permutations: int
@@ -30,7 +31,8 @@ class Coherence(TypedDict):
     """Mean cosine within each group, less that of random groups of the class."""
 
     mean: float
-    interval: list[float]  # over images
+    interval: list[float]  # over the means of classes
+    classes: NotRequired[int]  # one an image in records without
     images_above: int
     p_values: list[float]
     q_values: list[float]

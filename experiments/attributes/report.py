@@ -39,6 +39,7 @@ def _enriched(records: Records) -> claims.Node:
                 above=False,
                 value=counts["p"],
                 p=counts["p"],
+                p_other=counts.get("p_fewer"),
                 n=f"{counts['tests']:,} tests",
                 note=(
                     f"{counts['significant']} findings, "
@@ -54,7 +55,8 @@ def _coherent(records: Records) -> claims.Node:
     found: list[claims.Node] = []
     for record in records:
         coherence = record.summary["coherence"]
-        freedom = max(len(coherence["p_values"]) - 1, 1)
+        classes = coherence.get("classes", len(coherence["p_values"]))
+        freedom = max(classes - 1, 1)
         ends = coherence["interval"]
         found.append(
             claims.Reading(
@@ -149,8 +151,8 @@ CLAIMS = (
         "The test images that a distilled image acts on share visible attributes.",
         "More attributes tell them from others of their class than chance allows: the "
         "one-sided p of their number "
-        f"is at most {ALPHA / 2:g}, what a 95 % interval leaves on its side; refuted at "
-        f"{1 - ALPHA / 2:g} or more. For each set.",
+        f"is at most {ALPHA / 2:g}, what a 95 % interval leaves on its side; refuted where "
+        "that of so few is. For each set.",
         "rates beside base rates, in pictures",
         "attributes",
         "attributes.png",

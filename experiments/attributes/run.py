@@ -25,9 +25,9 @@ no finding. Attributes come from annotators, see `experiments.attributes.annotat
   `summary.json`.
 - `coherence`: the mean cosine of two members of a group, in the features of a network
   trained here on real images for `--epochs`, less that of random groups of the class; per
-  image a permutation p, over images a 95 % interval of Student's t. Images of one class
-  share their base, and all share the network: the interval is of distilled images, not of
-  networks.
+  image a permutation p, over classes a 95 % interval of Student's t of their means. Groups
+  of one class overlap and share their base, so its images are one draw; all share the
+  network, and the interval is not one of networks.
 
 Expected, if images speak for visible groups: more findings than chance makes, and
 coherence above 0. Found, one image a class by `tm`, 1,000 test images, two
@@ -120,10 +120,10 @@ def _run(config: Config, subject: Subject, workdir: pathlib.Path) -> Summary:
     classes = subject.classes
     mean = subject.influences.values.mean(axis=0, dtype=np.float64)
     groups = groups_of(mean, subject.labels, classes, config.top, config.among)
-    if sum(len(group.members) > 1 for group in groups) < 2:
+    if len({group.label for group in groups if len(group.members) > 1}) < 2:
         reason = (
-            "fewer than two distilled images have two test images of their class among the "
-            "first; give --among=class, or a larger --top"
+            "in fewer than two classes has a distilled image two test images of its class "
+            "among the first; give --among=class, or a larger --top"
         )
         raise FieldError("among", config.among, reason)
     pieces = Arrays(workdir / "annotations")

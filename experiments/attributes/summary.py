@@ -53,7 +53,7 @@ def summarise(
     names = [subject.loaded.class_names[j] for j in subject.labels]
     return {
         "attributes": _counts(config, subject, tested),
-        "coherence": _coherence(found.alike),
+        "coherence": coherence_record(found.alike, subject.labels),
         "enrichment": [
             _finding(i, tested, found.columns, names) for i in order[:MOST_ROWS].tolist()
         ],
@@ -87,6 +87,7 @@ def _counts(config: Config, subject: Subject, tested: Enrichment) -> Counts:
         "significant": found,
         "expected_by_chance": float(tested.chance_holm.mean()),
         "p": chance_p(found, tested.chance_holm),
+        "p_fewer": chance_p(-found, -tested.chance_holm),
         "images_with_finding": len(np.unique(tested.images[tested.p_holm <= ALPHA])),
         "images": len(subject.labels),
         "permutations": config.permutations,
@@ -98,11 +99,16 @@ def _counts(config: Config, subject: Subject, tested: Enrichment) -> Counts:
     }
 
 
-def _coherence(alike: Coherence) -> CoherenceRecord:
-    beyond = spread_interval(alike.similarity - alike.chance)
+def coherence_record(alike: Coherence, labels: np.ndarray) -> CoherenceRecord:
+    """Returns the record; groups of one class overlap, so its images are one draw."""
+    beyond, classes = alike.similarity - alike.chance, labels[alike.images]
+    of_classes = spread_interval(
+        [beyond[classes == label].mean() for label in np.unique(classes)]
+    )
     return {
-        "mean": beyond["mean"],
-        "interval": beyond["interval"],
+        "mean": of_classes["mean"],
+        "interval": of_classes["interval"],
+        "classes": of_classes["seeds"],
         "images_above": int((alike.q < ALPHA).sum()),
         "p_values": alike.p.tolist(),
         "q_values": alike.q.tolist(),

@@ -134,7 +134,13 @@ def _run(
     test = data.on_device(chosen, transform, loaded.num_classes)
     protocol = EvaluationProtocol(steps=config.steps, batch=config.batch, lr=config.lr)
     rows = make_rows(
-        artefacts, loaded, "study", config.seeds, own=False, labels=config.labels
+        artefacts,
+        loaded,
+        "study",
+        config.seeds,
+        own=False,
+        labels=config.labels,
+        seed=config.seed,
     )
     shared = [network.described(), protocol.to_dict(), config.seed]
     subjects = [_subject(row, shared) for row in rows]

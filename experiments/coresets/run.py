@@ -55,7 +55,7 @@ from experiments.lab.data import (
     short_name,
 )
 from experiments.lab.kept import digest
-from experiments.lab.keys import fresh_key
+from experiments.lab.keys import fresh_key, images_of
 from experiments.lab.networks import model_of
 from experiments.lab.options import (
     NetworksOption,
@@ -163,7 +163,9 @@ def _run(
     )
     plan = Plan(test, protocol, validation)
     for ipc in ipcs:
-        sets = select_baselines(names, loaded.train, prepared.real, ipc, config.seeds)
+        sets = select_baselines(
+            names, loaded.train, prepared.real, ipc, config.seeds, config.seed
+        )
         _draw(workdir, ipc, prepared, sets)
         for cell in (cell for cell in table.missing if cell.ipc == ipc):
             began = time.perf_counter()
@@ -187,7 +189,11 @@ def _cells(
     elsewhere = ("ipcs", "baselines", "dataset")  # in the cell, and the fingerprint
     settings = {n: v for n, v in identity_of(config).items() if n not in elsewhere}
     return [
-        _Cell(name, ipc, digest([name, ipc, fingerprint, settings]))
+        _Cell(
+            name,
+            ipc,
+            digest([name, ipc, fingerprint, settings, *images_of(config.seed)]),
+        )
         for ipc in ipcs
         for name in names
     ]

@@ -127,6 +127,7 @@ def _run(
         config.seeds,
         own=options.OWN in architectures,
         labels=config.labels,
+        seed=config.seed,
     )
     models, cells = _cells(config, architectures, rows, loaded)
     table = CellTable(workdir / "cells.jsonl", cells, "network", config.seeds)

@@ -319,6 +319,7 @@ def _accuracies(
         setting.prepared.real,
         config.ipc,
         config.eval_seeds,
+        config.seed,
     )
     problem = fair.Problem(
         keys.distillation(config.seed)[1],

@@ -51,7 +51,7 @@ def prepare(config: Config, choice: Choice) -> Setting:
     sets: dict[str, Source] = {}
     for name in choice.real_sets:
         if name == "random":
-            drawn = random_subsets(loaded.train, config.ipc, 1, transform)
+            drawn = random_subsets(loaded.train, config.ipc, 1, transform, config.seed)
             sets[name] = jax.tree.map(lambda x: x[0], drawn)
         else:
             sets[name] = train if name == "train" else test

@@ -224,7 +224,7 @@ def _accuracies(
         artefact.distilled,
         artefact.targets,
         config.labels,
-        select_baselines(baselines, loaded.train, train, ipc, config.seeds),
+        select_baselines(baselines, loaded.train, train, ipc, config.seeds, config.seed),
         train,
         test,
         validation_images(protocol, loaded.train, transform, k),

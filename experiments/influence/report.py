@@ -1,13 +1,19 @@
 """The part of the report on influence: claims, table, captions."""
 
-import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from distilljax.analysis.statistics import Interval, from_error, std_bias, student, wilson
+from distilljax.analysis.statistics import (
+    Interval,
+    from_error,
+    from_relative_error,
+    std_bias,
+    student,
+    wilson,
+)
 from distilljax.types import InputError
 from experiments.influence import study
 from experiments.influence.record import Reliability, Summary
@@ -104,10 +110,11 @@ def _above_noise(records: Records) -> claims.Node:
         if floor <= 0:
             raise claims.malformed(record, "mean_noise_floor", "a positive number", floor)
         if "over_noise" in summary:
-            value, interval, note = _jackknifed(summary["over_noise"])
-            if interval is not None:  # of the logarithm, see `leave_one_out.over_noise`
-                factor = math.exp((interval.high - value) / value)
-                interval = interval._replace(low=value / factor, high=value * factor)
+            over = summary["over_noise"]
+            value, interval, note = _jackknifed(over)
+            error = over["standard_error"]
+            if interval and error:  # of the logarithm, see `leave_one_out.over_noise`
+                interval = from_relative_error(value, error / value, interval.freedom)
         elif "influence_over_noise" in summary:
             values = summary["influence_over_noise"]["values"]
             value = float(np.mean(values)) * std_bias(len(values))

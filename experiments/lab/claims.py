@@ -9,6 +9,10 @@ from these alone:
   undecided      it holds the threshold, or there is no interval: a single network or run;
   no record      there is no reading.
 
+A count has no interval but two one-sided p-values, of as many by chance and of as few, and
+the one of a side is to be at most what an interval leaves there. Both hold the count
+itself, which chance may have most of the time: where one is 1 the other need not be near 0.
+
 A claim about several sets, networks or iterations joins its readings in one of two ways.
 `Every`: all must be supported, each at 95 % (an intersection-union test needs no
 correction, Berger 1982); one failure refutes it, and since the worst of m is picked for
@@ -114,6 +118,7 @@ class Reading(NamedTuple):
     value: float | None = None
     interval: Interval | None = None
     p: float | None = None  # one-sided, of the claim's side; in place of an interval
+    p_other: float | None = None  # of the other side; None where it is not known
     label: str = ""  # of the set
     where: str = ""  # which network, iteration or number of images
     n: str = ""  # "5 networks"
@@ -130,7 +135,8 @@ class Reading(NamedTuple):
             # An interval of level 1 - alpha leaves alpha / 2 on either side.
             if self.p <= alpha / 2:
                 return SUPPORTED
-            return NOT_SUPPORTED if self.p >= 1 - alpha / 2 else UNDECIDED
+            refuted = self.p_other is not None and self.p_other <= alpha / 2
+            return NOT_SUPPORTED if refuted else UNDECIDED
         if self.interval is None:
             return UNDECIDED
         low, high = self.interval.at(self.value, alpha)
@@ -265,7 +271,8 @@ class Claim(NamedTuple):
 
 def _check_finite(claim: str, reading: Reading) -> None:
     ends = (reading.interval.low, reading.interval.high) if reading.interval else ()
-    numbers = [x for x in (reading.value, reading.p, *ends) if x is not None]
+    found = reading.value, reading.p, reading.p_other, *ends
+    numbers = [x for x in found if x is not None]
     if not all(math.isfinite(x) for x in numbers):
         about = ", ".join(word for word in (reading.label, reading.where) if word)
         raise InputError(

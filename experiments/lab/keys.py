@@ -11,6 +11,8 @@ Each purpose has a root, as in `distilljax.keys`, which has those of the library
 | `difficulty(seed)` | the networks that rank training images by difficulty |
 | `probes(seed, name)` | the random probes of a measurement, the same along a curve |
 | `part(seed, number)` | the images of a set that network `number` is trained on |
+
+Random real images are drawn by `distilljax.keys.subset_seed(number, seed)`.
 """
 
 import jax
@@ -44,6 +46,14 @@ def probes(seed: int, name: str) -> Key:
     return jax.random.fold_in(
         jax.random.fold_in(fresh_key(seed), 2**31), keys.number_of(name)
     )
+
+
+def images_of(seed: int) -> list[int]:
+    """Returns what the identity of random real images holds of the seed that draws them.
+
+    Nothing for seed 0: what was kept before a seed drew images of its own remains.
+    """
+    return [keys.subset_seed(0, seed)] if seed else []
 
 
 def part(seed: int, number: int) -> Key:

@@ -34,6 +34,7 @@ from distilljax.core import sampling
 from distilljax.training import evaluation
 from distilljax.types import Array, Batch, Key, Model, RealSet
 from experiments.lab.kept import Lines, digest
+from experiments.lab.keys import images_of
 from experiments.lab.options import Labels
 from experiments.lab.progress import Cell, CellProgress
 from experiments.lab.protocols import batch_of, chosen_network, chosen_protocol
@@ -121,6 +122,7 @@ def make_rows(
     *,
     own: bool,
     labels: Labels = "own",
+    seed: int = 0,
 ) -> list[Row]:
     """Returns the artefacts, then a row of random real images for each kind they need.
 
@@ -135,6 +137,7 @@ def make_rows(
       own: whether each artefact's own network, or that of the protocol, is trained on its
         row and on the random one.
       labels: of the artefacts: their own, or hard ones.
+      seed: draws the random images.
 
     Raises:
       FieldError: there is no such network; the loss cannot read the labels.
@@ -184,11 +187,11 @@ def make_rows(
             name = f"random, {ipc} per class"
             if any(name == other.label for other in random.values()):
                 name += f", as for {label}"
-            real_sets = random_subsets(loaded.train, ipc, seeds, artefact.transform)
+            real_sets = random_subsets(loaded.train, ipc, seeds, artefact.transform, seed)
             random[kind] = row._replace(
                 label=name,
                 sets=real_sets._replace(labels=real_labels(real_sets.labels, trained)),
-                identity=kind,
+                identity=digest([kind, *images_of(seed)]) if seed else kind,
                 about=_of_random(about),
             )
     return [*distilled, *random.values()]

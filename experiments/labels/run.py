@@ -139,7 +139,13 @@ def _run(
     real = data.on_device(loaded.train, first.artefact.transform, loaded.num_classes)
     rows = _with_herding(
         make_rows(
-            artefacts, loaded, config.protocol, config.seeds, own=True, labels="hard"
+            artefacts,
+            loaded,
+            config.protocol,
+            config.seeds,
+            own=True,
+            labels="hard",
+            seed=config.seed,
         ),
         loaded,
         real,

@@ -10,7 +10,9 @@ class Verdict(TypedDict):
     """Whether real images lower the accuracy of a set."""
 
     lowers: bool
-    lowered_by: list[int]  # numbers of real images that do, by their interval
+    lowered_by: list[
+        int
+    ]  # numbers of real images that do, by an interval widened for how many
     lowest_at: int | None
 
 

@@ -133,7 +133,7 @@ def _run(config: Config, choice: Choice, workdir: pathlib.Path) -> Summary:
     }
     real = data.on_device(loaded.train, transform, loaded.num_classes)
     nets = _nets(config, choice, loaded, transform)
-    rows = make_rows(choice.artefacts, loaded, config.seeds)
+    rows = make_rows(choice.artefacts, loaded, config.seeds, config.seed)
     trainer = EpochTrainer(Arrays(workdir / "networks"), config.recipe, config.seed)
     trainer.train(list(itertools.chain(*nets.values())), models, real)
 

@@ -14,6 +14,7 @@ from distilljax.core import parameters
 from distilljax.probes import Point, accuracy
 from distilljax.types import Array, Batch, Model, Params, RealSet
 from experiments.lab.kept import digest
+from experiments.lab.keys import images_of
 from experiments.lab.networks import map_chunks
 from experiments.lab.sets import Named, stored_ipc, transform_digest
 from experiments.recognition.record import TEST, Shown
@@ -33,7 +34,7 @@ class Row(NamedTuple):
 
 
 def make_rows(
-    artefacts: Mapping[str, Named], loaded: data.Dataset, seeds: int
+    artefacts: Mapping[str, Named], loaded: data.Dataset, seeds: int, seed: int = 0
 ) -> list[Row]:
     """Returns the artefacts, random real images of each size they have, the test set.
 
@@ -41,6 +42,7 @@ def make_rows(
       artefacts: by label, of one preprocessing.
       loaded: the real data.
       seeds: number of networks; each has random images of its own.
+      seed: draws these.
     """
     k = loaded.num_classes
     transform = next(iter(artefacts.values())).artefact.transform
@@ -59,11 +61,11 @@ def make_rows(
         batch = Batch(images, jax.nn.one_hot(labels, k))
         rows.append(Row(label, (batch,), digest("distilled", (images, labels)), about))
         if ipc not in random:
-            drawn = random_subsets(loaded.train, ipc, seeds, transform)
+            drawn = random_subsets(loaded.train, ipc, seeds, transform, seed)
             random[ipc] = Row(
                 f"random, {ipc} per class",
                 tuple(Batch(*one) for one in zip(*drawn, strict=True)),
-                digest([*real, "random", ipc, seeds]),
+                digest([*real, "random", ipc, seeds, *images_of(seed)]),
                 {
                     "path": None,
                     "method": "random",

@@ -1,10 +1,10 @@
 """Readings of several studies that differ in their seed, joined over outer seeds.
 
 Every number becomes the mean over the studies, with Student's interval over them: it holds
-the choice of the distilled set as well as that of the networks, since each study distilled
-its sets and drew its networks by a seed of its own. Where all studies agree to the last
-digit it is the widest of their own. One-sided p-values become one by Stouffer's method, sum
-of z / sqrt(number of studies).
+the choice of the distilled set as well as that of the networks and of random real images,
+since each study distilled its sets and drew networks and images by a seed of its own. Where
+all studies agree to the last digit it is the widest of their own. One-sided p-values become
+one by Stouffer's method, sum of z / sqrt(number of studies).
 """
 
 import math
@@ -92,6 +92,7 @@ def _joined(row: Sequence[Reading], number: int) -> Reading:
         value=None,
         interval=None,
         p=None,
+        p_other=None,
         where=wheres[0] if len(wheres) == 1 else "",
         n=f"{number} outer seeds",
         note="" if len(wheres) == 1 else "; ".join(wheres),
@@ -105,7 +106,9 @@ def _joined(row: Sequence[Reading], number: int) -> Reading:
     each = ", ".join(spelt(value, first.unit) for value in values)
     if all(one.p is not None for one in row):
         p = stouffer([one.p for one in row if one.p is not None])
-        return reading._replace(value=p, p=p, note=each)
+        others = [one.p_other for one in row if one.p_other is not None]
+        other = stouffer(others) if len(others) == number else None
+        return reading._replace(value=p, p=p, p_other=other, note=each)
     array = np.array(values, np.float64)
     interval = student(array)
     own = [one.interval for one in row if one.interval is not None]

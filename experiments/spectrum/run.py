@@ -144,7 +144,13 @@ def _run(
     real = data.on_device(loaded.train, transform, k)
     chosen = data.on_device(data.subset(loaded.train, each, 0), transform, k)
     rows = make_rows(
-        artefacts, loaded, "study", config.seeds, own=False, labels=config.labels
+        artefacts,
+        loaded,
+        "study",
+        config.seeds,
+        own=False,
+        labels=config.labels,
+        seed=config.seed,
     )
     protocol = EvaluationProtocol(steps=config.steps, batch=config.batch)
     how = [

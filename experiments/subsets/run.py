@@ -166,7 +166,13 @@ def _run(
 ) -> Summary:
     loaded = load_data_of(next(iter(artefacts.values())), config.dataset, config.data_dir)
     rows = make_rows(
-        artefacts, loaded, config.protocol, config.seeds, own=True, labels=config.labels
+        artefacts,
+        loaded,
+        config.protocol,
+        config.seeds,
+        own=True,
+        labels=config.labels,
+        seed=config.seed,
     )
     rows = [
         row._replace(

@@ -9,6 +9,7 @@ from scipy import stats
 from distilljax.analysis.statistics import (
     Interval,
     from_error,
+    from_relative_error,
     satterthwaite,
     spread,
     spread_interval,
@@ -46,6 +47,21 @@ def test_wilsons_interval():
         test = stats.binomtest(round(share * num), num)
         expected = test.proportion_ci(method="wilson")
         np.testing.assert_allclose(wilson(share, num)[:2], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.0125, 0.3])
+@pytest.mark.parametrize(("right", "num"), [(10, 10), (0, 7), (3, 100), (10, 20), (19, 20)])
+def test_wilsons_interval_of_another_level(right, num, alpha):
+    expected = stats.binomtest(right, num).proportion_ci(1 - alpha, method="wilson")
+    found = wilson(right / num, num).at(right / num, alpha)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.0125, 0.3])
+def test_an_interval_of_a_logarithm_stays_one_at_another_level(alpha):
+    interval = from_relative_error(0.46, 0.094, 2)
+    expected = np.exp(stats.t.interval(1 - alpha, 2, np.log(0.46), 0.094))
+    np.testing.assert_allclose(interval.at(0.46, alpha), expected, rtol=1e-10)
 
 
 def test_a_spread_has_its_values():

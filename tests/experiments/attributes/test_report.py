@@ -14,6 +14,7 @@ from experiments.attributes import run as attributes_run
 from experiments.attributes import study
 from experiments.attributes.record import Summary
 from experiments.attributes.report import CLAIMS, EXPERIMENT, MOST_FINDINGS
+from experiments.lab.claims import UNDECIDED
 from experiments.lab.records import checked
 from experiments.lab.steps import Study
 from tests.experiments import made_up
@@ -24,10 +25,11 @@ COMMITTED = sorted(
 )
 
 
-def attributes(p=0.01, mean=0.2, half=0.1, method="tm"):
+def attributes(p=0.01, fewer=1.0, mean=0.2, half=0.1, method="tm"):
     counts = {"significant": 12, "expected_by_chance": 5.0, "p": p}
     found = {
         **counts,
+        "p_fewer": fewer,
         "tests": 100,
         "images_with_finding": 6,
         "images": 10,
@@ -76,7 +78,7 @@ def judge(name, *records):
 CASES = {
     "attributes_enriched": (
         lambda: attributes(p=0.01),
-        lambda: attributes(p=0.99),
+        lambda: attributes(p=0.99, fewer=0.02),
         lambda: attributes(p=0.04),
     ),
     "attributes_coherent": (
@@ -91,6 +93,20 @@ CASES = {
 def test_records_decide_a_claim(name):
     assert [c.id for c in CLAIMS] == list(CASES)
     made_up.assert_decides(judge, name, CASES[name])
+
+
+def test_the_interval_of_coherence_is_one_over_classes():
+    found = attributes()
+    found.summary["coherence"]["classes"] = 4
+    (one,) = judge("attributes_coherent", found).readings
+    assert one.interval.freedom == 3
+
+
+def test_no_findings_where_chance_has_none_decide_nothing():
+    assert judge("attributes_enriched", attributes(p=1.0, fewer=0.95)).outcome == UNDECIDED
+    older = attributes(p=1.0)
+    del older.summary["attributes"]["p_fewer"]
+    assert judge("attributes_enriched", older).outcome == UNDECIDED
 
 
 def test_what_a_reading_says():

@@ -165,6 +165,7 @@ def test_bright_images_first_is_what_they_share(influences, dataset, tmp_path, d
         assert row["p_holm"] < 0.05
     assert summary["attributes"]["images_with_finding"] == 3
     assert summary["attributes"]["p"] == 1 / 41
+    assert summary["attributes"]["p_fewer"] == 1
     effects, marks = drawn["effects.png"][:2]
     brightness = list(summary["annotators"]["measured"]).index("brightness")
     np.testing.assert_array_equal(effects[:, brightness], 1)
@@ -197,7 +198,7 @@ def test_the_first_of_all_may_be_of_other_classes(influences, tmp_path, drawn):
     assert len(drawn["attributes.png"][1][1]) == 0
     values[:, 2] *= -1
     there = with_influences(influences, tmp_path / "fewer", values)
-    with pytest.raises(InputError, match="fewer than two distilled images"):
+    with pytest.raises(InputError, match="in fewer than two classes"):
         attributes_run.run(config(there, tmp_path / "no", *flags))
     assert not (tmp_path / "no").exists()
 

@@ -8,6 +8,7 @@ from scipy import stats
 
 from experiments.attributes import groups as attributes_groups
 from experiments.attributes import tests as attributes_tests
+from experiments.attributes.summary import coherence_record
 
 
 def test_holm_is_that_of_a_hand_computed_case():
@@ -187,3 +188,22 @@ def test_coherence_is_the_mean_of_cosines():
     assert found.p[0] == pytest.approx(np.mean(beyond), abs=0.01)
     assert found.p[1] == 1
     np.testing.assert_allclose(found.q, stats.false_discovery_control(found.p))
+
+
+def test_images_of_one_class_are_one_draw_of_the_coherence():
+    """Their groups overlap: here they are one group, ten times."""
+    rng = np.random.default_rng(3)
+    classes, labels = np.repeat(np.arange(6), 40), np.repeat(np.arange(6), 10)
+    hard, features = rng.normal(size=240), rng.normal(size=(240, 8))
+    given = np.tile(hard, (60, 1)), labels, classes, 12, "class"
+    groups = attributes_groups.groups_of(*given)
+    alike = attributes_tests.coherence(rng, features, classes, groups, 500)
+    record = coherence_record(alike, labels)
+    once = (alike.similarity - alike.chance)[::10]
+    expected = stats.ttest_1samp(once, 0).confidence_interval()
+    np.testing.assert_allclose(record["interval"], expected, rtol=1e-6)
+    assert record["mean"] == pytest.approx(once.mean())
+    assert record["classes"] == 6
+    alone = alike._replace(**{name: x[::10] for name, x in alike._asdict().items()})
+    again = coherence_record(alone, labels)
+    np.testing.assert_allclose(again["interval"], record["interval"])

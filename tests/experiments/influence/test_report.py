@@ -135,6 +135,9 @@ def test_the_interval_of_influence_over_noise_is_the_jackknifes_of_its_logarithm
     (reading,) = CLAIM["influence_above_noise"].judge([record(over=1.2)]).readings
     factor = np.exp(stats.t.ppf(0.975, 4) * 0.1 / 1.2)
     np.testing.assert_allclose(reading.interval[:2], [1.2 / factor, 1.2 * factor])
+    factor = np.exp(stats.t.ppf(1 - 0.0125 / 2, 4) * 0.1 / 1.2)
+    found = reading.interval.at(reading.value, 0.0125)
+    np.testing.assert_allclose(found, [1.2 / factor, 1.2 * factor])
 
 
 def test_a_noise_floor_of_zero_is_refused():

@@ -66,7 +66,9 @@ def test_a_reading_goes_by_its_interval_alone():
     assert Reading("tm", "points", 0.0, True).outcome() == NO_RECORD
 
 
-@pytest.mark.parametrize("changed", [{"value": math.inf}, {"p": math.nan}])
+@pytest.mark.parametrize(
+    "changed", [{"value": math.inf}, {"p": math.nan}, {"p_other": math.nan}]
+)
 def test_a_claim_that_comes_to_no_number_is_refused(changed):
     found = reading(0.1, 0.3)._replace(label="mine", where="after training", **changed)
     claim = Claim("steep", STANDARD, "", "", "", "mixing", "", lambda records: found)
@@ -219,13 +221,15 @@ def test_the_papers_numbers_fit_each_other():
 def test_a_p_value_is_read_as_a_two_sided_interval_would_be():
     """An interval of level 1 - alpha leaves alpha / 2 on either side."""
 
-    def at(p):
-        return Reading("tm", "p", 0.025, False, value=p, p=p, folder="here")
+    def at(p, p_other=None):
+        return Reading("tm", "p", 0.025, False, p, p=p, p_other=p_other, folder="here")
 
     assert at(0.025).outcome() == SUPPORTED
     assert at(0.0251).outcome() == UNDECIDED
-    assert at(0.9749).outcome() == UNDECIDED
-    assert at(0.975).outcome() == NOT_SUPPORTED
+    assert at(0.99, 0.0251).outcome() == UNDECIDED
+    assert at(0.99, 0.025).outcome() == NOT_SUPPORTED
+    assert at(0.99, 0.025).outcome(0.02) == UNDECIDED
+    assert at(1.0, 0.95).outcome() == at(1.0).outcome() == UNDECIDED
     assert at(0.02).outcome(0.02) == UNDECIDED
     assert at(0.01).outcome(0.02) == SUPPORTED
 

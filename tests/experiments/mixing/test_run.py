@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from distilljax import data, io, launch
+from distilljax.analysis.statistics import spread_interval
 from distilljax.comparison.accuracy import compare_accuracies
 from distilljax.comparison.real import random_subsets
 from distilljax.core import losses
@@ -56,10 +58,10 @@ def finished(artefact, tmp_path_factory):
     return workdir, summary, out.getvalue(), err.getvalue()
 
 
-def rows(artefact, seeds=3, protocol="own"):
+def rows(artefact, seeds=3, protocol="own", seed=0):
     named = load_artefacts(str(artefact))
     loaded = load_data_of(next(iter(named.values())), None, None)
-    return loaded, make_rows(named, loaded, protocol, seeds, own=True)
+    return loaded, make_rows(named, loaded, protocol, seeds, own=True, seed=seed)
 
 
 def test_everything_is_in_the_summary(finished):
@@ -141,6 +143,27 @@ def test_a_mixed_set_holds_the_images_asked_for(artefact):
         assert held == {image.tobytes() for image in real.reshape(15, 8, 8, 1)}
         assert len(held) == 15
         assert own.labels.sum(axis=1).tolist() == [[5, 5, 5]]
+
+
+def test_studies_of_other_seeds_have_other_real_images(artefact):
+    """Else what they agree in is taken for certain by an interval over them."""
+    loaded, (distilled, random) = rows(artefact)
+    _, (again, other) = rows(artefact, seed=1)
+    networks = np.arange(3)
+    assert (again.identity, again.label) == (distilled.identity, distilled.label)
+    assert other.identity != random.identity
+    mixed = [
+        np.asarray(mixing_run.mixed_sets(row, 3, loaded.train, networks, seed).images)
+        for row, seed in ((random, 0), (other, 1))
+    ]
+    for one, two in zip(*mixed, strict=True):
+        assert not np.array_equal(one, two)
+        # Each network has 15 different images, of which the random row holds the first.
+        assert len({image.tobytes() for image in two}) == 15
+    np.testing.assert_array_equal(mixed[1][:, :6], other.sets.images)
+    drawn = data.subset(loaded.train, 2, seed=1000 + 2 + 2**20)
+    expected = other.artefact.transform(jnp.asarray(drawn.images))
+    np.testing.assert_array_equal(other.sets.images[2], expected)
 
 
 def test_networks_have_sets_of_their_own(artefact):
@@ -228,6 +251,13 @@ def test_whether_real_images_lower_the_accuracy():
         "real images lower the accuracy (+2); at +2 it changes by -10.0 points "
         "(-12.5 to -7.5)"
     )
+    # By its own interval of 95 %, but not by one widened for three: -0.1 -+ 0.137.
+    fallen["2"] = spread_interval([-0.1, -0.069, -0.131])
+    assert fallen["2"]["interval"][1] < 0
+    low, high = stats.t.interval(1 - 0.05 / 3, 2, -0.1, 0.031 / 3**0.5)
+    assert low < 0 < high
+    verdict = mixing_run._verdict(fallen)
+    assert verdict == {"lowers": False, "lowered_by": [], "lowest_at": 2}
     del fallen["2"]
     verdict = mixing_run._verdict(fallen)
     assert verdict == {"lowers": False, "lowered_by": [], "lowest_at": 10}

@@ -11,6 +11,7 @@ from distilljax.analysis.statistics import Interval
 from distilljax.types import InputError
 from experiments.lab.claims import (
     NO_RECORD,
+    NOT_SUPPORTED,
     SUPPORTED,
     UNDECIDED,
     Every,
@@ -112,6 +113,23 @@ def test_p_values_are_joined_by_stouffers_method():
     found = joined(nodes)
     assert (found.value, found.p) == (pytest.approx(expected), pytest.approx(expected))
     assert found.n == "3 outer seeds"
+    assert found.p_other is None
+
+
+def test_a_study_without_findings_does_not_refute_what_others_support():
+    """Chance has none most of the time, so its p is 1, which is no evidence against."""
+    strong, none = (
+        Reading("tm", "p", 0.025, False, p, p=p, p_other=other, folder="runs/a")
+        for p, other in ((0.005, 1.0), (1.0, 0.95))
+    )
+    assert judge_node(none) == UNDECIDED
+    assert judge_node(joined([none] * 3)) == UNDECIDED
+    assert judge_node(joined([strong, none])) == UNDECIDED
+    assert judge_node(joined([strong] * 3)) == SUPPORTED
+    fewer = strong._replace(p=1.0, p_other=0.01)
+    expected = scipy.stats.combine_pvalues([0.01] * 3, method="stouffer").pvalue
+    assert joined([fewer] * 3).p_other == pytest.approx(expected)
+    assert judge_node(joined([fewer] * 3)) == NOT_SUPPORTED
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from distilljax.analysis.statistics import spread_interval
 from distilljax.types import InputError
-from experiments.lab.claims import UNDECIDED
+from experiments.lab.claims import NO_RECORD, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from experiments.spectrum.record import REAL, Summary
 from experiments.spectrum.report import CLAIMS, EXPERIMENT
 from tests.experiments import made_up
@@ -88,6 +88,21 @@ def test_a_set_that_was_not_looked_at_leaves_it_undecided():
     verdict = judge("spectrum_low", spectra(methods=("tm", "dm")))
     assert verdict.outcome == UNDECIDED
     assert verdict.absent() == ["GM"]
+    verdict = judge("spectrum_order", spectra(methods=("tm", "dm")))
+    assert (verdict.outcome, verdict.absent()) == (UNDECIDED, ["GM"])
+    verdict = judge("spectrum_order", spectra(methods=("tm", "dm"), low=0.4, high=0.1))
+    assert verdict.outcome == NOT_SUPPORTED
+    assert judge("spectrum_order", spectra(methods=("gm", "dm"))).outcome == NO_RECORD
+
+
+def test_a_set_of_another_method_decides_nothing_about_tm():
+    for name in ("spectrum_high", "spectrum_order"):
+        verdict = judge(name, spectra(methods=("kernel", "gm", "dm")))
+        assert (verdict.outcome, verdict.absent()) == (NO_RECORD, ["TM"])
+        both = spectra(methods=("tm", "kernel", "gm", "dm"))
+        stage = both.summary["stages"]["initial"]["weak_energy"]
+        stage["kernel_ipc10"] = spread_interval(0.05 + NOISE)
+        assert judge(name, both).outcome == SUPPORTED
 
 
 def test_an_energy_of_zero_is_named():
