@@ -10,6 +10,7 @@ from distilljax.config import option
 from distilljax.models.conv import Formulation, conv2d
 from distilljax.models.functional import relu
 from distilljax.models.layers import (
+    INIT_HELP,
     Classifier,
     Init,
     Norm,
@@ -43,7 +44,7 @@ class Config(Base):
         64, "Channels of the first stage; each further stage doubles them.", low=1
     )
     norm: Norm = option("instance", "Normalisation after each convolution.")
-    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    init: Init = option("torch", INIT_HELP)
     conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 

@@ -9,6 +9,7 @@ from distilljax.config import option
 from distilljax.models.conv import Formulation
 from distilljax.models.functional import relu
 from distilljax.models.layers import (
+    INIT_HELP,
     Classifier,
     Conv,
     Init,
@@ -36,7 +37,7 @@ class Config(Base):
         64, "Channels of the first convolution; the last have 8 times as many.", low=1
     )
     norm: Norm = option("instance", "Normalisation after each convolution.")
-    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    init: Init = option("torch", INIT_HELP)
     conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 
