@@ -11,9 +11,9 @@ only the class means of the features of a random network, as
 # ## The outer loss
 #
 # It takes the distilled set, a key, a state of the method (`aux`, none here) and the real
-# set, and returns the loss and the state. It is differentiated with respect to the fields that
-# have a rule in [`per_field`][distilljax.core.outer.per_field]. All randomness comes from
-# the key, so that a resumed run gives the same set.
+# set, and returns the loss and the state. It is differentiated with respect to the fields
+# that have a rule in [`per_field`][distilljax.core.outer.per_field]. All randomness comes
+# from the key, so that a resumed run gives the same set.
 
 # %%
 import jax
