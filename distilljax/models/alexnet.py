@@ -8,7 +8,7 @@ from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.conv import Formulation
 from distilljax.models.functional import relu
-from distilljax.models.layers import INIT_HELP, Classifier, Conv, Init, as_model, pool
+from distilljax.models.layers import Classifier, Conv, Init, as_model, pool
 from distilljax.types import Array, Model
 
 
@@ -27,7 +27,11 @@ class Config(Base):
         "Channels of the first convolution; the others have 1.5 or 2 times as many.",
         low=1,
     )
-    init: Init = option("torch", INIT_HELP)
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
     conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 

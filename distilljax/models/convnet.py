@@ -9,7 +9,6 @@ from distilljax.config import option
 from distilljax.models.conv import Formulation
 from distilljax.models.functional import relu, widened
 from distilljax.models.layers import (
-    INIT_HELP,
     Activations,
     Classifier,
     Conv,
@@ -50,7 +49,11 @@ class Config(Base):
         low=1,
         rare=True,
     )
-    init: Init = option("torch", INIT_HELP)
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
     conv: Formulation = option("auto", "How convolutions are computed.", rare=True)
     activations: Activations = option(
         "float32",

@@ -16,11 +16,6 @@ Pooling = Literal["avg", "max", "none"]
 Init = Literal["torch", "he", "lecun", "gaussian", "ntk"]
 Activations = Literal["float32", "bfloat16"]
 
-INIT_HELP = (
-    "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
-    "normal biases (gaussian), or those of the neural tangent parametrisation (ntk)."
-)
-
 GROUPS = 4  # number of groups of norm=group
 BIAS_STD = 0.1  # of init=gaussian and init=ntk
 

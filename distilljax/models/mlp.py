@@ -7,7 +7,7 @@ import flax.linen as nn
 from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.models.functional import relu
-from distilljax.models.layers import INIT_HELP, Classifier, Dense, Init, as_model
+from distilljax.models.layers import Classifier, Dense, Init, as_model
 from distilljax.types import Array, Model
 
 
@@ -17,7 +17,11 @@ class Config(Base):
 
     width: int = option(128, "Units per hidden layer.", low=1)
     depth: int = option(2, "Number of hidden layers.", low=1, high=1000)
-    init: Init = option("torch", INIT_HELP)
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
 
 
 class MLP(nn.Module):
