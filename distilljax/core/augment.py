@@ -7,8 +7,8 @@ per-image mode, for training and evaluation, each image has its own parameters. 
 operation is differentiable with respect to the images, which are preprocessed; the
 padding value is zero.
 
-An operation takes one image, f32[h, w, c], and its parameters u, uniform numbers in
-[0, 1), f32[m] with m as in the examples; it returns f32[h, w, c].
+An operation takes one image, f32[h, w, c], and u, three uniform numbers in [0, 1), of which
+it may read fewer; it returns f32[h, w, c].
 """
 
 import functools
