@@ -5,26 +5,32 @@ The names that a user writes are here: the main job (`dataset`, `distil`, `compa
 `MODELS`, `PROTOCOLS`). They and the submodules are imported when they are first used:
 `distilljax.methods.bptt`, `distilljax.core.inner`.
 
-    types       arrays, models, distilled sets
-    config      frozen options with help text and limits
-    data        data sets and their preprocessing
-    models      networks
-    core        the differentiable engine: inner loops, meta-gradients, outer steps
-    methods     distillation methods
-    training    evaluation protocols, expert trajectories
+    types         arrays, models, distilled sets
+    config        frozen options with help text and limits
+    data          data sets and their preprocessing
+    models        networks
+    core          the differentiable engine: inner loops, meta-gradients, outer steps
+    methods       distillation methods
+    training      evaluation protocols, expert trajectories
     distillation  a distillation in one call: `distil`
-    comparison  accuracies beside real images, scores
-    analysis    agreement, leave-one-out, pools of networks, coresets, statistics
-    curvature   Hessian, Gauss-Newton, NTK, influence functions
-    probes      measurements along a training run
-    disk        atomic files, archives of strangers
-    io          artefacts, checkpoints, records
-    loop        the outer loop, with checkpoints and resume
-    watching    progress, TensorBoard, a hook for others
-    flags       a configuration as command-line flags
-    launch      a command: its process, its errors
-    keys        random keys, one root for each purpose
-    memory      of the machine, and what cannot fit
+    comparison    accuracies beside real images, scores
+    analysis      agreement, leave-one-out, pools of networks, coresets, statistics
+    curvature     Hessian, Gauss-Newton, NTK, influence functions
+    probes        measurements along a training run
+    io            artefacts, checkpoints, records
+    loop          the outer loop, with checkpoints and resume
+    watching      progress, TensorBoard, hooks
+    keys          random keys, one root for each purpose
+    devices       work shared by several devices
+    processes     several processes that work on one run
+    platforms     the platform that programs are structured for
+    varying       control flow and derivatives inside `jax.shard_map`
+    exported      types that `jax.export` can write
+    flags         a configuration as command-line flags
+    launch        a command: its process, its errors
+    terminal      the terminal of a run of several processes
+    memory        the memory of the machine, and checks against it
+    disk          atomic file writes, safe reading of archives
 """
 
 from typing import TYPE_CHECKING

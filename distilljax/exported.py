@@ -1,4 +1,4 @@
-"""Types that `jax.export` can write: a program that takes or gives them is one file.
+"""Types that `jax.export` can write: a program with such arguments or results is one file.
 
     program = jax.export.export(jax.jit(method.step), platforms=("cuda", "tpu"))(*shapes)
     path.write_bytes(program.serialize())

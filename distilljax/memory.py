@@ -1,4 +1,4 @@
-"""The memory of the machine, and the refusal of what cannot fit, before it is asked for."""
+"""The memory of the machine; work that cannot fit is refused before it is allocated."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""One picture of a set of images, for notebooks and for files of events."""
+"""One picture of a set of images, for notebooks and TensorBoard."""
 
 import io
 

@@ -5,7 +5,7 @@ run goes through `once`: the first process does it and the others are given its 
 its error, so that they decide alike and need no file system in common. Data and other
 inputs are read by each process; `same` refuses those that differ.
 
-With one process, as nearly always, all of this is nothing.
+With one process all of this does nothing.
 """
 
 import contextlib

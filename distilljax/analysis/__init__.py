@@ -1,4 +1,4 @@
-"""Analyses of distilled sets: agreement, leave-one-out, pools of networks, coresets."""
+"""Analyses of distilled sets and of the networks trained on them, one module each."""
 
 from distilljax import lazy
 

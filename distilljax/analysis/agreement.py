@@ -61,6 +61,10 @@ def corrected(observed: Array, expected: Array) -> Array:
     One for perfect agreement, zero for the expected agreement, NaN or infinite if perfect
     agreement is expected. This is the form of Cohen's kappa (Cohen 1960) for any
     expectation.
+
+    Args:
+      observed: f32[...], in [0, 1].
+      expected: f32[...], of a shape that broadcasts with the first.
     """
     return (observed - expected) / (1 - expected)
 

@@ -306,7 +306,7 @@ def influence(without: Array, whole: Array) -> Array:
 
 
 def mean_influence(influences: Array) -> Estimate:
-    """Returns the mean over initialisations, leading axis s; its probes are the seeds."""
+    """Returns the mean of f32[s, n, t] over initialisations; its probes are the s seeds."""
     num = influences.shape[0]
     error = jnp.std(influences, axis=0, ddof=1) / jnp.sqrt(num)
     return Estimate(influences.mean(axis=0), error, jnp.int32(num), "influence")

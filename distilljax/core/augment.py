@@ -6,6 +6,9 @@ and a distilled batch augmented with the same key have comparable gradients. In 
 per-image mode, for training and evaluation, each image has its own parameters. Every
 operation is differentiable with respect to the images, which are preprocessed; the
 padding value is zero.
+
+An operation takes one image, f32[h, w, c], and u, three uniform numbers in [0, 1), of which
+it may read fewer; it returns f32[h, w, c].
 """
 
 import functools

@@ -42,6 +42,12 @@ def cross_entropy(apply: Callable[[Params, Array], Array]) -> Mean:
     >>> round(float(loss_fn(np.zeros((3, 2)), Batch(np.ones((4, 3)), np.eye(4, 2)))), 4)
     0.3466
 
+    Args:
+      apply: (params, images f32[b, ...]) -> logits f32[b, k].
+
+    Returns:
+      (params, batch) -> f32[], for a `types.Batch` with labels f32[b, k].
+
     Raises:
       InputError: when called, labels that are not [b, k] beside logits [b, k].
     """
@@ -61,6 +67,12 @@ def squared_error(apply: Callable[[Params, Array], Array]) -> Mean:
     >>> loss_fn = losses.squared_error(lambda params, images: images @ params)
     >>> float(loss_fn(np.zeros((3, 2)), Batch(np.ones((2, 3)), np.eye(2))))
     0.5
+
+    Args:
+      apply: (params, images f32[b, ...]) -> outputs f32[b, k].
+
+    Returns:
+      (params, batch) -> f32[], for a `types.Batch` with labels f32[b, k].
 
     Raises:
       InputError: when called, labels that are not [b, k] beside outputs [b, k].

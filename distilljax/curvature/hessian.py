@@ -206,7 +206,16 @@ def hvp(
 ) -> MatVec:
     """Products with the Hessian of the mean loss, forward over reverse (Pearlmutter 1994).
 
-    `chunk`, `read` and `mesh` are those of `mean_over`.
+    Args:
+      loss_fn: (params, batch) -> f32[], the mean over the batch.
+      params: a pytree of float arrays.
+      data: a pytree of arrays with one leading axis.
+      chunk: see `mean_over`.
+      read: see `mean_over`.
+      mesh: see `mean_over`.
+
+    Returns:
+      v -> H v, both pytrees like `params`.
 
     >>> product = hessian.hvp(
     ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2))
@@ -316,6 +325,12 @@ def along(loss_fn: LossFn, params: Params, batch: Any, v: Vector) -> Array:
     No reverse pass, so nothing is stored on the way, and about 5/9 of the
     multiplications of a Hessian-vector product of a convolutional network.
 
+    Args:
+      loss_fn: (params, batch) -> f32[].
+      params: a pytree of float arrays.
+      batch: what `loss_fn` takes, in one pass.
+      v: a pytree like `params`.
+
     >>> float(hessian.along(
     ...     lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2),
     ...     jnp.array([2.0, 0.0])))
@@ -374,7 +389,7 @@ def trace(
       loss_fn: (params, batch) -> f32[], the mean over the batch.
       params: a pytree of float arrays.
       data: a pytree of arrays with one leading axis.
-      key: settles the probes; more of them keep the first ones.
+      key: PRNG key; the probes of a smaller number are a prefix of those of a larger one.
       num_probes: how many.
       kind: of probes.
       chunk: examples in one pass; every probe is drawn once, for all chunks.
@@ -442,7 +457,7 @@ def batch_trace(
       loss_fn: (params, batch) -> f32[], the mean over the batch.
       params: a pytree of float arrays.
       data: a pytree of arrays with one leading axis n.
-      key: settles probes and batches; shared along a training run it makes curves smooth.
+      key: PRNG key of probes and batches; one key along a training run makes curves smooth.
       batch: images a probe, drawn without replacement.
       num_probes: how many; or
       relative_error: the standard error to reach, see `estimators.sampled_mean_to`.

@@ -1,1 +1,1 @@
-"""The one way to write a file, to read one of ours, and to read a stranger's archive."""
+"""Atomic file writes, JSON, and safe reading of archives made by other programs."""

@@ -190,7 +190,7 @@ def compare(
 
     Raises:
       InputError: data of other classes or shapes than the set, an unknown name, labels
-        that the protocol cannot read.
+        that the protocol cannot read; no `model` for a set made with a network of your own.
     """
     loaded = choices.dataset(data)
     shape = tuple(artefact.distilled.images.shape[1:])

@@ -216,7 +216,7 @@ def distil(
         nothing is written.
       checkpoint_seconds: time between checkpoints.
       on_progress: called about every second with a `loop.Progress`, whose `distilled` is
-        the set at hand; it may raise `distilljax.Stop` to end the run and keep its result.
+        the current set; it may raise `distilljax.Stop` to end the run and keep its result.
         `print` prints a line, `distilljax.watching.Line()` one that a notebook rewrites.
       hook: called for each outer step with (step, metrics, images), see
         `distilljax.watching`; for TensorBoard, Weights & Biases and others.

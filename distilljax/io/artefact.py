@@ -98,8 +98,8 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
     Args:
       path: of the file.
       artefact: what to write.
-      matrices: if false, the matrix of a ZCA is left out (19 MB at 32 x 32 x 3), and who
-        loads the file gives the images it was fitted on.
+      matrices: if false, the matrix of a ZCA is left out (19 MB at 32 x 32 x 3), and
+        `load` needs the images it was fitted on.
 
     Raises:
       InputError: what `load` would refuse (NaN, shapes that do not fit), values that JSON

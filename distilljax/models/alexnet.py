@@ -27,7 +27,11 @@ class Config(Base):
         "Channels of the first convolution; the others have 1.5 or 2 times as many.",
         low=1,
     )
-    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
     conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 

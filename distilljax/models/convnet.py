@@ -52,7 +52,7 @@ class Config(Base):
     init: Init = option(
         "torch",
         "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
-        "normal biases, or those in the neural tangent parametrisation.",
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
     )
     conv: Formulation = option("auto", "How convolutions are computed.", rare=True)
     activations: Activations = option(

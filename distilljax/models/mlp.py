@@ -17,7 +17,11 @@ class Config(Base):
 
     width: int = option(128, "Units per hidden layer.", low=1)
     depth: int = option(2, "Number of hidden layers.", low=1, high=1000)
-    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
 
 
 class MLP(nn.Module):

@@ -43,7 +43,11 @@ class Config(Base):
         64, "Channels of the first stage; each further stage doubles them.", low=1
     )
     norm: Norm = option("instance", "Normalisation after each convolution.")
-    init: Init = option("torch", "Weight initialisation: PyTorch's default, or He's.")
+    init: Init = option(
+        "torch",
+        "Weights at the start: PyTorch's, He's or flax's (lecun) default, normal ones with "
+        "normal biases (gaussian), or those of the neural tangent parametrisation (ntk).",
+    )
     conv: Formulation = option("auto", "Implementation of convolutions.", rare=True)
 
 

@@ -22,9 +22,9 @@ _AROUND = 16  # bytes of a record besides its data: length, and two checksums
 class TensorBoard:
     """Writes a run for TensorBoard; a `Hook`. Needs tensorboardX and Pillow.
 
-    A folder is one run. Where a run was cut and goes on, the events of the steps that come
-    again are removed first, so that no point is there twice. Files of other programs in the
-    folder are left alone.
+    A folder is one run. When a run is resumed, the events of repeated steps are removed
+    first, so that every point is there once. Files of other programs in the folder are left
+    alone.
 
         >>> from distilljax.watching import TensorBoard
         >>> board = TensorBoard("board", num_classes=10)
@@ -80,7 +80,7 @@ class TensorBoard:
             self._writer = None
 
     def last_step(self) -> int:
-        """The last step that the files tell of; 0 where there are none."""
+        """The last step in the files; 0 where there are none."""
         steps = [event.step for path in self._files() for _, event in _events(path)]
         return max(steps, default=0)
 

@@ -1,4 +1,4 @@
-"""Hooks: what a run tells while it goes on."""
+"""Hooks: functions that a run calls for each outer step."""
 
 import contextlib
 import importlib
@@ -121,7 +121,7 @@ class Watcher:
 def find(name: str) -> Hook:
     """Returns the hook that `package.module:function` names.
 
-    Modules of the working directory are found too, after those that are installed.
+    Modules in the current directory are found too, after those that are installed.
 
         >>> from distilljax.watching import find
         >>> find("logging:log")

@@ -44,7 +44,7 @@ Differences from the paper:
 The pools depend on data, preprocessing and network, not on the sets: the same command with
 other artefacts, protocol, seeds or rules of matching, in the same working directory, trains
 none of them again. Predictions are kept in `networks/`, those of subset-trained networks
-after each `--piece`, of others after each `--together`; a run that was cut goes on there.
+after each `--piece`, of others after each `--together`, where a resumed run continues.
 A file that is damaged is named on stderr, and its networks are trained again.
 All sets of one command have the same preprocessing and, with `--model=own`, network.
 

@@ -4,8 +4,8 @@
     python -m experiments.compare runs/a runs/b --out=runs/a_and_b
 
 Takes the folders of finished runs of any experiment. Runs that differ in their seed alone
-are joined, with the spread between distillations beside that over networks. The folder
-`--out` then holds `compare.csv` (every figure of every run, with the settings that differ)
+are combined, with the spread between distillations beside that over networks. The folder
+`--out` then holds `compare.csv` (every number of every run, with the settings that differ)
 and `compare.png` (accuracies). Nothing is computed again.
 """
 

@@ -8,11 +8,11 @@
 Without flags: the embedded subset of Fashion-MNIST, one image a class, `bptt`. The
 working directory then holds the distilled set (`distilled.npz`; the best so far,
 `so_far.npz`, while it runs), its picture (`grid.png`), the loss curve (`loss.png`),
-`metrics.jsonl`, `config.json` and `summary.json`. The same command run again resumes a run
-that was cut, and shows the summary of one that was finished.
+`metrics.jsonl`, `config.json` and `summary.json`. The same command given again resumes an
+interrupted run, and shows the summary of a finished one.
 
-A finished run goes on with the same command and a larger `--steps` or `--eval_seeds`, given
-its `--workdir`: to the bits of a run that had it from the start.
+The same command with a larger `--steps` or `--eval_seeds`, and the `--workdir` of a
+finished run, continues it: bit for bit as if it had that value from the start.
 
 Several values of a flag are several runs: a folder each, and at the end one table with the
 spread between distillations beside that over networks.

@@ -4,8 +4,8 @@
     python -m experiments.export_set --artefact=set/distilled.npz --layout=png --out=DIR
 
 Layouts: see `distilljax.io.foreign`. None holds the preprocessing: the images are written
-as networks see them, and `--layout=png` alone takes it back, with values clipped to
-0..255 and rounded. Straight into PyTorch: `distilljax.io.foreign.to_torch(artefact)`.
+as networks see them; only `--layout=png` inverts the preprocessing, with values clipped to
+0..255 and rounded. Directly to PyTorch: `distilljax.io.foreign.to_torch(artefact)`.
 """
 
 import dataclasses

@@ -5,15 +5,15 @@ r"""Make an artefact of a distilled set that another program wrote.
     python -m experiments.import_set --file=RaT-BPTT_cifar10_IPC_1.h5 --dataset=cifar10 \
         --preprocess=zca_normed --protocol=rat --labels=in_order --out=runs/rat --check=2
 
-Layouts: see `distilljax.io.foreign`. Reading a file executes nothing of it. What a file
-does not tell is asked for by the name of a flag, and checked against real images where
-that is possible; nothing is guessed. `--check=N` also trains N networks by the protocol,
-to be compared with the number that the authors state.
+Layouts: see `distilljax.io.foreign`. Reading a file executes nothing in it. Where a file
+lacks information, an error names the flag that gives it, and the answer is checked against
+real images where that is possible; nothing is guessed. `--check=N` also trains N networks
+by the protocol, to be compared with the number that the authors state.
 
 `--out` then holds the set (`distilled.npz`), its picture (`grid.png`), `config.json` with
 the command, and `summary.json`. It is an artefact like any other: `evaluate`,
-`recognition`, `mixing` and the rest take it. After an interruption the same command goes on
-there.
+`recognition`, `mixing` and the rest take it. The same command resumes after an
+interruption.
 """
 
 import dataclasses

@@ -11,8 +11,8 @@ states 2 min 44 s for the 101 networks on an RTX 3090.
 
 Here there are several initialisations, so that influence has a standard error, a noise
 floor (how much another initialisation alone moves the loss) and a reliability (rank
-correlation between initialisations). Beside it two approximations that train nothing
-again, each compared with leave-one-out by rank correlation over test images:
+correlation between initialisations). Beside it are three approximations without
+retraining, each compared with leave-one-out by rank correlation over test images:
 - `gauss_newton`: influence functions with the damped Gauss-Newton matrix at the trained
   weights (Koh & Liang 2017), damping 1 / (lr * steps / (1 - momentum)) by default;
 - `ntk`: kernel ridge regression on the set with the kernel of the trained network,

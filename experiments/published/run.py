@@ -9,12 +9,12 @@ artefacts (`sets/NAME/distilled.npz`), and networks of the authors' kind are tra
 each by the authors' protocol. `summary.json` and `table.md` hold the table published /
 recorded / ours; recorded is what the authors' file itself holds.
 
-Each network is kept in `networks.jsonl` when it is trained; the same command goes on,
-and more `--seeds` or other `--rows` add to what is there. Those on sets that are not in the
-folder are kept too, and in the table again when they are. Networks take one core and, on
-a CPU, from a minute to many hours each: the time left is shown after the first. RFAD's,
-of width 1,024, takes 1.8 s of one core a step and 5 min a look at 5,000 images: 1.4 h for
-1,000 of its up to 20,000 steps.
+Each network is kept in `networks.jsonl` when it is trained; the same command resumes,
+and more `--seeds` or other `--rows` add to it. Those on sets that are not in the folder are
+kept too, and shown again when the sets are there. Networks take one core and, on a CPU,
+from a minute to many hours each: the time left is shown after the first. RFAD's, of width
+1,024, takes 1.8 s of one core for a step and 5 min to score 5,000 images: 1.4 h for 1,000
+of its up to 20,000 steps.
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ images, with real ones; the terminal shows the share outside 0..1 by more than h
 level. `features.png` shows the input of the last linear layer of one network
 (`--map_model`) in two dimensions: by the principal components of the test images'
 features, and by UMAP of both (five neighbours, seed 42) where umap-learn is installed
-(`pip install 'distilljax[umap]'`).
+(in a clone `pip install -e '.[umap]'`).
 
 Networks are kept in `networks/`, also during training: the same command resumes, and a
 command with other artefacts but the same settings trains nothing again. Its summary and

@@ -7,8 +7,8 @@
 A queue of whole distillations by the papers' settings (`experiments.distill --preset=...`;
 before them, where they are needed, their experts), at low priority (`--nice`), one after
 another or `--jobs` at once on cores of their own. Each has a working directory under that
-of the queue; the same command goes on where it was cut, and a row that is not finished
-keeps the best set so far in `so_far.npz`. `rows.json` and a table hold what there is: ours
+of the queue; the same command resumes an interrupted queue, and a row that is not finished
+keeps the best set so far in `so_far.npz`. `rows.json` and a table hold the results: ours
 beside the published number, networks, steps, time, and a verdict. Sets are chosen on
 held-out training images, never on the test set. A row moves to another machine with its
 folder: `--begun` names a copy of the queue's folder, or of parts of it, and rows go on
@@ -65,9 +65,10 @@ class Config(WorkdirOption):
         None, "Stop after so many, with exit code 75; the same command goes on.", above=0
     )
     begun: str = option(
-        "", "Folder of a queue that was cut elsewhere; rows new to this one go on from it."
+        "",
+        "Folder of a queue interrupted elsewhere; rows that are new here continue from it.",
     )
-    list: bool = option(False, "Print the table of what there is; run nothing.")
+    list: bool = option(False, "Print the table of all rows; run nothing.")
     plan: bool = option(False, "Print the commands and what is done of them; run nothing.")
 
 

@@ -10,9 +10,8 @@ Yang et al. 2024: do networks trained on real images recognise distilled ones, a
 images help beside them (`recognition`, `mixing`, sec. 3); do they behave like a network
 that was stopped early (`agreement`, 4.1), when are they recognised along training, how
 sharp is the loss on them (`dynamics`, 4.2 and 4.3), and on what do single images act
-(`influence`, `attributes`, 5). `labels`, `subsets`, `connectivity` and `spectrum` ask what
-later papers lead one to expect. The last step is `report`, a page with a verdict on each
-claim.
+(`influence`, `attributes`, 5). `labels`, `subsets`, `connectivity` and `spectrum` test
+claims of later papers. The last step is `report`, a page with a verdict on each claim.
 
 | --scale | data | networks | time on two CPU cores |
 |---|---|---|---|
@@ -37,7 +36,7 @@ does at ten.
 
 Each step is an experiment's command of its own, shown before it runs, with a working
 directory under that of the study. A step that is finished, and whose inputs are as they
-were, is not run again; one that was cut goes on where it was. `--minutes` ends the
+were, is not run again; an interrupted one is resumed. `--minutes` ends the
 command in time, with exit code 75, for machines that are lent in pieces: the same command
 goes on. `--seed` is that of every step, experts and sets included where they are distilled:
 `experiments.report --outer_seeds` joins such studies. `--steps` runs only some. A step that

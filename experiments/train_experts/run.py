@@ -10,7 +10,7 @@ An expert is a network trained on the training images that are not held out; its
 parameters are kept at its initialisation and after every epoch. The working directory
 is a store of `distilljax.io.trajectories`, with `experts.png` (loss and held-out
 accuracy over the epochs), `metrics.jsonl`, `config.json` and `summary.json` besides. The
-same command run again resumes a run that was cut, and ends with the same bits; it loses
+same command given again resumes an interrupted run, and ends with the same bits; it loses
 the epoch it was in, and the one before if that was still being saved.
 
 `--arrangement=auto` trains the experts of a program one after the other on CPU, each on

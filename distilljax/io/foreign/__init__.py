@@ -7,8 +7,8 @@
     foreign.export(artefact, "set.pt", layout="dc")
     images, labels, rate = foreign.to_torch(artefact)
 
-Reading never executes anything. What a file does not tell is asked for by the name of an
-argument, and checked where that is possible.
+Reading never executes anything. Where a file lacks information, an error names the argument
+that gives it, and the answer is checked where that is possible.
 
     layout | file                                               | of
     dc     | .pt: {'data': [[images, labels], ...]}, n c h w    | DC, DSA, DM
@@ -64,9 +64,9 @@ def read(
 ) -> Artefact:
     """Reads a distilled set that another program made.
 
-    Its images are put in the order of classes, under rows of labels in that of the largest
-    entries. Where these are not as many of each class the order is that of the file, and
-    `order` of the notes says so.
+    Its images are put in the order of classes, for rows of labels by the largest entry. If
+    these are not equally many of each class, the order is that of the file, and `order` in
+    the notes says so.
 
     >>> from distilljax import data
     >>> labels = np.arange(40) % 2
@@ -94,12 +94,12 @@ def read(
       learning_rate: the learned rate, where the file holds none and `protocol` needs one.
       method: what the artefact is to name as its method.
       width: channels of the ConvNet; that of the protocol if None.
-      unchecked: takes the answers though the images seem to deny them, as those of a set
-        that is little more than noise may.
+      unchecked: accepts arguments that the check against real images rejects, as it may
+        for a set that is little more than noise.
 
     Raises:
-      FieldError: an answer that is absent and needed, or does not fit; its path is the name
-        of the argument.
+      FieldError: an argument that is needed and absent, or does not fit; its path is the
+        name of the argument.
       InputError: a file that is absent, damaged, hostile or of other data.
     """
     path = pathlib.Path(path)

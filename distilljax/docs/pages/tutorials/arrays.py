@@ -7,8 +7,8 @@ a few steps.
 # %% [markdown]
 # ## The data
 #
-# Any `u8[n, h, w, c]` in 0..255, or `u8[n, h, w]`, with labels 0..k-1. Here they are drawn:
-# a disc, a square or a cross somewhere in a noisy image.
+# Any `u8[n, h, w, c]` in 0..255 with one or three channels, or `u8[n, h, w]`, with labels
+# 0..k-1. Here they are drawn: a disc, a square or a cross somewhere in a noisy image.
 
 # %%
 import matplotlib.pyplot as plt
@@ -61,7 +61,7 @@ made = distilljax.distil(
 # ## What it is worth
 #
 # Fresh networks are trained on the set and on as many random real images, and tested on the
-# test set, which nothing has seen.
+# test set, which was not used before.
 
 # %%
 comparison = made.compare(networks=3, scores=False, whole_epochs=0)
@@ -73,8 +73,9 @@ random = comparison.accuracy["random"]["mean"]
 assert distilled > random
 
 # %% [markdown]
-# `distilljax.load("shapes.npz")` gives the set back with its preprocessing, class names,
-# settings and protocol.
+# `distilljax.load("shapes.npz")` reads the set with its preprocessing, class names,
+# settings and protocol; `distilljax.io.foreign.to_torch` gives it as PyTorch tensors. With
+# `checkpoints="runs/shapes"` in `distil`, the same call resumes an interrupted run.
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(5, 3.6), layout="constrained")

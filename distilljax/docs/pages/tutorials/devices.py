@@ -107,8 +107,8 @@ assert accuracy.mean() > 0.4
 # %% [markdown]
 # ## Data spread over devices
 #
-# [`hessian`][distilljax.curvature.hessian] leaves data where they are: each device computes
-# its share of each chunk, and the results are added.
+# [`hessian`][distilljax.curvature.hessian] leaves the data where they are: each device
+# computes its share of each chunk, and the results are added.
 
 # %%
 params = model.init(jax.random.key(2))
@@ -129,9 +129,9 @@ np.testing.assert_allclose(spread.value, trace(params, batch).value, rtol=1e-3)
 # %% [markdown]
 # ## On a cluster
 #
-# Two ways. The first is a job array, a run with its own seed on each node: nothing is
-# shared but the folder, each run resumes for itself, and their tables are compared at the
-# end:
+# There are two ways. The first is a job array, a run with its own seed on each node: only
+# the folder is shared, each run resumes independently, and `experiments.compare` puts them
+# into one table at the end:
 #
 # ```
 # python -m experiments.distill --dataset=cifar10 --data_dir=DIR \
@@ -156,14 +156,14 @@ np.testing.assert_allclose(spread.value, trace(params, batch).value, rtol=1e-3)
 #   --experts_dir=$HOME/experts --workdir=$SCRATCH/tm10
 # ```
 #
-# The first process alone writes into `--workdir` and to the terminal, the others need no
-# file system in common with it; data, artefacts and experts are read by each. All numbers
-# are those of one process up to rounding. SIGTERM, which Slurm sends here 2 minutes before
-# the end, has all of them stop after a checkpoint; where one process is killed, the others
-# end with one line, at most a minute is lost (`--checkpoint_seconds`), and the same command
-# goes on, with any number of processes.
+# Only the first process writes into `--workdir` and to the terminal, so they need no common
+# file system; each reads data, artefacts and experts itself. All numbers are those of one
+# process up to rounding. SIGTERM, which Slurm sends here 2 minutes before the end, stops
+# all of them after a checkpoint. If one process is killed, the others end with one line, at
+# most a minute of work is lost (`--checkpoint_seconds`), and the same command resumes with
+# any number of processes.
 #
-# Without such a launcher each process is told where the first one listens. Two on one
+# Without such a launcher each process is given the address of the first one. Two on one
 # machine, to try it:
 #
 # ```
@@ -171,8 +171,8 @@ np.testing.assert_allclose(spread.value, trace(params, batch).value, rtol=1e-3)
 #   --coordinator_address=localhost:12321 --num_processes=2 --process_id=$i & done; wait
 # ```
 #
-# In a program of your own, [`processes`][distilljax.processes] and
-# [`devices`][distilljax.devices] are the whole of it:
+# A program of your own needs only [`processes`][distilljax.processes] and
+# [`devices`][distilljax.devices]:
 #
 # ```
 # processes.start(None, None, None)  # before the first computation

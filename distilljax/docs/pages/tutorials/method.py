@@ -10,10 +10,10 @@ only the class means of the features of a random network, as
 # %% [markdown]
 # ## The outer loss
 #
-# It takes the distilled set, a key, a memory of the method (none here) and the real set,
-# and returns the loss and the memory. It is differentiated with respect to the fields that
-# have a rule in [`per_field`][distilljax.core.outer.per_field]. What it draws it draws from
-# the key, so that a resumed run gives the same set.
+# It takes the distilled set, a key, a state of the method (`aux`, none here) and the real
+# set, and returns the loss and the state. It is differentiated with respect to the fields
+# that have a rule in [`per_field`][distilljax.core.outer.per_field]. All randomness comes
+# from the key, so that a resumed run gives the same set.
 
 # %%
 import jax
@@ -31,7 +31,7 @@ def moments(features):
 
 
 def make(model):
-    def outer_loss(distilled, key, memory, real):
+    def outer_loss(distilled, key, aux, real):
         network_key, batch_key = jax.random.split(key)
         params = model.init(network_key)
         num_classes = distilled.label_logits.shape[1]
@@ -43,7 +43,7 @@ def make(model):
         drawn = sampling.class_batch(batch_key, real, 32)  # f32[k, 32, h, w, c]
         theirs = by_class(drawn.reshape(-1, *drawn.shape[2:]))
         ours = by_class(distilled.images)  # class-ordered
-        return jnp.square(ours - theirs).sum(), memory
+        return jnp.square(ours - theirs).sum(), aux
 
     return outer.from_outer_loss(outer_loss, outer.per_field(images=optax.adam(0.1)))
 
@@ -51,7 +51,7 @@ def make(model):
 # %% [markdown]
 # ## It runs as any other
 #
-# `distil` takes it as it takes the name of a built-in method; it scores, checkpoints and
+# `distil` takes it in place of the name of a built-in method; it scores, checkpoints and
 # resumes it. The step itself needs a key and no other input from the host: it goes into
 # your own `jit`, `scan` over steps and `vmap` over sets.
 
@@ -66,8 +66,8 @@ print(f"outer loss {losses[:10].mean():.2f} -> {losses[-10:].mean():.2f}")
 assert losses[-10:].mean() < 0.9 * losses[:10].mean()
 
 # %% [markdown]
-# To give it flags, a place in `METHODS` and the contract tests, put it into a file of
-# `distilljax/methods` with a `Config`.
+# To give it flags and the contract tests, put it with a `Config` into a file in
+# `distilljax/methods`, and add a line to `METHODS`.
 
 # %%
 figure = plt.figure(figsize=(8, 2.2), layout="constrained")

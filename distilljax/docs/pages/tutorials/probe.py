@@ -1,8 +1,8 @@
 """Probe a training run of your own network.
 
-How sharp is the loss where a network stands, what is the spectrum of its Hessian, how far
-has its tangent kernel gone? [`curvature`][distilljax.curvature] knows nothing but your
-`loss_fn(params, batch)` and `apply(params, x)`; here they are those of a flax.nnx network.
+How sharp is the loss at a network, what is the spectrum of its Hessian, how far has its
+tangent kernel moved? [`curvature`][distilljax.curvature] needs only your
+`loss_fn(params, batch)` and `apply(params, x)`; here they come from a flax.nnx network.
 """
 
 # %% [markdown]
@@ -112,7 +112,7 @@ figure.savefig("probe.png", dpi=120)
 
 # %% [markdown]
 # ![The trace of the Hessian along the run with its standard error, the spectral density at
-# its start and end, the distance of the tangent kernel to that of the start](probe.png)
+# its start and end, the distance of the tangent kernel from its start](probe.png)
 #
 # [`probes`][distilljax.probes] holds these and more for image classifiers, as pairs of pure
 # functions that remember the first and the previous point.

@@ -1,16 +1,16 @@
 """Evaluate someone's published set.
 
-[`io.foreign`][distilljax.io.foreign] reads the files of others: DC and DSA, MTT and its
-kin, RaT-BPTT, RFAD, RCIG, folders of PNG files, Hugging Face. Nothing in them is executed,
-and nothing is guessed: what a file does not say is asked for.
+[`io.foreign`][distilljax.io.foreign] reads sets that other programs wrote: DC and DSA, MTT
+and its successors, RaT-BPTT, RFAD, RCIG, folders of PNG files, Hugging Face. Nothing in
+them is executed, and nothing is guessed: you are asked for what a file does not say.
 """
 
 # %% [markdown]
-# ## A file of someone
+# ## A file from elsewhere
 #
 # In place of a download this writes one, in the layout of RFAD and KIP: `images` with
-# channels first, as the network sees them, and `labels`. Of each class it
-# holds the image of Fashion-MNIST that is closest to the mean, normalised.
+# channels first, as the network sees them, and `labels`. For each class it holds the image
+# of Fashion-MNIST that is closest to the mean of the class, normalised.
 
 # %%
 import matplotlib.pyplot as plt
