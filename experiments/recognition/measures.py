@@ -111,7 +111,7 @@ def umap_points(points: np.ndarray) -> tuple[np.ndarray | None, Umap]:
     try:
         import umap
     except ImportError as error:
-        why = f"umap-learn cannot be imported ({error}); pip install 'distilljax[umap]'"
+        why = f"umap-learn cannot be imported ({error}); pip install umap-learn"
         print(f"features.png is without UMAP: {why}")
         return None, {"left_out": why}
     version = importlib.metadata.version("umap-learn")

@@ -159,8 +159,8 @@ def _load(path: str) -> tuple[Any, Any]:
         from PIL import Image  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"the annotator clip needs transformers, torch and pillow ({error}); pip "
-            "install 'distilljax[clip]', or leave clip out of --annotators"
+            f"the annotator clip needs transformers, torch and pillow ({error}): pip "
+            "install transformers torch pillow, or leave clip out of --annotators"
         ) from None
     place = pathlib.Path(path).expanduser()
     where = str(place) if place.is_dir() else path

@@ -192,7 +192,8 @@ def clip_folder(tmp_path_factory):
     """A CLIP of one layer, of random weights, saved as transformers saves them."""
     pytest.importorskip("torch", reason="the annotator clip needs torch")
     transformers = pytest.importorskip(
-        "transformers", reason="pip install 'distilljax[clip]' for the annotator clip"
+        "transformers",
+        reason="pip install transformers torch pillow, for the annotator clip",
     )
     import torch
 
@@ -300,7 +301,7 @@ def test_clip_weights_that_are_not_all_there(clip_folder, tmp_path):
 
 def test_clip_without_its_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"pip install 'distilljax\[clip\]'"):
+    with pytest.raises(InputError, match=r"pip install transformers torch pillow"):
         Clip(clip_annotator.Config())
 
 
