@@ -259,13 +259,21 @@ def _start_jax() -> None:
     """Starts JAX on its devices.
 
     Raises:
-      InputError: there are no devices as the environment asks for them.
+      InputError: there are no devices as the environment asks for them, or programs are
+        not to be compiled.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise InputError(
+            "JAX_DISABLE_JIT is set, and commands compile their programs ahead of time; "
+            "unset it"
+        )
     try:
         jax.devices()
     except (RuntimeError, AssertionError, ValueError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         (first, *_) = str(error).splitlines() or [type(error).__name__]
+        if num := os.environ.get("JAX_NUM_CPU_DEVICES"):
+            first += f"; JAX_NUM_CPU_DEVICES={num}"
         raise InputError(
             f"JAX finds no device with JAX_PLATFORMS={asked!r} ({first}); unset it, or set "
             "it to cpu, cuda or tpu, with its plugin installed"
@@ -288,10 +296,12 @@ def compile_quickly() -> None:
 
     At level 1 of `--xla_backend_optimization_level` outer steps, training and evaluation of
     a ConvNet compile in half the time and run no slower than at the default. A level in
-    `XLA_FLAGS` takes precedence. Must be called before the first JAX computation.
+    `XLA_FLAGS` takes precedence, as does a file of flags that it names. Must be called
+    before the first JAX computation.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    if _LEVEL in given or not only_cpu():
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    names_file = given and not given.startswith("-")
+    if _LEVEL in given or names_file or not only_cpu():
         return
     os.environ["XLA_FLAGS"] = f"{given} --{_LEVEL}=1".strip()
 

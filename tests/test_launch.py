@@ -663,6 +663,7 @@ def test_a_processor_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         ("--a=1", (), "--a=1 --xla_backend_optimization_level=1"),
         ("--xla_backend_optimization_level=3", (), "--xla_backend_optimization_level=3"),
         ("--a=1", ("cuda",), "--a=1"),
+        ("flags.txt", (), "flags.txt"),  # a file of flags, alone
     ],
 )
 def test_xla_optimises_less_on_a_cpu_alone(
@@ -768,3 +769,8 @@ def test_several_values_are_several_configurations() -> None:
 def test_lists_of_values_that_cannot_be_met(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         launch.parse_many(Settings, words)
+
+
+def test_programs_that_are_not_to_be_compiled_are_refused() -> None:
+    with jax.disable_jit(), pytest.raises(InputError, match="JAX_DISABLE_JIT is set"):
+        launch._start_jax()

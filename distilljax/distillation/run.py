@@ -387,6 +387,8 @@ def _identity(job: _Job, root: Key) -> str:
     """Returns the SHA-256 of all that a checkpoint must agree with; not of functions."""
     found = hashlib.sha256(json.dumps(job.settings, sort_keys=True, default=str).encode())
     found.update(job.prepared.data.fingerprint.encode())
+    if (generator := keys.generator()) != keys.GENERATOR:
+        found.update(generator.encode())
     for leaf in (*job.start, jax.random.key_data(root)):
         found.update(np.ascontiguousarray(leaf).tobytes())
     if isinstance(job.source, Trajectories):

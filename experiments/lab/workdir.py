@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from distilljax import data, devices, launch, processes
+from distilljax import data, devices, keys, launch, processes
 from distilljax.config import Config
 from distilljax.disk.files import is_temporary, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
@@ -196,9 +196,12 @@ def _check_identity(
             )
         about = {"experiment": module, "config": identity_of(config)}
         about |= {"command": command_of(module, config), "computed": [_arithmetic(config)]}
+        if (generator := keys.generator()) != keys.GENERATOR:
+            about["generator"] = generator
         write_json(described, about)
         return True
     held = _read_config(path)
+    _check_generator(path, held.get("generator", keys.GENERATOR))
     theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     ours = dict(launch.flatten(identity_of(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
@@ -219,6 +222,17 @@ def _check_identity(
     if not (path / SUMMARY).exists():
         _note_arithmetic(path, held, _arithmetic(config))
     return False
+
+
+def _check_generator(path: pathlib.Path, theirs: object) -> None:
+    """Refuses to go on with other random numbers under the same seed."""
+    if theirs != (ours := keys.generator()):
+        raise InputError(
+            f"workdir {path} holds a run with the random numbers of {theirs}, and JAX's "
+            f"settings now ask for {ours}; set them as they were "
+            "(JAX_DEFAULT_PRNG_IMPL, JAX_THREEFRY_PARTITIONABLE, JAX_RANDOM_SEED_OFFSET), "
+            "or choose another --workdir"
+        )
 
 
 def _is_larger(now: Any, before: Any) -> bool:

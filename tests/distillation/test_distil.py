@@ -328,3 +328,8 @@ def test_experts_reach_trajectory_matching(stripes):
     found = distilljax.distil(stripes, **MATCHING, experts=experts_of(0, 1))
     assert found.artefact.method == "tm"
     assert np.isfinite(found.history[-1]["loss"])
+
+
+def test_without_compilation_the_outer_loop_is_refused(stripes):
+    with jax.disable_jit(), pytest.raises(InputError, match="disable_jit is on"):
+        distilljax.distil(stripes, dm.Config(augment=""), SETTINGS["model"], steps=1)
