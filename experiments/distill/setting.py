@@ -178,6 +178,7 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
             "and --split_seed of the run that made it"
         )
         raise FieldError("init_from", path, reason)
+    _tell_of_rate(config, path, float(jnp.exp(before.distilled.log_lr)))
     if before.targets is not None:
         if learns_targets(config.chosen("method")[0]):
             reason = (
@@ -191,6 +192,18 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
             file=sys.stderr,
         )
     return before.distilled
+
+
+def _tell_of_rate(config: Config, path: str, theirs: float) -> None:
+    """Says that a start has an inner learning rate of its own, where another is given."""
+    method, group = config.chosen("method")
+    ours = getattr(group, "inner_lr", None)
+    if ours != getattr(getattr(Config(), method), "inner_lr", None):
+        print(
+            f"init_from={path}: the set begins with its own inner learning rate, "
+            f"{theirs:.3g}; --{method}.inner_lr={ours} is not used",
+            file=sys.stderr,
+        )
 
 
 def _close(a: Transform, b: Transform) -> bool:
