@@ -26,7 +26,7 @@ import jax
 
 from distilljax import platforms, processes, terminal
 from distilljax.config import Config
-from distilljax.disk.files import NO_SPACE, advice
+from distilljax.disk.files import NO_SPACE, UNUSABLE, advice
 from distilljax.flags import (
     AnyConfig,
     Presets,
@@ -69,10 +69,10 @@ def main(
 ) -> None:
     """Parses the command line, then calls `run`.
 
-    A mistake of the user, a full disk and memory that runs out end the program with one
-    line on stderr and exit code 2, an interruption (Ctrl-C or SIGTERM) with exit code 130;
-    any other exception keeps its traceback. Output that is closed, as by `| head`, does
-    not stop the run.
+    A mistake of the user, a full disk, a place that cannot be read or written and memory
+    that runs out end the program with one line on stderr and exit code 2, an interruption
+    (Ctrl-C or SIGTERM) with exit code 130; any other exception keeps its traceback. Output
+    that is closed, as by `| head`, does not stop the run.
 
     Args:
       config_class: the options; see `parse`.
@@ -133,12 +133,18 @@ def main(
         text = f"out of memory ({error}); choose smaller sizes, or a larger machine"
         _refuse(text, error)
     except OSError as error:
-        if not (cause := _no_space(error)):
+        if cause := _among(NO_SPACE, error):
+            place = f" at {error.filename}" if error.filename else ""
+            mend = advice(cause)
+        elif error.filename and error.errno in UNUSABLE:
+            cause = error
+            place = f": {os.fsdecode(error.filename2 or error.filename)}"
+            mend = "it can be neither read nor written; mend or move it"
+        else:
             _fail(error)
-        place = f" at {error.filename}" if error.filename else ""
         what = os.strerror(cause.errno or 0)
         what = f"{what[0].lower()}{what[1:]}{place}"
-        _refuse(f"{what}; {advice(cause)}, the same command goes on", error)
+        _refuse(f"{what}; {mend}, the same command goes on", error)
     except KeyboardInterrupt as error:
         interrupted(error)
     except Exception as error:
@@ -162,10 +168,10 @@ def _fail(error: Exception) -> NoReturn:
     terminal.end(1, None, error)
 
 
-def _no_space(error: BaseException | None) -> OSError | None:
-    """Returns the error of a full disk among an error and those that led to it."""
+def _among(numbers: Sequence[int], error: BaseException | None) -> OSError | None:
+    """Returns the error of such a number among an error and those that led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, OSError) and error.errno in numbers:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -449,9 +449,13 @@ def test_main_leaves_other_exceptions_alone(monkeypatch: pytest.MonkeyPatch) -> 
         (errno.EDQUOT, "disk quota exceeded at /data/x; make room"),
         (errno.EFBIG, "file too large at /data/x; raise the limit on the size of files "
          "(ulimit -f)"),
+        (errno.EROFS, "read-only file system: /data/x; it can be neither read nor written; "
+         "mend or move it"),
+        (errno.EISDIR, "is a directory: /data/x; it can be neither read nor written; "
+         "mend or move it"),
     ],
 )  # fmt: skip
-def test_no_room_is_one_line(
+def test_no_room_and_no_place_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: int,
@@ -474,9 +478,9 @@ def test_other_errors_of_files_keep_their_traceback(
     monkeypatch.setattr(launch, "enable_compilation_cache", lambda: None)
 
     def run(config: Settings) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/data/x")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/x")
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(FileNotFoundError):
         launch.main(Settings, run, argv=[])
 
 

@@ -12,6 +12,20 @@ from typing import Any, NoReturn
 
 # A full disk, a full quota, a limit on the size of files.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A place of another kind, without permission, or on a disk that fails.
+UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+    errno.ESTALE,
+)
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.tmp(\.\w+)?$")
 
 
