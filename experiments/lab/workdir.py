@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import jax
 
 from distilljax import data, devices, keys, launch, processes
 from distilljax.config import Config
-from distilljax.disk.files import is_temporary, read_json, replacing, write_json
+from distilljax.disk.files import is_temporary, locked, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 from experiments.lab.options import PROCESS_OPTIONS
@@ -142,23 +141,19 @@ def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
 
 def _lock(path: pathlib.Path) -> int:
     """Returns the descriptor of the lock file, locked; a link is not followed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        lock = os.open(path / LOCK, flags, 0o666)
+        lock = locked(path / LOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InputError(
                 f"{path / LOCK} is a link; delete it, or choose another --workdir"
             ) from None
         raise _unwritable(path, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+    if lock is None:
         raise InputError(
             f"workdir {path} is in use by another process; wait for it, or choose "
             "another --workdir"
-        ) from None
+        )
     return lock
 
 
