@@ -516,6 +516,11 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         ),
         (["--parametrisation=multi_formation", "--ipc=9"], "ipc=9: 36 images of each"),
         (["--preprocess=published"], "no published constants for"),
+        (["--init=noise", "--ipc=90"], "^baselines: random takes 90 images of each class"),
+        (
+            ["--init=noise", "--ipc=90", "--baselines=herding"],
+            "^baselines: herding takes 90 .*; leave herding out",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(dataset, tmp_path, more, message):
