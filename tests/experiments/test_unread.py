@@ -32,6 +32,15 @@ UNREAD = {
         [f"--artefacts={SET}", "--sets=train", "--ipc=3"],
         [f"--train_on={SET}", "--batch=7"],
     ],
+    "import_set": [
+        [
+            "--file=x",
+            "--dataset=embedded",
+            "--preprocess=normalise",
+            "--protocol=study",
+            "--seed=5",
+        ]
+    ],
     "influence": [
         [f"--artefact={SET}", "--estimates=ntk", "--damping=0.5"],
         [f"--artefact={SET}", "--estimates=none", "--ridge=0.5"],
@@ -51,6 +60,7 @@ UNREAD = {
 def test_what_has_no_effect_is_refused(name, flags, tmp_path):
     module = importlib.import_module(f"experiments.{name}.run")
     workdir = tmp_path / "run"
+    folder = "workdir" if hasattr(module.Config(), "workdir") else "out"
     with pytest.raises(InputError, match=flags[-1].partition("=")[0].lstrip("-")):
-        module.run(launch.parse(module.Config, [*flags, f"--workdir={workdir}"]))
+        module.run(launch.parse(module.Config, [*flags, f"--{folder}={workdir}"]))
     assert not workdir.exists()
