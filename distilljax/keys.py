@@ -22,10 +22,25 @@ import numpy as np
 
 from distilljax.types import InputError, Key
 
+GENERATOR = "threefry2x32"  # of JAX by default
+
 
 def number_of(name: str) -> int:
     """Returns the first four bytes of the SHA-256 of a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def generator() -> str:
+    """Returns the generator of random numbers, with what JAX's settings change of it.
+
+    >>> keys.generator() == keys.GENERATOR
+    True
+    """
+    settings: Any = jax.config
+    changed = "" if settings.jax_threefry_partitionable else ", not partitionable"
+    if offset := settings.jax_random_seed_offset:
+        changed += f", seeds shifted by {offset}"
+    return f"{settings.jax_default_prng_impl}{changed}"
 
 
 def as_key(key: Any) -> Key:

@@ -26,7 +26,7 @@ import jax
 
 from distilljax import platforms, processes, terminal
 from distilljax.config import Config
-from distilljax.disk.files import NO_SPACE, advice
+from distilljax.disk.files import NO_SPACE, UNUSABLE, advice
 from distilljax.flags import (
     AnyConfig,
     Presets,
@@ -69,10 +69,10 @@ def main(
 ) -> None:
     """Parses the command line, then calls `run`.
 
-    A mistake of the user, a full disk and memory that runs out end the program with one
-    line on stderr and exit code 2, an interruption (Ctrl-C or SIGTERM) with exit code 130;
-    any other exception keeps its traceback. Output that is closed, as by `| head`, does
-    not stop the run.
+    A mistake of the user, a full disk, a place that cannot be read or written and memory
+    that runs out end the program with one line on stderr and exit code 2, an interruption
+    (Ctrl-C or SIGTERM) with exit code 130; any other exception keeps its traceback. Output
+    that is closed, as by `| head`, does not stop the run.
 
     Args:
       config_class: the options; see `parse`.
@@ -133,12 +133,18 @@ def main(
         text = f"out of memory ({error}); choose smaller sizes, or a larger machine"
         _refuse(text, error)
     except OSError as error:
-        if not (cause := _no_space(error)):
+        if cause := _among(NO_SPACE, error):
+            place = f" at {error.filename}" if error.filename else ""
+            mend = advice(cause)
+        elif error.filename and error.errno in UNUSABLE:
+            cause = error
+            place = f": {os.fsdecode(error.filename2 or error.filename)}"
+            mend = "it can be neither read nor written; mend or move it"
+        else:
             _fail(error)
-        place = f" at {error.filename}" if error.filename else ""
         what = os.strerror(cause.errno or 0)
         what = f"{what[0].lower()}{what[1:]}{place}"
-        _refuse(f"{what}; {advice(cause)}, the same command goes on", error)
+        _refuse(f"{what}; {mend}, the same command goes on", error)
     except KeyboardInterrupt as error:
         interrupted(error)
     except Exception as error:
@@ -162,10 +168,10 @@ def _fail(error: Exception) -> NoReturn:
     terminal.end(1, None, error)
 
 
-def _no_space(error: BaseException | None) -> OSError | None:
-    """Returns the error of a full disk among an error and those that led to it."""
+def _among(numbers: Sequence[int], error: BaseException | None) -> OSError | None:
+    """Returns the error of such a number among an error and those that led to it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, OSError) and error.errno in numbers:
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -259,13 +265,21 @@ def _start_jax() -> None:
     """Starts JAX on its devices.
 
     Raises:
-      InputError: there are no devices as the environment asks for them.
+      InputError: there are no devices as the environment asks for them, or programs are
+        not to be compiled.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise InputError(
+            "JAX_DISABLE_JIT is set, and commands compile their programs ahead of time; "
+            "unset it"
+        )
     try:
         jax.devices()
     except (RuntimeError, AssertionError, ValueError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         (first, *_) = str(error).splitlines() or [type(error).__name__]
+        if num := os.environ.get("JAX_NUM_CPU_DEVICES"):
+            first += f"; JAX_NUM_CPU_DEVICES={num}"
         raise InputError(
             f"JAX finds no device with JAX_PLATFORMS={asked!r} ({first}); unset it, or set "
             "it to cpu, cuda or tpu, with its plugin installed"
@@ -288,10 +302,12 @@ def compile_quickly() -> None:
 
     At level 1 of `--xla_backend_optimization_level` outer steps, training and evaluation of
     a ConvNet compile in half the time and run no slower than at the default. A level in
-    `XLA_FLAGS` takes precedence. Must be called before the first JAX computation.
+    `XLA_FLAGS` takes precedence, as does a file of flags that it names. Must be called
+    before the first JAX computation.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    if _LEVEL in given or not only_cpu():
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    names_file = given and not given.startswith("-")
+    if _LEVEL in given or names_file or not only_cpu():
         return
     os.environ["XLA_FLAGS"] = f"{given} --{_LEVEL}=1".strip()
 

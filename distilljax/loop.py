@@ -494,7 +494,16 @@ def _agreed(wanted: int, due: bool, asked: bool) -> tuple[int, bool]:
 
 
 def _lower(function: Callable[..., Any], mesh: Mesh | None, *args: Any) -> Lowered:
-    """Traces and lowers a program for the platform at hand alone."""
+    """Traces and lowers a program for the platform at hand alone.
+
+    Raises:
+      InputError: programs are not to be compiled.
+    """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise InputError(
+            "jax.disable_jit is on, and the outer loop compiles its programs ahead of "
+            "time; call it without, and step(key, state, real) of the method within"
+        )
     with platforms.target(platforms.current()):
         return devices.jit(function, mesh).lower(*args)
 

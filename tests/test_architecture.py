@@ -56,6 +56,7 @@ ROOMS = {
     "watching": {"types", "disk", "loop", "pictures"},
     "distillation": BASE
     | {
+        "disk",
         "pictures",
         "watching",
         "lazy",

@@ -449,9 +449,13 @@ def test_main_leaves_other_exceptions_alone(monkeypatch: pytest.MonkeyPatch) -> 
         (errno.EDQUOT, "disk quota exceeded at /data/x; make room"),
         (errno.EFBIG, "file too large at /data/x; raise the limit on the size of files "
          "(ulimit -f)"),
+        (errno.EROFS, "read-only file system: /data/x; it can be neither read nor written; "
+         "mend or move it"),
+        (errno.EISDIR, "is a directory: /data/x; it can be neither read nor written; "
+         "mend or move it"),
     ],
 )  # fmt: skip
-def test_no_room_is_one_line(
+def test_no_room_and_no_place_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: int,
@@ -474,9 +478,9 @@ def test_other_errors_of_files_keep_their_traceback(
     monkeypatch.setattr(launch, "enable_compilation_cache", lambda: None)
 
     def run(config: Settings) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/data/x")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/x")
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(FileNotFoundError):
         launch.main(Settings, run, argv=[])
 
 
@@ -663,6 +667,7 @@ def test_a_processor_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         ("--a=1", (), "--a=1 --xla_backend_optimization_level=1"),
         ("--xla_backend_optimization_level=3", (), "--xla_backend_optimization_level=3"),
         ("--a=1", ("cuda",), "--a=1"),
+        ("flags.txt", (), "flags.txt"),  # a file of flags, alone
     ],
 )
 def test_xla_optimises_less_on_a_cpu_alone(
@@ -768,3 +773,8 @@ def test_several_values_are_several_configurations() -> None:
 def test_lists_of_values_that_cannot_be_met(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         launch.parse_many(Settings, words)
+
+
+def test_programs_that_are_not_to_be_compiled_are_refused() -> None:
+    with jax.disable_jit(), pytest.raises(InputError, match="JAX_DISABLE_JIT is set"):
+        launch._start_jax()

@@ -202,7 +202,12 @@ def output_axis(model: Model, key: Key, distilled: DistilledSet) -> None:
 
 
 def _quickly(function: Callable[..., Any], *args: Any) -> Any:
-    """Returns function(*args); on a CPU barely optimised, for it runs once."""
+    """Returns function(*args); on a CPU barely optimised, for it runs once.
+
+    Within `jax.disable_jit` it is not compiled.
+    """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return function(*args)
     options = _quick_options() if jax.default_backend() == "cpu" else {}
     with platforms.target(platforms.current()):
         lowered = jax.jit(function).lower(*args)

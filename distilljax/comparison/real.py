@@ -11,7 +11,7 @@ from distilljax.analysis import coresets
 from distilljax.core import sampling
 from distilljax.keys import subset_seed
 from distilljax.training.evaluation import EvaluationProtocol
-from distilljax.types import Array, Batch, RealSet, Transform
+from distilljax.types import Array, Batch, InputError, RealSet, Transform
 
 RANDOM = "random"
 
@@ -61,6 +61,25 @@ def repeated(batch: Batch, seeds: int) -> Batch:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), batch)
 
 
+def check_baselines(
+    names: Sequence[str], train: data.Split, real: RealSet, ipc: int
+) -> None:
+    """Refuses baselines for which there are too few images, before anything is trained.
+
+    The arguments are those of `select_baselines`.
+
+    Raises:
+      InputError: a class has fewer images.
+    """
+    for name in names:
+        sizes = np.bincount(train.labels) if name == RANDOM else real.class_sizes
+        if ipc > (smallest := int(np.min(sizes))):
+            raise InputError(
+                f"baselines: {name} takes {ipc} images of each class, the smallest has "
+                f"{smallest}; leave {name} out"
+            )
+
+
 def select_baselines(
     names: Sequence[str],
     train: data.Split,
@@ -83,6 +102,7 @@ def select_baselines(
     Raises:
       InputError: a class has fewer images.
     """
+    check_baselines(names, train, real, ipc)
     sets = {}
     for name in names:
         if name == RANDOM:

@@ -52,9 +52,15 @@ def create(
             f"images are {jnp.result_type(images)}: a distilled set has preprocessed "
             "images; give transform(images), with the transform of the real data"
         )
+    if (held := checks.concrete(images)) is not None and not np.isfinite(held).all():
+        raise InputError("images hold NaN or infinity; give others")
+    num_classes = checks.integer(num_classes, "num_classes")
     checks.class_ordered(labels, num_classes)
-    if not learning_rate > 0:
-        raise InputError(f"learning_rate={learning_rate}: must be positive")
+    rate, share = checks.concrete(learning_rate), checks.concrete(confidence)
+    if rate is not None and not (_is_number(rate) and 0 < rate < np.inf):
+        raise InputError(f"learning_rate={learning_rate!r}: must be positive, and finite")
+    if share is None or not _is_number(share):
+        raise InputError(f"confidence={confidence!r:.40}: give a number, not traced")
     if not 1 / num_classes < confidence <= 1:
         raise InputError(
             f"confidence={confidence}: must lie above 1/{num_classes} and not above 1"
@@ -68,6 +74,10 @@ def create(
         gap * (one_hot - 1.0),
         jnp.log(jnp.asarray(learning_rate, jnp.float32)),
     )
+
+
+def _is_number(held: np.ndarray) -> bool:
+    return not held.shape and held.dtype.kind in "iuf"
 
 
 def _array(x: Any) -> Array:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distilljax import checks
 from distilljax.config import FieldError
 from distilljax.data.preprocess import fit
 from distilljax.data.sets import Dataset, Split, hold_out, on_device
@@ -75,6 +76,7 @@ def prepare(
         )
     if held_out is None:
         held_out = min(HELD_OUT, max(1, smallest // 5))
+    held_out = checks.integer(held_out, "held_out")
     if held_out >= smallest:
         reason = (
             f"the smallest class, {data.class_names[train.argmin()]!r}, has {smallest} "

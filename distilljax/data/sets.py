@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax.checks import integer
 from distilljax.data import own, prepared
 from distilljax.data.matrices import channel_statistics
 from distilljax.data.own import arrays as own_arrays
@@ -408,6 +409,8 @@ def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.nd
     The sample of a class depends on the seed, the class and its images only; a smaller
     sample is a prefix of a larger one.
     """
+    num_per_class = integer(num_per_class, "num_per_class")
+    seed = integer(seed, "seed")
     if num_per_class < 1:
         raise InputError(f"num_per_class={num_per_class}: must be at least 1")
     if seed < 0:

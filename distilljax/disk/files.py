@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -12,6 +13,20 @@ from typing import Any, NoReturn
 
 # A full disk, a full quota, a limit on the size of files.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A place of another kind, without permission, or on a disk that fails.
+UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+    errno.ESTALE,
+)
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.tmp(\.\w+)?$")
 
 
@@ -42,6 +57,22 @@ def _to_disk(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def locked(path: pathlib.Path) -> int | None:
+    """Returns the descriptor of a lock file, to be closed; None where another has it.
+
+    Raises:
+      OSError: it cannot be made, or is a link, which is not followed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def is_temporary(name: str) -> bool:

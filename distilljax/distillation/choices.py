@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distilljax import checks, data
 from distilljax.config import HUGE, TINY, Config, FieldError
 from distilljax.core import parameters
@@ -60,14 +62,31 @@ def positive(value: Any, what: str) -> int:
     return number
 
 
+def number(value: Any, what: str) -> float:
+    """Returns a finite number, of Python, NumPy or JAX, as a `float`.
+
+    Raises:
+      InputError: it is none, or traced.
+    """
+    held = checks.concrete(value)
+    if held is None:
+        raise InputError(f"{what} is traced; call this outside of jax.jit")
+    if held.shape or held.dtype.kind not in "iuf" or not np.isfinite(held):
+        raise InputError(f"{what}={value!r:.40}: give a finite number")
+    return float(held)
+
+
 def check_rate(value: Any, what: str) -> None:
     """Refuses what is no learning rate.
 
     Raises:
       InputError: it is no finite number above 0, as of float32.
     """
-    number = value.item() if getattr(value, "shape", None) == () else value
-    if type(number) not in (int, float) or not TINY <= number <= HUGE:
+    found = checks.concrete(value)
+    if found is None:
+        raise InputError(f"{what} is traced; call this outside of jax.jit")
+    rate: Any = found.item() if found.shape == () else None
+    if type(rate) not in (int, float) or not TINY <= rate <= HUGE:
         raise InputError(f"{what}={value!r}: give a finite number above 0, such as 0.01")
 
 
@@ -169,7 +188,7 @@ def protocol(given: ProtocolChoice) -> tuple[str, EvaluationProtocol]:
     """
     if isinstance(given, EvaluationProtocol):
         return OWN, given
-    if given not in PROTOCOLS:
+    if not isinstance(given, str) or given not in PROTOCOLS:
         raise InputError(
             f"there is no protocol {given!r}; choose one of {', '.join(PROTOCOLS)}, or "
             "give an EvaluationProtocol"

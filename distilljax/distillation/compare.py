@@ -1,6 +1,6 @@
 """What a distilled set is worth beside real images, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilljax import data, io, keys
@@ -9,6 +9,7 @@ from distilljax.comparison import fair
 from distilljax.comparison.accuracy import TRAINED_ON
 from distilljax.comparison.real import BASELINES, select_baselines, validation_images
 from distilljax.config import Config
+from distilljax.data import Dataset
 from distilljax.distillation import choices
 from distilljax.distillation.choices import DataChoice, ModelChoice, ProtocolChoice
 from distilljax.models import MODELS
@@ -110,8 +111,9 @@ def measure(
       InputError: unknown or too large baselines, labels that are unknown or that the
         protocol cannot read, no networks.
     """
-    names = tuple(trained.baselines)
-    if isinstance(trained.baselines, str) or set(names) - set(BASELINES):
+    given: Any = trained.baselines
+    names = tuple(given) if isinstance(given, Iterable) else (given,)
+    if isinstance(given, str) or not all(name in tuple(BASELINES) for name in names):
         raise InputError(
             f"baselines={trained.baselines!r}: give a list of {', '.join(BASELINES)}, such "
             "as ['random']"
@@ -192,6 +194,11 @@ def compare(
       InputError: data of other classes or shapes than the set, an unknown name, labels
         that the protocol cannot read; no `model` for a set made with a network of your own.
     """
+    if not isinstance(artefact, io.Artefact):
+        raise InputError(
+            f"artefact is a {type(artefact).__name__}; read a file with distilljax.load, "
+            "or give the artefact of what distil returned"
+        )
     loaded = choices.dataset(data)
     shape = tuple(artefact.distilled.images.shape[1:])
     if len(artefact.class_names) != loaded.num_classes or shape != loaded.image_shape:
@@ -200,6 +207,7 @@ def compare(
             f"data {loaded.name} {list(loaded.image_shape)} of {loaded.num_classes}; give "
             "the data that it was made of"
         )
+    _check_classes(artefact, loaded)
     chosen = choices.model(
         _own_model(artefact) if model is None else model,
         loaded.image_shape,
@@ -216,6 +224,22 @@ def compare(
         keys.expert(root),
         keys.seed_of(root),
     )
+
+
+def _check_classes(artefact: io.Artefact, loaded: Dataset) -> None:
+    """Refuses data whose classes have other names; numbers stand for any.
+
+    Raises:
+      InputError: they have.
+    """
+    named = artefact.class_names, loaded.class_names
+    numbers = tuple(map(str, range(loaded.num_classes)))
+    same = artefact.dataset.get("fingerprint") == loaded.fingerprint
+    if named[0] != named[1] and numbers not in named and not same:
+        raise InputError(
+            f"the set is of the classes {named[0][0]}, ..., the data {loaded.name} of "
+            f"{named[1][0]}, ...; give the data that it was made of"
+        )
 
 
 def _own_model(artefact: io.Artefact) -> Config:

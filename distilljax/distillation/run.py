@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import __version__, io, keys, loop, pictures, watching
+from distilljax import __version__, checks, io, keys, loop, pictures, processes, watching
 from distilljax import data as datasets
 from distilljax.comparison.real import validation_images
 from distilljax.core.augment import Augmentation
@@ -21,6 +21,7 @@ from distilljax.core.distilled import separate_targets
 from distilljax.core.outer import Optimizers
 from distilljax.core.parameters import Trajectories
 from distilljax.core.parametrisations import Parametrisation
+from distilljax.disk.files import locked
 from distilljax.distillation import choices, compare
 from distilljax.distillation.choices import (
     Chosen,
@@ -230,6 +231,13 @@ def distil(
     ipc, steps = choices.positive(ipc, "ipc"), choices.positive(steps, "steps")
     if learning_rate is not None:
         choices.check_rate(learning_rate, "learning_rate")
+    confidence = choices.number(confidence, "confidence")
+    if choices.number(checkpoint_seconds, "checkpoint_seconds") < 0:
+        raise InputError(f"checkpoint_seconds={checkpoint_seconds}: must be at least 0")
+    if not isinstance(checkpoints, str | os.PathLike | None):
+        raise InputError(f"checkpoints={checkpoints!r:.40}: give the path of a folder")
+    if isinstance(init, DistilledSet):
+        _check_begun(learning_rate, confidence)
     if on_progress is not None and not callable(on_progress):
         raise InputError(f"on_progress={on_progress!r}: give a function, such as print")
     if hook is not None:
@@ -309,6 +317,9 @@ def distil(
         },
         targets=targets,
     )
+    if isinstance(init, DistilledSet):  # its own, which the settings do not know
+        own = {"learning_rate": float(jnp.exp(start.log_lr)), "confidence": None}
+        artefact = artefact._replace(config={**artefact.config, **own})
     return Distillation(artefact, result, history, prepared, network.made, root)
 
 
@@ -355,12 +366,24 @@ def _start(
     loaded = prepared.data
     if isinstance(init, DistilledSet):
         for name, values in init._asdict().items():
-            if not jnp.issubdtype(jnp.result_type(values), jnp.floating):
+            if (held := checks.concrete(values)) is None:
+                raise InputError(f"init.{name} is traced; call distil outside of jax.jit")
+            if not jnp.issubdtype(held.dtype, jnp.floating):
                 raise InputError(
-                    f"init.{name}: {jnp.result_type(values)}; a distilled set is floating "
-                    "point, its images preprocessed: make it of transform(images) with "
+                    f"init.{name}: {held.dtype}; a distilled set is floating point, its "
+                    "images preprocessed: make it of transform(images) with "
                     "distilljax.core.distilled.create"
                 )
+            if not np.isfinite(held).all():
+                raise InputError(f"init.{name} holds NaN or infinity; give another set")
+        init = DistilledSet(*map(jnp.asarray, init))
+        sizes = jnp.shape(init.images)[:1], jnp.shape(init.label_logits)[:1]
+        if sizes[0] != sizes[1] or jnp.shape(init.log_lr):
+            raise InputError(
+                f"init has {list(sizes[0])} images, {list(sizes[1])} labels and log_lr "
+                f"{list(jnp.shape(init.log_lr))}; give as many labels as images, and one "
+                "number: distilljax.core.distilled.create does"
+            )
         shapes = jnp.shape(init.images)[1:], jnp.shape(init.label_logits)[1:]
         if shapes != (loaded.image_shape, (loaded.num_classes,)):
             raise InputError(
@@ -384,10 +407,21 @@ def _start(
     )
 
 
+def _check_begun(learning_rate: float | None, confidence: float) -> None:
+    """Refuses what nothing reads beside a set that a run begins with."""
+    given = {"learning_rate": learning_rate is not None, "confidence": confidence != 1}
+    for name in (name for name, there in given.items() if there):
+        raise InputError(
+            f"{name}: init is a set, which has its own; leave it out, or give another set"
+        )
+
+
 def _identity(job: _Job, root: Key) -> str:
     """Returns the SHA-256 of all that a checkpoint must agree with; not of functions."""
     found = hashlib.sha256(json.dumps(job.settings, sort_keys=True, default=str).encode())
     found.update(job.prepared.data.fingerprint.encode())
+    if (generator := keys.generator()) != keys.GENERATOR:
+        found.update(generator.encode())
     for leaf in (*job.start, jax.random.key_data(root)):
         found.update(np.ascontiguousarray(leaf).tobytes())
     if isinstance(job.source, Trajectories):
@@ -411,23 +445,50 @@ def _run(
             result = _steps(job, root, watcher, _keep(history), **options)
         return result, history
     place = pathlib.Path(folder).expanduser()
+    with _claimed(place):
+        metrics = place / "metrics.jsonl"
+        saved = io.Checkpoints(place / "checkpoints", identity=_identity(job, root))
+        records.keep_until(metrics, saved.latest_step() or 0)
+        keep = functools.partial(records.append, metrics)
+        with (
+            watcher.closing("the run is kept to there, and the same call goes on"),
+            contextlib.closing(saved),
+        ):
+            result = _steps(job, root, watcher, keep, checkpoints=saved, **options)
+        return result, records.read(metrics)
+
+
+@contextlib.contextmanager
+def _claimed(place: pathlib.Path) -> Iterator[None]:
+    """Makes the folder of a run where it is missing, and keeps other runs out of it.
+
+    Raises:
+      InputError: it cannot be made, or another run is in it.
+    """
+    lock = _lock(place)
+    try:
+        yield
+    finally:
+        if processes.index() == 0:
+            os.close(lock)
+
+
+@processes.once
+def _lock(place: pathlib.Path) -> int:
     try:
         place.mkdir(parents=True, exist_ok=True)
+        lock = locked(place / ".lock")
     except OSError as error:
         raise InputError(
-            f"checkpoints={str(folder)!r}: the folder cannot be made ({error.strerror}); "
-            "choose another"
+            f"checkpoints={str(place)!r}: the folder cannot be made, or not be written "
+            f"({error.strerror}); choose another"
         ) from None
-    metrics = place / "metrics.jsonl"
-    saved = io.Checkpoints(place / "checkpoints", identity=_identity(job, root))
-    records.keep_until(metrics, saved.latest_step() or 0)
-    keep = functools.partial(records.append, metrics)
-    with (
-        watcher.closing("the run is kept to there, and the same call goes on"),
-        contextlib.closing(saved),
-    ):
-        result = _steps(job, root, watcher, keep, checkpoints=saved, **options)
-    return result, records.read(metrics)
+    if lock is None:
+        raise InputError(
+            f"checkpoints={str(place)!r}: another run is in that folder; wait for it, or "
+            "choose another"
+        )
+    return lock
 
 
 def _keep(history: list[dict[str, Any]]) -> Callable[[Sequence[Mapping[str, Any]]], None]:

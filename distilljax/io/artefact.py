@@ -7,6 +7,7 @@ Format 2 stores the matrix of a ZCA once, as a triangle, may hold
 `targets`, and carries a SHA-256 of its arrays. Format 1 is read as well.
 """
 
+import errno
 import hashlib
 import json
 import pathlib
@@ -21,7 +22,7 @@ import numpy as np
 from distilljax import pictures, processes
 from distilljax.data import stored
 from distilljax.disk import archives
-from distilljax.disk.files import replacing
+from distilljax.disk.files import UNUSABLE, advice, replacing
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, DistilledSet, InputError, Transform
 
@@ -103,7 +104,9 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
 
     Raises:
       InputError: what `load` would refuse (NaN, shapes that do not fit), values that JSON
-        cannot hold in `dataset`, `config` or `notes`, no such folder.
+        cannot hold in `dataset`, `config` or `notes`, such as NaN; no such folder, or a
+        place that cannot be written.
+      OSError: the disk is full.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
@@ -119,9 +122,22 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
     meta = {name: getattr(artefact, name) for name in _META}
     meta |= {"format": FORMAT, "transform": kind, "protocol": artefact.protocol.to_dict()}
     meta["sha256"] = digest(held)
-    held["meta"] = np.array(json.dumps(meta, default=_plain))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **held)
+    try:
+        held["meta"] = np.array(json.dumps(meta, default=_plain, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: dataset, config or notes cannot be stored as JSON ({error}); give "
+            "finite numbers, and text as keys"
+        ) from None
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **held)
+    except OSError as error:
+        if error.errno not in (*UNUSABLE, errno.ENOENT):
+            raise
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); {advice(error)}"
+        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -80,12 +80,19 @@ def keep_until(path: pathlib.Path, step: int, by: Sequence[str] = ("step",)) -> 
 
     Returns:
       How many steps from 1 to `step` have no record: 0 unless the file was changed.
+
+    Raises:
+      InputError: a line that is no record of a step; the file is left as it is.
     """
-    kept = {
-        tuple(record[name] for name in by): record
-        for record in read(path)
-        if record["step"] <= step
-    }
+    kept = {}
+    for record in read(path):
+        if type(record.get("step")) is not int or not {*by} <= record.keys():
+            raise InputError(
+                f"{path} has a record that is not of a step, as of another program; move "
+                "that file, or choose another workdir"
+            )
+        if record["step"] <= step:
+            kept[tuple(record[name] for name in by)] = record
     if path.exists():
         with replacing(path) as temporary:
             temporary.write_text("".join(map(_line, kept.values())), encoding="utf-8")

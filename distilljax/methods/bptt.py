@@ -98,7 +98,9 @@ class Config(Base):
     )
     inner: Literal["sgd", "momentum", "adam"] = option("momentum", "Inner optimizer.")
     inner_lr: float = option(0.02, "Initial inner learning rate.", above=0)
-    inner_momentum: float = option(0.9, "Momentum of inner=momentum.", low=0, high=1)
+    inner_momentum: float = option(
+        0.9, "Momentum.", low=0, high=1, selected_by=("inner", "momentum")
+    )
     real_batch: int = option(256, "Batch size of real images in the outer loss.", low=1)
     augment: str = option("", "Augmentation of the real batch, such as flip_rotate.")
     inner_augment: str = option("", "Augmentation of the distilled batch of an inner step.")
@@ -110,7 +112,7 @@ class Config(Base):
     lr_lr: float = option(
         0.0, "Outer learning rate of log inner_lr; 0: not learned.", low=0
     )
-    momentum: float = option(0.5, "Momentum of outer=sgd.", low=0, high=1)
+    momentum: float = option(0.5, "Momentum.", low=0, high=1, selected_by=("outer", "sgd"))
     clip: float = option(2.0, "Maximum norm of a meta-gradient.", above=0)
     clip_running: bool = option(
         False, "Clip at a multiple of the moving average of norms (RaT-BPTT)."
@@ -128,6 +130,11 @@ class Config(Base):
             raise FieldError("random_window", True, "needs a window smaller than unroll")
         if self.adapt:
             _check_adapted(self)
+        for name in ("first_stage", "middle_stage"):
+            if not self.adapt and getattr(self, name) != getattr(Config, name):
+                raise FieldError(
+                    name, getattr(self, name), "there are no stages; set adapt"
+                )
 
 
 def _check_adapted(config: Config) -> None:

@@ -64,7 +64,10 @@ class Config(Base):
         "means", "Means of features, or their characteristic functions (NCFM)."
     )
     frequencies: int = option(
-        1024, "Frequencies of match=characteristic in each step.", low=1
+        1024,
+        "Frequencies in each step.",
+        low=1,
+        selected_by=("match", "characteristic"),
     )
 
     def __post_init__(self) -> None:

@@ -105,10 +105,16 @@ class Config(Base):
     )
     ridge: float = option(1e-6, "Ridge, relative to the kernel's mean diagonal.", above=0)
     weight_decay: float = option(
-        5e-4, "Ridge of kernel=linearised, absolute, for each distilled image.", above=0
+        5e-4,
+        "Ridge, absolute, for each distilled image.",
+        above=0,
+        selected_by=("kernel", "linearised"),
     )
     solver_iters: int = option(
-        20, "Conjugate-gradient steps of kernel=linearised, for each solve.", low=1
+        20,
+        "Conjugate-gradient steps, for each solve.",
+        low=1,
+        selected_by=("kernel", "linearised"),
     )
     flips: bool = option(True, "The set is doubled by its mirror images.")
     real_batch: int = option(1024, "Real images of an outer step.", low=1)

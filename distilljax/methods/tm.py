@@ -119,6 +119,9 @@ class Config(Base):
         if first is not None and not self.min_start <= first <= self.max_start:
             reason = f"must lie in min_start..max_start, {self.min_start}..{self.max_start}"
             raise FieldError("first_max_start", first, reason)
+        if first is None and self.widen_steps != Config.widen_steps:
+            reason = "the last start epoch does not grow; set first_max_start"
+            raise FieldError("widen_steps", self.widen_steps, reason)
         if not self.lr_low <= self.inner_lr <= self.lr_high:
             reason = f"must lie in lr_low..lr_high, {self.lr_low}..{self.lr_high}"
             raise FieldError("inner_lr", self.inner_lr, reason)

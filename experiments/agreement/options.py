@@ -89,6 +89,7 @@ def choose(config: Config) -> Choice:
     found = networks.parse_architectures(config.model, "model")
     if len(found) > 1:
         raise FieldError("model", config.model, "name one")
+    networks.check_width_scale(config, found)
     if config.subset_low > config.subset_high:
         reason = f"is below subset_low={config.subset_low:g}; give a larger share"
         raise FieldError("subset_high", config.subset_high, reason)

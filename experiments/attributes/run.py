@@ -175,9 +175,7 @@ def _run(config: Config, subject: Subject, workdir: pathlib.Path) -> Summary:
 
 def _network(config: Config, subject: Subject) -> networks.Network:
     if config.model == OWN:
-        if config.width_scale != 1:
-            reason = "own has the width that the set was made with; name another --model"
-            raise FieldError("width_scale", config.width_scale, reason)
+        networks.check_width_scale(config, [OWN])
         return networks.own_network(subject.label, subject.named.artefact, "model")
     return networks.scaled_network(config.model, config.width_scale)
 

@@ -103,6 +103,7 @@ def run(config: Config) -> Summary:
         used; artefacts of different data.
     """
     architectures = networks.parse_architectures(config.models)
+    networks.check_width_scale(config, architectures)
     artefacts = load_artefacts(config.artefacts)
     label = f"{next(iter(artefacts))}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)

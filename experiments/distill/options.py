@@ -17,6 +17,7 @@ from experiments.lab.options import (
     ProtocolName,
     SeedOption,
     WorkdirOption,
+    refuse_unread,
 )
 
 
@@ -179,10 +180,8 @@ def _check_unread(config: Config) -> None:
     if config.init_from and config.init != "real":
         reason = "--init_from names the images at the start; leave one of the two out"
         raise FieldError("init", config.init, reason)
-    default = Config()
-    if config.labels != "soft" and config.confidence != default.confidence:
-        reason = f"--labels={config.labels} uses none; leave it out, or give --labels=soft"
-        raise FieldError("confidence", config.confidence, reason)
-    if not config.whole_epochs and config.whole_seeds != default.whole_seeds:
-        reason = "--whole_epochs=0 trains none; leave it out, or give --whole_epochs"
-        raise FieldError("whole_seeds", config.whole_seeds, reason)
+    if config.labels != "soft":
+        reason = f"--labels={config.labels} uses none"
+        refuse_unread(config, "confidence", reason, "leave it out, or give --labels=soft")
+    if not config.whole_epochs:
+        refuse_unread(config, "whole_seeds", "--whole_epochs=0 trains none")

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distilljax import data, devices, io
-from distilljax.comparison.real import validation_images
+from distilljax.comparison.real import check_baselines, validation_images
 from distilljax.config import FieldError
 from distilljax.core.distilled import hard_labels
 from distilljax.core.outer import Method, Source
@@ -33,6 +33,7 @@ from experiments.distill.options import (
     needs_experts,
 )
 from experiments.lab import keys
+from experiments.lab.baselines import parse_baselines
 from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts, later_settings
 from experiments.lab.networks import model_of
@@ -85,6 +86,9 @@ def make_setting(config: Config) -> Setting:
         source = experts.trajectories if matches_experts(config) else source
     per_class = parametrisation.images_per_class or config.ipc
     start = _start(config, prepared, per_class, logits)
+    check_baselines(
+        parse_baselines(config.baselines, least=0), loaded.train, prepared.real, config.ipc
+    )
     check_drawn(name, group, prepared.real.labels.shape[0])
     return Setting(
         prepared,
@@ -178,6 +182,7 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
             "and --split_seed of the run that made it"
         )
         raise FieldError("init_from", path, reason)
+    _tell_of_rate(config, path, float(jnp.exp(before.distilled.log_lr)))
     if before.targets is not None:
         if learns_targets(config.chosen("method")[0]):
             reason = (
@@ -191,6 +196,18 @@ def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
             file=sys.stderr,
         )
     return before.distilled
+
+
+def _tell_of_rate(config: Config, path: str, theirs: float) -> None:
+    """Says that a start has an inner learning rate of its own, where another is given."""
+    method, group = config.chosen("method")
+    ours = getattr(group, "inner_lr", None)
+    if ours != getattr(getattr(Config(), method), "inner_lr", None):
+        print(
+            f"init_from={path}: the set begins with its own inner learning rate, "
+            f"{theirs:.3g}; --{method}.inner_lr={ours} is not used",
+            file=sys.stderr,
+        )
 
 
 def _close(a: Transform, b: Transform) -> bool:

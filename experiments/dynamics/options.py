@@ -90,9 +90,22 @@ def choose(config: Config) -> Choice:
     if train_on not in (REAL, *paths):
         paths.append(train_on)
     artefacts = load_artefacts(",".join(paths)) if paths else {}
+    _check_unread(config, real_sets, paths)
     if not artefacts and not real_sets:
         raise FieldError("sets", config.sets, "name a set to look at, or give --artefacts")
     return Choice(every, real_sets, artefacts)
+
+
+def _check_unread(config: Config, real_sets: list[str], paths: list[str]) -> None:
+    """Refuses options that nothing reads beside others."""
+    if "random" not in real_sets:
+        options.refuse_unread(config, "ipc", f"--sets={config.sets} does not name random")
+    if config.train_on != REAL:
+        options.refuse_unread(config, "batch", "a distilled set is taken whole")
+    if paths:
+        options.refuse_unread(config, "preprocess", "images go through that of the sets")
+    else:
+        options.refuse_unread(config, "labels", "there are no distilled sets")
 
 
 def probes_of(config: Config) -> dict[str, int]:

@@ -41,6 +41,7 @@ from experiments.lab.options import (
     SeedOption,
     WorkdirOption,
     expand,
+    refuse_unread,
 )
 from experiments.lab.pictures import image_grid, kept_apart
 from experiments.lab.progress import duration
@@ -136,6 +137,10 @@ def run(config: Config) -> Summary:
     """
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
+    if not config.whole_epochs:
+        refuse_unread(config, "whole_seeds", "--whole_epochs=0 trains none")
+    if not config.scores:
+        refuse_unread(config, "expert_epochs", "--noscores has no network that labels")
     path = file_of(expand(config.artefact))
     named = Named(path, io.load(path))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"

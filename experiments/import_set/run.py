@@ -38,7 +38,7 @@ from experiments.lab.accuracy import spelt_accuracy
 from experiments.lab.data import describe_dataset
 from experiments.lab.keys import fresh_key
 from experiments.lab.networks import own_network, sized_model
-from experiments.lab.options import SeedOption
+from experiments.lab.options import SeedOption, refuse_unread
 from experiments.lab.pictures import image_grid
 from experiments.lab.protocols import batch_of
 from experiments.lab.records import describe_protocol, finished_summary, write_summary
@@ -84,6 +84,8 @@ def run(config: Config) -> Summary:
       InputError: a file, an answer or a folder that cannot be used; nothing is written.
     """
     _check_answers(config)
+    if not config.check:
+        refuse_unread(config, "seed", "--check=0 trains no networks")
     loaded = data.load(config.dataset, config.data_dir)
     artefact = foreign.read(
         config.file,

@@ -126,10 +126,24 @@ class Config(
     shown: int = option(10, "Distilled images in the picture.", low=1)
 
 
+# Options and the approximations that read them.
+_READERS = {
+    "damping": {"gauss_newton"},
+    "ridge": {"ntk", "trak"},
+    "projections": {"trak"},
+}
+
+
 def _chosen_estimates(config: Config) -> list[str]:
     if config.estimates == "none":
-        return []
-    return options.parse_choices(config.estimates, "estimates", ESTIMATES, "estimate")
+        names = list[str]()
+    else:
+        names = options.parse_choices(config.estimates, "estimates", ESTIMATES, "estimate")
+    for name, readers in _READERS.items():
+        if not readers & {*names}:
+            why = f"--estimates={config.estimates} names none that reads it"
+            options.refuse_unread(config, name, why)
+    return names
 
 
 def run(config: Config) -> Summary:

@@ -1,6 +1,6 @@
 """Networks of an experiment: named architectures, and those that artefacts name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from distilljax.config import Config, FieldError
 from distilljax.core import parameters
 from distilljax.models import MODELS, alexnet, convnet, mlp, resnet, vgg
 from distilljax.types import InputError, Model
-from experiments.lab.options import OWN, parse_choices
+from experiments.lab.options import OWN, parse_choices, refuse_unread
 from experiments.lab.sets import Named
 
 ARCHITECTURES: dict[str, tuple[str, Config]] = {  # name -> (key of MODELS, its Config)
@@ -46,6 +46,18 @@ def parse_architectures(text: str, field: str = "models", *, own: bool = True) -
       FieldError: of the option `field`: an unknown name, one that comes twice, or none.
     """
     return parse_choices(text, field, [OWN] * own + [*ARCHITECTURES], "architecture")
+
+
+def check_width_scale(config: Config, names: Sequence[str]) -> None:
+    """Refuses `--width_scale` where none of the named networks is scaled.
+
+    Raises:
+      FieldError: it has another value than the default.
+    """
+    if all(name == OWN for name in names):
+        why = "own has the width that its set was made with"
+        advice = "name another network, or leave it out"
+        refuse_unread(config, "width_scale", why, advice)
 
 
 def scaled_network(name: str, width_scale: float) -> Network:

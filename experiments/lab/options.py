@@ -159,6 +159,25 @@ class ProcessesOption(DevicesOption):
             raise FieldError("process_id", self.process_id, reason)
 
 
+def refuse_unread(
+    config: Config, name: str, why: str, advice: str = "leave it out"
+) -> None:
+    """Refuses an option that nothing reads beside others.
+
+    Args:
+      config: the options.
+      name: of the option; its default passes.
+      why: what makes it have no effect.
+      advice: what to do.
+
+    Raises:
+      FieldError: it has another value.
+    """
+    value = getattr(config, name)
+    if value != getattr(type(config)(), name):
+        raise FieldError(name, value, f"{why}; {advice}")
+
+
 def parse_names(text: str, field: str) -> list[str]:
     """Returns the names in a list with commas; may be none.
 

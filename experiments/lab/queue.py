@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from distilljax import launch
-from distilljax.disk.files import replacing
+from distilljax.disk.files import locked, replacing
 from distilljax.io import records
 from distilljax.types import InputError
 from experiments.lab.jobs import Jobs, Spent, usable_cores
@@ -115,21 +115,18 @@ def claimed(root: pathlib.Path, what: str) -> Iterator[None]:
     Raises:
       InputError: the folder cannot be written, or another such queue runs there.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(root / f".{what}-lock", flags, 0o666)
+        lock = locked(root / f".{what}-lock")
     except OSError as error:
         raise InputError(
             f"cannot write to workdir {root} ({error.strerror}); choose another --workdir"
         ) from None
+    if lock is None:
+        raise InputError(
+            f"another {what} runs in {root}; wait for it, or choose another --workdir"
+        )
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"another {what} runs in {root}; wait for it, or choose another --workdir"
-            ) from None
         yield
     finally:
         os.close(lock)

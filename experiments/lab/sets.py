@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import pathlib
 from collections import Counter
 from collections.abc import Mapping
@@ -77,8 +78,9 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
         reason = "name distilled sets, such as a/distilled.npz,b/distilled.npz"
         raise FieldError(field, text, reason)
     paths = [file_of(path) for path in paths]
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise FieldError(field, text, f"{twice[0]} is named twice")
+    files = Counter(os.path.realpath(path) for path in paths)  # a link is no other set
+    if twice := [path for path in paths if files[os.path.realpath(path)] > 1]:
+        raise FieldError(field, text, f"{twice[-1]} is named twice")
     loaded = {path: io.load(path) for path in paths}
 
     for earlier, path in itertools.combinations(paths, 2):

@@ -23,13 +23,28 @@ def command(name: str) -> None:
     keep_interruptions()
     gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
     try:
-        importlib.import_module(f"experiments.{name}.run").main()
+        _imported(f"experiments.{name}.run").main()
     except KeyboardInterrupt:
         print(
             "interrupted before the run began; run the same command again", file=sys.stderr
         )
         sys.stderr.flush()
         os._exit(130)
+
+
+def _imported(name: str) -> Any:
+    """Imports a module; JAX refuses a bad variable of the environment as it is imported."""
+    try:
+        return importlib.import_module(name)
+    except ValueError as error:
+        if "jax" not in str(error).lower():
+            raise
+        print(
+            f"error: the environment sets JAX wrongly ({error}); unset that variable, or "
+            "give it another value",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def keep_interruptions() -> None:

@@ -42,9 +42,10 @@ def run(
       The runs that are finished, joined where they differ in their seed alone.
 
     Raises:
-      InputError: a folder that holds something else, or a run that failed; after the
-        table of those that did not.
+      InputError: two runs of the same settings; a folder that holds something else, or a
+        run that failed; after the table of those that did not.
     """
+    _check_different(configs)
     root = _root(configs, module, label)
     if processes.once((root / CONFIG).exists)():
         raise processes.known_to_all(
@@ -69,6 +70,18 @@ def run(
         text = f"{len(failed)} of {len(configs)} runs failed; {name}: {why}"
         raise processes.known_to_all(InputError(text))
     return groups
+
+
+def _check_different(configs: Mapping[str, Config]) -> None:
+    """Refuses to count one run as several, as for --seeds=1,01 or folders alone."""
+    found: dict[str, str] = {}
+    for name, config in configs.items():
+        settings = json.dumps(identity_of(config), sort_keys=True)
+        if (other := found.setdefault(settings, name)) != name:
+            raise InputError(
+                f"the runs {other} and {name} have the same settings, so they would be one "
+                "run counted twice; vary another flag, or give other values"
+            )
 
 
 @processes.once

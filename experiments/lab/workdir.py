@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from distilljax import data, devices, launch, processes
+from distilljax import data, devices, keys, launch, processes
 from distilljax.config import Config
-from distilljax.disk.files import is_temporary, read_json, replacing, write_json
+from distilljax.disk.files import is_temporary, locked, read_json, replacing, write_json
 from distilljax.io.environment import arithmetic
 from distilljax.types import InputError
 from experiments.lab.options import PROCESS_OPTIONS
@@ -142,23 +141,19 @@ def _unwritable(path: pathlib.Path, error: OSError) -> InputError:
 
 def _lock(path: pathlib.Path) -> int:
     """Returns the descriptor of the lock file, locked; a link is not followed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        lock = os.open(path / LOCK, flags, 0o666)
+        lock = locked(path / LOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InputError(
                 f"{path / LOCK} is a link; delete it, or choose another --workdir"
             ) from None
         raise _unwritable(path, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
+    if lock is None:
         raise InputError(
             f"workdir {path} is in use by another process; wait for it, or choose "
             "another --workdir"
-        ) from None
+        )
     return lock
 
 
@@ -196,9 +191,12 @@ def _check_identity(
             )
         about = {"experiment": module, "config": identity_of(config)}
         about |= {"command": command_of(module, config), "computed": [_arithmetic(config)]}
+        if (generator := keys.generator()) != keys.GENERATOR:
+            about["generator"] = generator
         write_json(described, about)
         return True
     held = _read_config(path)
+    _check_generator(path, held.get("generator", keys.GENERATOR))
     theirs = dict(launch.flatten(held["config"])) | {"experiment": held["experiment"]}
     ours = dict(launch.flatten(identity_of(config))) | {"experiment": module}
     differing = [n for n in sorted(ours | theirs) if ours.get(n) != theirs.get(n)]
@@ -219,6 +217,17 @@ def _check_identity(
     if not (path / SUMMARY).exists():
         _note_arithmetic(path, held, _arithmetic(config))
     return False
+
+
+def _check_generator(path: pathlib.Path, theirs: object) -> None:
+    """Refuses to go on with other random numbers under the same seed."""
+    if theirs != (ours := keys.generator()):
+        raise InputError(
+            f"workdir {path} holds a run with the random numbers of {theirs}, and JAX's "
+            f"settings now ask for {ours}; set them as they were "
+            "(JAX_DEFAULT_PRNG_IMPL, JAX_THREEFRY_PARTITIONABLE, JAX_RANDOM_SEED_OFFSET), "
+            "or choose another --workdir"
+        )
 
 
 def _is_larger(now: Any, before: Any) -> bool:

@@ -68,6 +68,7 @@ from experiments.lab.kept import digest
 from experiments.lab.keys import fresh_key, images_of
 from experiments.lab.networks import (
     ARCHITECTURES,
+    check_width_scale,
     parse_architectures,
     scaled_network,
     sized_model,
@@ -231,6 +232,7 @@ def run(config: Config) -> Summary:
         artefacts of different data.
     """
     numbers, name = _numbers(config), _model_name(config)
+    check_width_scale(config, [name])
     artefacts = load_artefacts(config.artefacts)
     label = f"{next(iter(artefacts))}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)

@@ -61,10 +61,31 @@ def test_shapes_that_do_not_fit_are_refused(images, labels):
     assert str(labels) in str(caught.value)
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, float("nan")])
+@pytest.mark.parametrize("rate", [0.0, -0.1, float("nan"), float("inf")])
 def test_a_rate_that_is_not_positive_is_refused(rate):
     with pytest.raises(InputError, match=f"learning_rate={rate}: must be positive"):
         create(jnp.asarray(IMAGES), jnp.asarray(LABELS), 10, learning_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"learning_rate": "0.1"}, "learning_rate='0.1': must be positive"),
+        ({"learning_rate": jnp.ones(2)}, r"learning_rate=Array\(.*: must be positive"),
+        ({"confidence": [0.9]}, r"confidence=\[0.9\]: give a number"),
+        ({"num_classes": 10.0}, r"num_classes=10\.0: give a whole number"),
+        ({"images": IMAGES * np.nan}, "images hold NaN or infinity"),
+    ],
+)
+def test_numbers_of_another_type_are_refused(wrong, message):
+    given = {"images": IMAGES, "labels": LABELS, "num_classes": 10, "learning_rate": 0.1}
+    with pytest.raises(InputError, match=message):
+        create(**given | wrong)
+
+
+def test_a_rate_may_be_traced():
+    made = jax.jit(lambda rate: create(IMAGES, LABELS, 10, learning_rate=rate))(0.1)
+    assert float(jnp.exp(made.log_lr)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("confidence", [0.2, 0.5, 0.99])

@@ -208,6 +208,7 @@ def test_unit_noise_is_the_noise_with_norm_one(stripes):
 
 X = np.zeros((6, 8, 8, 1), np.uint8)
 TRAJECTORIES = Trajectories(jnp.zeros((1, 2, 3)), jnp.int32(0))
+BEGUN = DistilledSet(jnp.zeros((3, 8, 8, 1)), jnp.eye(3), jnp.float32(-3))
 WRONG = {
     "data": ({"data": (X, X)}, r"^data is a tuple; make a data set of arrays with dist"),
     "method": ({"method": "mtt"}, r"^there is no method 'mtt'; choose one of bptt, gm"),
@@ -245,6 +246,22 @@ WRONG = {
         r"^the optimizer needs 'value', 'grad' and 'value_fn' beside .* outer step",
     ),
     "folder": ({"checkpoints": __file__}, r"^checkpoints=.*: the folder cannot be made"),
+    "no folder": ({"checkpoints": 3}, r"^checkpoints=3: give the path of a folder"),
+    "never": ({"checkpoint_seconds": np.nan}, r"^checkpoint_seconds=nan: give a finite"),
+    "share": ({"held_out": 2.5}, r"^held_out=2.5: give a whole number"),
+    "confidences": ({"confidence": [0.9]}, r"^confidence=\[0.9\]: give a finite number"),
+    "protocols": ({"protocol": []}, r"^there is no protocol \[\]; choose one of"),
+    "two rates": ({"init": BEGUN, "learning_rate": 0.1}, r"^learning_rate: init is a set"),
+    "two labels": ({"init": BEGUN, "confidence": 0.9}, r"^confidence: init is a set"),
+    "fewer labels": (
+        {"init": BEGUN._replace(label_logits=jnp.eye(3)[:2])},
+        r"^init has \[3\] images, \[2\] labels and log_lr \[\]; give as many",
+    ),
+    "rates": ({"init": BEGUN._replace(log_lr=jnp.zeros(2))}, r"and log_lr \[2\]; give as"),
+    "NaN": (
+        {"init": BEGUN._replace(images=jnp.full((3, 8, 8, 1), jnp.nan))},
+        r"^init.images holds NaN or infinity",
+    ),
 }
 
 
@@ -328,3 +345,52 @@ def test_experts_reach_trajectory_matching(stripes):
     found = distilljax.distil(stripes, **MATCHING, experts=experts_of(0, 1))
     assert found.artefact.method == "tm"
     assert np.isfinite(found.history[-1]["loss"])
+
+
+def test_without_compilation_the_outer_loop_is_refused(stripes):
+    with jax.disable_jit(), pytest.raises(InputError, match="disable_jit is on"):
+        distilljax.distil(stripes, dm.Config(augment=""), SETTINGS["model"], steps=1)
+
+
+def test_a_set_that_is_learned_further_is_recorded_with_its_own_rate(stripes):
+    settings = SETTINGS | {"steps": 1, "score_networks": 1}
+    found = distilljax.distil(stripes, **settings, init=BEGUN)
+    held = found.artefact.config
+    assert held["init"] == "own"
+    assert held["learning_rate"] == pytest.approx(np.exp(-3))
+    assert held["confidence"] is None
+
+
+def test_two_runs_do_not_share_a_folder(stripes, tmp_path):
+    def again(progress):
+        with pytest.raises(InputError, match="another run is in that folder"):
+            distilljax.distil(stripes, **settings, checkpoints=tmp_path)
+
+    settings = SETTINGS | {"steps": 1, "score_networks": 1}
+    for _ in range(2):
+        distilljax.distil(stripes, **settings, checkpoints=tmp_path, on_progress=again)
+
+
+def test_a_folder_of_another_program_is_left_as_it_is(stripes, tmp_path):
+    theirs = tmp_path / "metrics.jsonl"
+    theirs.write_text('{"loss": 1.0}\n')
+    with pytest.raises(InputError, match="a record that is not of a step"):
+        distilljax.distil(stripes, **SETTINGS, checkpoints=tmp_path)
+    assert theirs.read_text() == '{"loss": 1.0}\n'
+
+
+def test_arguments_are_not_traced(stripes):
+    with pytest.raises(InputError, match="learning_rate is traced; call this outside"):
+        jax.jit(lambda rate: distilljax.distil(stripes, learning_rate=rate).distilled)(0.1)
+
+
+def test_comparison_takes_the_data_of_the_set(made, stripes):
+    named = made.artefact._replace(class_names=("a", "b", "c"))
+    other = stripes._replace(class_names=("x", "y", "z"), fingerprint="other")
+    with pytest.raises(InputError, match=r"classes a, \.\.\., the data arrays of x"):
+        distilljax.compare(named, other, networks=1)
+    with pytest.raises(InputError, match="artefact is a str; read a file with"):
+        distilljax.compare("set.npz", stripes)
+    for wrong in (None, [["random"]]):
+        with pytest.raises(InputError, match=r"baselines=.*: give a list of random"):
+            distilljax.compare(made.artefact, stripes, baselines=wrong)

@@ -63,6 +63,22 @@ def test_notes_that_json_cannot_hold_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "notes", [{"loss": float("nan")}, {"of": {(1, 2): 3}}, {"loss": np.float32("inf")}]
+)
+def test_notes_that_are_no_json_are_refused(tmp_path, notes):
+    with pytest.raises(InputError, match="cannot be stored as JSON"):
+        save(tmp_path / "set.npz", make(notes=notes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "set.npz").mkdir()
+    with pytest.raises(InputError, match=r"set\.npz: cannot be written \(Is a directory\)"):
+        save(tmp_path / "set.npz", make())
+    assert list(tmp_path.iterdir()) == [tmp_path / "set.npz"]
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="absent: no such folder; create it"):
         save(tmp_path / "absent" / "set.npz", make())

@@ -114,8 +114,8 @@ def test_records_of_a_step_are_told_apart_by_further_fields(path):
 
 
 def test_keep_until_that_fails_leaves_the_file(path):
-    records.append(path, [*rows(1, 2), {"loss": 1.0}])  # no step
+    records.append(path, [*rows(1, 2), {"loss": 1.0}])
     before = path.read_text()
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match="a record that is not of a step"):
         records.keep_until(path, 1)
     assert path.read_text() == before

@@ -32,6 +32,12 @@ MOMENTUM = {
     dm: ("image_momentum",),
     tm: ("momentum", "label_momentum"),
 }
+# Without these, the option has no effect and is refused.
+BESIDE = {
+    "widen_steps": {"first_max_start": 5},
+    "first_stage": {"window": 9, "adapt": 2},
+    "middle_stage": {"window": 9, "adapt": 2},
+}
 
 
 # What the papers say, at 1 image per class of CIFAR-10 where it differs.
@@ -74,7 +80,8 @@ def each(table):
 
 
 def check(module, name, taken, refused, why):
-    assert getattr(module.Config(**{name: taken}), name) == taken
+    config = module.Config(**{name: taken}, **BESIDE.get(name, {}))
+    assert getattr(config, name) == taken
     with pytest.raises(FieldError, match=f"^{name}={refused}: must be {why}"):
         module.Config(**{name: refused})
 

@@ -219,6 +219,13 @@ def test_artefacts_of_one_name_are_told_apart(dataset, tmp_path):
     assert list(found) == [str(path) for path in paths]
 
 
+def test_a_link_is_no_other_set(dataset, tmp_path):
+    made = write(tmp_path / "a.npz", dataset)
+    (tmp_path / "b.npz").symlink_to(made)
+    with pytest.raises(InputError, match=r"b\.npz is named twice"):
+        load_artefacts(f"{made},{tmp_path / 'b.npz'}")
+
+
 def test_sets_of_arrays_without_names_stand_beside_named_ones(dataset, tmp_path):
     """They are of the same data where images and labels are; other names are others."""
     named = write(tmp_path / "a.npz", dataset)

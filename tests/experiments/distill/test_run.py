@@ -516,6 +516,11 @@ def test_a_parametrised_set_is_saved_decoded(dataset, tmp_path, name, images):
         ),
         (["--parametrisation=multi_formation", "--ipc=9"], "ipc=9: 36 images of each"),
         (["--preprocess=published"], "no published constants for"),
+        (["--init=noise", "--ipc=90"], "^baselines: random takes 90 images of each class"),
+        (
+            ["--init=noise", "--ipc=90", "--baselines=herding"],
+            "^baselines: herding takes 90 .*; leave herding out",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(dataset, tmp_path, more, message):
@@ -688,3 +693,12 @@ def test_divergence_keeps_the_last_good_set_and_says_what_to_lower(dataset, tmp_
     assert "--bptt.image_lr=1e+30" in str(caught.value)
     assert "last_good.npz" in str(caught.value)
     assert np.isfinite(io.load(tmp_path / "last_good.npz").distilled.images).all()
+
+
+@pytest.mark.parametrize("varied", ["--seeds=1,01", "--sweep.workdir=a,b"])
+def test_one_run_is_not_counted_twice(dataset, tmp_path, monkeypatch, varied):
+    monkeypatch.chdir(tmp_path)
+    configs = launch.parse_many(distill_run.Config, [f"--dataset={dataset}", varied])
+    with pytest.raises(InputError, match="have the same settings, so they would be one"):
+        distill_run.run_several(configs)
+    assert not list(tmp_path.iterdir())

@@ -167,10 +167,11 @@ def test_the_reverse_run_learns_the_distilled_set(artefact, tmp_path):
         "--lr=0.05",
         "--runs=2",
     )
-    # Options of a probe that is not named are refused, so make them the defaults again.
+    # Options that are not read are refused, so make them the defaults again.
     defaults = dynamics_run.Config()
     config = config.replace(
         {name: getattr(defaults, name).to_dict() for name in ("hessian_trace", "ntk")}
+        | {"batch": defaults.batch}
     )
     summary = dynamics_run.run(config)
     made = summary["curves"]["accuracy.accuracy"]["made"]

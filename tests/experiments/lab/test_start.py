@@ -1,5 +1,6 @@
 """The first second of a command."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -37,3 +38,18 @@ def test_an_interruption_in_a_callback_of_the_collector_is_not_lost():
     assert ended.returncode == 130
     assert ended.stdout == ""
     assert ended.stderr == "interrupted before the run began; run the same command again\n"
+
+
+def test_a_bad_variable_of_jax_is_one_line():
+    ended = subprocess.run(
+        [sys.executable, "-m", "experiments.distill"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "JAX_ENABLE_X64": "maybe"},
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the environment sets JAX wrongly (invalid")
+    assert "JAX_ENABLE_X64" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,6 +75,32 @@ def test_another_number_of_devices_is_said(tmp_path, monkeypatch, capsys):
     four, one = json.loads((tmp_path / "config.json").read_text())["computed"]
     assert four == f"{one}, 4 devices"
     assert f"begun by {four} and goes on by {one}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("jax_default_prng_impl", "rbg"), ("jax_random_seed_offset", 1)],
+)
+def test_a_run_does_not_go_on_with_other_random_numbers(tmp_path, setting, value):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    before = getattr(jax.config, setting)
+
+    def keep(path):
+        with claim(path):
+            (path / "part.txt").write_text("x")
+
+    keep(plain)
+    jax.config.update(setting, value)
+    try:
+        with pytest.raises(InputError, match="random numbers of threefry2x32, and"):
+            keep(plain)
+        keep(other)
+        keep(other)
+    finally:
+        jax.config.update(setting, before)
+    with pytest.raises(InputError, match="now ask for threefry2x32"):
+        keep(other)
+    keep(plain)
 
 
 def test_another_number_of_threads_is_said_and_written_down(tmp_path, monkeypatch, capsys):
