@@ -1,6 +1,7 @@
 """The set before the first outer step, and the score that chooses the best after it."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from distilljax import data
+from distilljax import data, memory
 from distilljax.config import FieldError
 from distilljax.core import distilled as distilled_set
 from distilljax.core import parameters
@@ -59,12 +60,16 @@ def initial_set(
     Raises:
       FieldError: of `ipc`, `confidence` or `experts`: a class with too few images, a
         confidence that is no more than chance, experts that classify too few images right.
+      InputError: a set that does not fit into memory.
     """
     k = prepared.data.num_classes
     if init == "real":
         images = _real_images(prepared, seed, per_class, logits)
     else:
         shape = (k * per_class, *prepared.data.image_shape)
+        copies = 4  # the set, the best so far, the gradient, the state of the optimizer
+        what = f"a distillation of {shape[0]:,} images"
+        memory.require(copies * 4 * math.prod(shape), what, "lower ipc")
         images = jax.random.normal(key(), shape)
         if init == "unit_noise":
             norms = jnp.sqrt(jnp.square(images).sum(axis=(1, 2, 3), keepdims=True))

@@ -216,6 +216,10 @@ WRONG = {
     "function": ({"model": Model._make([None] * 3)}, r"^model.init is None, and must be"),
     "protocol": ({"protocol": "best"}, r"^there is no protocol 'best'; choose one of"),
     "ipc": ({"ipc": 17}, r"^ipc=17: 17 images of each class are wanted, the smallest has"),
+    "large": (
+        {"ipc": 10**9, "init": "noise"},
+        r"^a distillation of 3,000,000,000 images needs .* of memory, and this machine has",
+    ),
     "steps": ({"steps": 0}, r"^steps=0: must be at least 1"),
     "float": ({"steps": 1.5}, r"^steps=1.5: give a whole number"),
     "key": ({"key": "seed"}, r"^key='seed': give a seed such as 0, or jax.random.key"),
