@@ -217,6 +217,8 @@ def _array(values: Any, what: str) -> np.ndarray:
         ) from error
     if array.dtype.kind not in "biufc":
         raise InputError(f"{what} is {array.dtype}, and must be numeric")
+    if np.ma.is_masked(values):
+        raise InputError(f"{what} has masked entries; leave these images out, or fill them")
     return array
 
 

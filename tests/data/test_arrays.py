@@ -74,6 +74,7 @@ HOLED[3, 2, 1, 0] = np.nan
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "train_images is empty"),
         ({"train_images": IMAGES[:, :4]}, "4 x 9 pixels"),
         ({"train_images": np.full(12, "a")}, "must be numeric"),
+        ({"train_images": np.ma.masked_less(IMAGES, 9)}, "train_images has masked entries"),
         ({"train_labels": ONE_HOT}, r"train_labels has shape \[12, 3\].*argmax\(axis=1\)"),
         ({"train_labels": ONE_HOT.astype(int)}, r"\[12, 3\].*labels.argmax\(axis=1\)"),
         ({"train_labels": LABELS[:, None]}, r"\[12, 1\].*use labels.ravel\(\)"),
