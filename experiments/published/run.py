@@ -138,8 +138,13 @@ def _run(
         name: data.load(name, config.data_dir)
         for name in dict.fromkeys(row.dataset for row in there)
     }
-    files = [_open(config, row, folder / row.file, loaded[row.dataset]) for row in there]
     kept = Lines(workdir / "networks.jsonl", None)
+    opened = [_open(config, row, folder / row.file, loaded[row.dataset]) for row in there]
+    files = [
+        file
+        for file in opened
+        if file.row.name in chosen or any(cell.identity in kept for cell in file.cells)
+    ]
     missing = {
         file.row.name: [c for c in file.cells[: config.seeds] if c.identity not in kept]
         for file in files

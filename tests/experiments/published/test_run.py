@@ -97,16 +97,18 @@ def test_the_table(place, capsys):
 def test_it_goes_on_where_it_was_left(place, capsys):
     first = run(place, "--rows=b", seeds=1)
     assert first["rows"]["a"]["ours"] is None
-    capsys.readouterr()
+    assert "a.pt" not in capsys.readouterr().err, "its file is not needed"
     second = run(place, seeds=2)
     said = capsys.readouterr().err
     assert "network 3/3" in said, "one of a's and b's two is kept"
-    assert "reading" not in said, "the artefacts are kept"
+    assert "b.pt" not in said, "the artefact is kept"
     assert second["rows"]["b"]["ours"]["values"][:1] == first["rows"]["b"]["ours"]["values"]
     assert second["rows"]["a"]["ours"]["seeds"] == 2
     third = run(place, seeds=1)
     assert third["rows"] == second["rows"], "what was trained is shown"
-    assert "compiling" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "compiling" not in said
+    assert "reading" not in said
 
 
 def test_networks_on_a_set_that_is_not_there_are_kept(place, capsys):
