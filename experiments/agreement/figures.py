@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from experiments.agreement.record import Matched
-from experiments.lab.pictures import ACCENT, COLOURS, INK, SOFT, plt, save
+from experiments.lab.pictures import ACCENT, COLOURS, INK, SOFT, folded, plt, save
 
 # Row -> pool -> the record and agreements f[m] of the members in its windows.
 MatchedRows = Mapping[str, Mapping[str, tuple[Matched, np.ndarray]]]
@@ -108,7 +108,7 @@ def _draw_matched(
 def _finish_matched(
     axes: Axes, rows: Sequence[str], matched: MatchedRows, title: str
 ) -> None:
-    axes.set_xticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xticks(range(len(rows)), map(folded, rows), fontsize=8)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     # A wide interval of few networks leaves the picture; distributions do not.
@@ -117,7 +117,7 @@ def _finish_matched(
         high = max(values.max() for values in shown)
         room = max(0.5 * (high - low), 0.02)
         least, most = axes.get_ylim()
-        axes.set_ylim(max(least, low - room), min(most, high + room))
+        axes.set_ylim(max(least, low - room, 0), min(most, high + room, 1))
     axes.set_ylabel("agreement at equal accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="y", color=SOFT, alpha=0.25)
@@ -162,7 +162,7 @@ def _draw_clouds(
             axes.scatter(x, y, s=size, color=colours[pool], alpha=0.35, lw=0)
         for accuracy in accuracies[row]:
             axes.axvline(accuracy, color=INK, lw=0.7, ls=":", zorder=0)
-        axes.set_title(row, fontsize=8, loc="left")
+        axes.set_title(folded(row), fontsize=8, loc="left")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.tick_params(labelsize=7)

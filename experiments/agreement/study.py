@@ -39,7 +39,7 @@ FLAGS: dict[str, Flags] = {
         "early_iterations": 120,
         "early_every": 4,
         "test_images": 1000,
-        "least": 3,
+        "least": 12,
         "seeds": 5,
     },
     "paper": {"seeds": 5},

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -91,6 +92,19 @@ def line_styles(names: Sequence[str], soft: Collection[str]) -> dict[str, dict[s
         else {"color": next(colours), "lw": 1.5}
         for name in names
     }
+
+
+def folded(name: str, width: int = 18) -> str:
+    """Returns a name in lines of up to `width` letters, broken after `_`, `-` and spaces.
+
+    A part that is longer has a longer line.
+    """
+    lines = [""]
+    for part in re.split(r"(?<=[ _-])", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def image_grid(
