@@ -20,9 +20,8 @@ claims of later papers. The last step is `report`, a page with a verdict on each
 | published | CIFAR-10 | the paper's, width 128 | about five hours, an estimate |
 | paper | CIFAR-10 | the paper's, width 128 | made for a GPU |
 
-What they found is in `experiments/results/study_embedded` and `study_cifar10`; `published`
-is done but for `mixing` and `agreement` in `study_cifar10_width128`, `paper` has not been
-run.
+What they found is in `experiments/results/study_embedded`, `study_cifar10` and, of
+`published`, `study_cifar10_width128`; `paper` has not been run.
 
 `laptop` and `night` look at the sets in `experiments/artefacts` of width 32, `published` at
 the strongest there of each method, and `paper` distils its own first, by
