@@ -57,6 +57,7 @@ ROOMS = {
     "distillation": BASE
     | {
         "disk",
+        "memory",
         "pictures",
         "watching",
         "lazy",

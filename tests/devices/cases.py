@@ -598,6 +598,7 @@ HOST = {
     "statistics.spread_interval",
     "statistics.student",
     "statistics.from_error",
+    "statistics.from_relative_error",
     "statistics.wilson",
     "statistics.satterthwaite",
     "statistics.std_bias",
