@@ -345,7 +345,6 @@ def run(
         advance = _lower(
             lambda *args: _advance(method, *args), mesh, step_key, state, source, number(1)
         ).compile()
-    # Compiled beside the steps, which need not wait for it.
     select: Future[Compiled] | None = None
 
     waiting: deque[_Dispatch] = deque()
@@ -431,7 +430,7 @@ def run(
                 scored = score is not None and (
                     step + count == num_steps or (step + count) % score_every == 0
                 )
-                # Beside the first steps whose number is chosen by their speed.
+                # Traced once the first step is told, and compiled beside the next ones.
                 if score is not None and select is None and (rate or scored):
                     with timed():
                         lowered = _lower(
