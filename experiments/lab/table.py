@@ -122,7 +122,7 @@ def make_rows(
     *,
     own: bool,
     labels: Labels = "own",
-    seed: int = 0,
+    seed: int,
 ) -> list[Row]:
     """Returns the artefacts, then a row of random real images for each kind they need.
 

@@ -10,9 +10,8 @@ class Verdict(TypedDict):
     """Whether real images lower the accuracy of a set."""
 
     lowers: bool
-    lowered_by: list[
-        int
-    ]  # numbers of real images that do, by an interval widened for how many
+    # Numbers of real images that do, by an interval widened for how many there are.
+    lowered_by: list[int]
     lowest_at: int | None
 
 

@@ -188,7 +188,7 @@ def in_chunks(model: Model, chunk: int | None) -> Model:
 
 
 def mixed_sets(
-    row: Row, added: int, train: data.Split, networks: np.ndarray, seed: int = 0
+    row: Row, added: int, train: data.Split, networks: np.ndarray, seed: int
 ) -> Batch:
     """Returns the sets of a row with `added` random real images of each class.
 

@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def make_rows(
-    artefacts: Mapping[str, Named], loaded: data.Dataset, seeds: int, seed: int = 0
+    artefacts: Mapping[str, Named], loaded: data.Dataset, seeds: int, seed: int
 ) -> list[Row]:
     """Returns the artefacts, random real images of each size they have, the test set.
 

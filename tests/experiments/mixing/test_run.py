@@ -123,7 +123,7 @@ def test_a_mixed_set_holds_the_images_asked_for(artefact):
     train, transform = loaded.train, made.transform
     for network in (0, 2):
         few, many = (
-            mixing_run.mixed_sets(distilled, added, train, np.array([network]))
+            mixing_run.mixed_sets(distilled, added, train, np.array([network]), 0)
             for added in (1, 3)
         )
         # The set, and then real images that the random row has not got already.
@@ -138,7 +138,7 @@ def test_a_mixed_set_holds_the_images_asked_for(artefact):
         np.testing.assert_array_equal(few.images[0, 6:], real[:, 2])
         np.testing.assert_array_equal(few.labels[0, 6:], np.eye(3))
 
-        own = mixing_run.mixed_sets(random, 3, train, np.array([network]))
+        own = mixing_run.mixed_sets(random, 3, train, np.array([network]), 0)
         held = {image.tobytes() for image in np.asarray(own.images[0])}
         assert held == {image.tobytes() for image in real.reshape(15, 8, 8, 1)}
         assert len(held) == 15
@@ -168,12 +168,12 @@ def test_studies_of_other_seeds_have_other_real_images(artefact):
 
 def test_networks_have_sets_of_their_own(artefact):
     loaded, (row, _) = rows(artefact)
-    stack = mixing_run.mixed_sets(row, 1, loaded.train, np.array([2, 0]))
+    stack = mixing_run.mixed_sets(row, 1, loaded.train, np.array([2, 0]), 0)
     for place, network in enumerate((2, 0)):
-        one = mixing_run.mixed_sets(row, 1, loaded.train, np.array([network]))
+        one = mixing_run.mixed_sets(row, 1, loaded.train, np.array([network]), 0)
         np.testing.assert_array_equal(stack.images[place], one.images[0])
     assert not np.array_equal(stack.images[0, 6:], stack.images[1, 6:])
-    alone = mixing_run.mixed_sets(row, 0, loaded.train, np.array([1]))
+    alone = mixing_run.mixed_sets(row, 0, loaded.train, np.array([1]), 0)
     np.testing.assert_array_equal(alone.images, row.sets.images[1:2])
 
 
@@ -322,7 +322,7 @@ def test_real_images_beside_learned_targets(dataset, tmp_path):
     learned = write_learned(tmp_path / "learned.npz", dataset)
     loaded, (row, random) = rows(learned)
     targets = io.load(learned).targets
-    mixed = mixing_run.mixed_sets(row, 1, loaded.train, np.arange(2))
+    mixed = mixing_run.mixed_sets(row, 1, loaded.train, np.arange(2), 0)
     np.testing.assert_array_equal(mixed.labels[0, :6], targets)
     np.testing.assert_allclose(mixed.labels[0, 6:], np.eye(3) - 1 / 3, atol=1e-6)
     np.testing.assert_allclose(

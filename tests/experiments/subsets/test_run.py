@@ -65,7 +65,7 @@ def test_a_cell_is_training_on_a_part(finished, sets):
     """A network trained by hand on the images that its part has."""
     made = io.load(sets[0])
     loaded = data.load(made.dataset["name"])
-    row = make_rows(load_artefacts(str(sets[0])), loaded, "own", 3, own=True)[0]
+    row = make_rows(load_artefacts(str(sets[0])), loaded, "own", 3, own=True, seed=0)[0]
     part = subsets_run.part_of(row, 2, 0, np.array([2]))
     model = mlp.make(mlp.Config(width=4, depth=1), (8, 8, 1), 3)
     params = evaluation.train(
@@ -85,7 +85,7 @@ def test_a_cell_is_training_on_a_part(finished, sets):
 def test_parts_are_nested_and_of_each_class(sets):
     named = load_artefacts(str(sets[0]))
     loaded = load_data_of(next(iter(named.values())), None, None)
-    row = make_rows(named, loaded, "own", 3, own=True)[0]
+    row = make_rows(named, loaded, "own", 3, own=True, seed=0)[0]
     few, many = (subsets_run.part_of(row, n, 0, np.array([0, 1])) for n in (1, 2))
     assert few.images.shape == (2, 3, 8, 8, 1)
     assert many.labels.argmax(-1).tolist() == [[0, 0, 1, 1, 2, 2]] * 2
