@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from distilljax import varying
+from distilljax import checks, varying
 from distilljax.types import Array, Estimate, InputError, Key, Params
 
 Apply = Callable[[Params, Array], Array]
@@ -94,6 +94,7 @@ def sharpness(
     Returns:
       The mean over the images, with its standard error over images and draws.
     """
+    checks.one_key(key)
     num = images.shape[0]
     keys = jax.random.split(key, num)
 

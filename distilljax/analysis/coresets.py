@@ -52,6 +52,7 @@ def random_part(key: Key, num_classes: int, per_class: int, num: int) -> Array:
     """
     if not 1 <= num <= per_class:
         raise InputError(f"{num} were to be chosen of {per_class} images of each class")
+    checks.one_key(key)
     keys = jax.random.split(key, num_classes)
     orders = jax.vmap(lambda one: jax.random.permutation(one, per_class))(keys)
     starts = per_class * jnp.arange(num_classes)[:, None]

@@ -10,6 +10,7 @@ give for t.
 import jax
 import jax.numpy as jnp
 
+from distilljax import checks
 from distilljax.analysis.leave_one_out import rank_correlation
 from distilljax.types import Array, InputError, Key
 
@@ -26,6 +27,7 @@ def random_members(key: Key, num: int, num_images: int, size: int) -> Array:
     """
     if not 1 <= size < num_images:
         raise InputError(f"subsets of {size} of {num_images} images: all are one")
+    checks.one_key(key)
 
     def one(number: Array) -> Array:
         order = jax.random.permutation(jax.random.fold_in(key, number), num_images)

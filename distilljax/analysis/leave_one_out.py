@@ -61,6 +61,7 @@ def pairs(keys: Key, num_images: int) -> tuple[Key, Array]:
       key[s * (n + 1)], and i32[s * (n + 1)], the image left out: for each seed -1, which
       leaves nothing out, then 0..n-1.
     """
+    keys = checks.several_keys(keys)
     num_seeds = keys.shape[0]
     left_out = jnp.tile(jnp.arange(-1, num_images, dtype=jnp.int32), num_seeds)
     return jnp.repeat(keys, num_images + 1), left_out
@@ -125,7 +126,8 @@ def retrain(
     """
     num = batch.labels.shape[0]
     left_out = checks.indices(left_out, num, "left_out", low=-1)
-    if keys.ndim != 1 or keys.shape != left_out.shape:
+    keys = checks.several_keys(keys)
+    if keys.shape != left_out.shape:
         raise InputError(
             f"keys {list(keys.shape)}, left_out {list(left_out.shape)}: expected [m], [m]"
         )
@@ -179,7 +181,8 @@ def retrain_on(
       InputError: see `retrain`.
     """
     num = batch.labels.shape[0]
-    if keys.ndim != 1 or members.shape != (keys.shape[0], num):
+    keys = checks.several_keys(keys)
+    if members.shape != (keys.shape[0], num):
         raise InputError(
             f"keys {list(keys.shape)}, members {list(members.shape)}: expected [m] and "
             f"[m, {num}]"
@@ -267,7 +270,7 @@ def leave_one_out(
     Raises:
       InputError: see `retrain`.
     """
-    num = batch.labels.shape[0]
+    keys, num = checks.several_keys(keys), batch.labels.shape[0]
     retrained = retrain(
         *pairs(keys, num),
         model,

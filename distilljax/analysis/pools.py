@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from distilljax import devices, exported, varying
+from distilljax import checks, devices, exported, varying
 from distilljax.analysis import agreement
 from distilljax.analysis.agreement import Match
 from distilljax.core import inner, losses, sampling
@@ -142,6 +142,7 @@ def train_on_subset(
       optimizer: optax optimizer.
       chunk: images whose gradient is computed at a time; None for a whole batch.
     """
+    checks.one_key(key)
     most = positions.shape[0]
     batch = min(batch, most)
     chunk = min(chunk or batch, batch)
@@ -217,6 +218,7 @@ def subset_trained(
     Returns:
       classes [s, n], finite [s].
     """
+    keys = checks.several_keys(keys)
 
     def one(given: tuple[Key, Array, Array]) -> Predicted:
         key, where, size = given
@@ -277,6 +279,7 @@ def early_stopped(
     Raises:
       InputError: `every` exceeds `iterations`.
     """
+    keys = checks.several_keys(keys)
     num_looks = iterations // every
     if not num_looks:
         raise InputError(

@@ -13,6 +13,15 @@ from distilljax.checks.arrays import (
     integer,
     plain_updates,
 )
+from distilljax.checks.kinds import (
+    call,
+    distilled_set,
+    model,
+    one_key,
+    path,
+    real_set,
+    several_keys,
+)
 from distilljax.checks.labels import (
     certain_order,
     class_ordered,
@@ -30,20 +39,27 @@ from distilljax.checks.networks import (
 
 __all__ = [
     "at_least_float32",
+    "call",
     "certain_order",
     "class_ordered",
     "concrete",
     "concrete_tree",
     "derivatives",
+    "distilled_set",
     "floating",
     "indices",
     "integer",
     "label_rows",
     "learnable_labels",
+    "model",
     "network",
     "one_by_one",
+    "one_key",
     "output_axis",
     "outputs",
+    "path",
     "plain_updates",
+    "real_set",
     "same_classes",
+    "several_keys",
 ]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax.checks.arrays import concrete
+from distilljax.checks.kinds import real_set
 from distilljax.checks.networks import outputs
 from distilljax.types import DistilledSet, InputError
 
@@ -119,8 +120,9 @@ def same_classes(distilled: DistilledSet, real: Any) -> None:
     """Refuses real data with another number of classes than the distilled set.
 
     Raises:
-      InputError: the numbers differ.
+      InputError: the numbers differ, or what is given is no `RealSet`.
     """
+    real_set(real)
     ours, theirs = distilled.label_logits.shape[1], real.class_sizes.shape[0]
     if ours != theirs:
         raise InputError(

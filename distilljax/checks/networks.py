@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax import platforms
+from distilljax.checks import kinds
 from distilljax.checks.arrays import concrete_tree
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, Params
 
@@ -54,12 +55,7 @@ def network(
 
 
 def _check_network(model: Model, key: Key, distilled: DistilledSet, function: str) -> None:
-    if jnp.ndim(distilled.images) != 4 or jnp.ndim(distilled.label_logits) != 2:
-        shapes = [list(jnp.shape(x)) for x in distilled[:2]]
-        raise InputError(
-            f"a distilled set of images {shapes[0]} and label_logits {shapes[1]}: expected "
-            "[n, h, w, c] and [n, k]"
-        )
+    kinds.distilled_set(distilled)
     shape, k = distilled.images.shape[1:], distilled.label_logits.shape[1]
     # Each is traced once. Of partial functions, as a network need not be hashable.
     init, apply = jax.jit(partial(model.init)), jax.jit(partial(model.apply))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from distilljax import varying
+from distilljax import checks, varying
 from distilljax.types import Array, InputError, Key
 
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -439,6 +439,7 @@ def augment(
     names = () if callable(strategy) else parse(strategy)
     if not names and not callable(strategy):
         return images
+    checks.one_key(key)
     if each:
         if siamese:
             raise InputError("each=True: the siamese form has one operation for a batch")

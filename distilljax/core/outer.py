@@ -354,6 +354,8 @@ def from_outer_loss(
         return outer_loss(distilled, key, aux, source)
 
     def init(key: Key, distilled: DistilledSet) -> OuterState:
+        checks.one_key(key)
+        checks.distilled_set(distilled)
         if check is not None:
             check(key, distilled)
         if isinstance(optimizer, FieldRules) and "label_logits" in learned:
@@ -366,6 +368,12 @@ def from_outer_loss(
         return varying.alike(jax.tree.map(_strong, state))
 
     def step(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
+        checks.one_key(key)
+        if not isinstance(state, OuterState):
+            raise InputError(
+                f"state is a {type(state).__name__}; a step is step(key, state, source), "
+                "with the state of init(key, distilled) or of the step before"
+            )
         (loss, aux), grads = varying.value_and_grad(decoded_loss, has_aux=True)(
             state.distilled, key, state.aux, source
         )

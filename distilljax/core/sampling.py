@@ -23,6 +23,7 @@ def take(real: RealSet, positions: Array) -> Batch:
     Raises:
       InputError: positions that are no integers or, unless traced, out of range.
     """
+    checks.real_set(real)
     positions = checks.indices(positions, real.labels.shape[0], "positions")
     num_classes = real.class_sizes.shape[0]
     labels = jax.nn.one_hot(real.labels[positions], num_classes, dtype=jnp.float32)
@@ -42,6 +43,8 @@ def batch(key: Key, real: RealSet, size: int) -> Batch:
     Raises:
       InputError: `size` exceeds the number of images.
     """
+    checks.one_key(key)
+    checks.real_set(real)
     num = real.labels.shape[0]
     if size > num:
         raise InputError(f"a batch of {size} was asked of a data set of {num} images")
@@ -62,6 +65,8 @@ def class_positions(key: Key, real: RealSet, per_class: int) -> Array:
     >>> sorted(found[1].tolist())
     [1, 3]
     """
+    checks.one_key(key)
+    checks.real_set(real)
     k, width = real.class_index.shape
     columns = jnp.arange(width)
     inside = columns < real.class_sizes[:, None]
@@ -128,6 +133,7 @@ def epochs(
     Raises:
       InputError: a permutation has too few images.
     """
+    checks.one_key(key)
     per_epoch = per_epoch or max(1, num // size)
     if per_epoch * size > num:
         which = "a batch" if per_epoch == 1 else f"{per_epoch} batches"

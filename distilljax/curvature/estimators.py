@@ -97,6 +97,7 @@ def probe(key: Key, like: Vector, kind: Kind = "rademacher") -> Vector:
     >>> (estimators.probe(jax.random.key(0), jnp.zeros(3)) ** 2).tolist()
     [1.0, 1.0, 1.0]
     """
+    checks.one_key(key)
     flat, unravel = ravel_pytree(like)
     draw = jax.random.rademacher if kind == "rademacher" else jax.random.normal
     return unravel(draw(key, flat.shape, flat.dtype))
@@ -181,6 +182,7 @@ def sampled_mean(
       InputError: fewer than one probe; outside jit, a mean that is not finite.
     """
     check_probes(num_probes)
+    checks.one_key(key)
     values = devices.spread(
         lambda i: sample(jax.random.fold_in(key, i)),
         jnp.arange(num_probes),
@@ -230,6 +232,7 @@ def sampled_mean_to(
             f"pilot={pilot}, max_probes={max_probes}, relative_error={relative_error}: "
             "expected 2 <= pilot <= max_probes and an error above zero"
         )
+    checks.one_key(key)
 
     def one(i: Array) -> Array:
         return sample(jax.random.fold_in(key, i))
@@ -337,6 +340,7 @@ def deflated_trace(
             "at least two; give 6, 9, 12, ..."
         )
     check_probes(num_products, kind)
+    checks.one_key(key)
     rank = num_products // 3
     range_key, rest_key = jax.random.split(key)
     matvec = _single_precision(matvec, like)
@@ -433,6 +437,7 @@ def diagonal(matvec: MatVec, key: Key, like: Vector, *, num_probes: int) -> Esti
       InputError: fewer than one probe.
     """
     check_probes(num_probes)
+    checks.one_key(key)
 
     def body(sums: tuple[Array, Vector, Vector], key: Key) -> tuple[Any, None]:
         count, mean, squares = sums
@@ -622,6 +627,7 @@ def spectral_density(
       InputError: fewer than one probe, or more iterations than dimensions.
     """
     check_probes(num_probes)
+    checks.one_key(key)
 
     def one(key: Key) -> tuple[Array, Array]:
         found = lanczos(matvec, probe(key, like, "rademacher"), num_iters=num_iters)

@@ -402,6 +402,7 @@ def trace(
         trace that is not finite.
     """
     estimators.check_probes(num_probes, kind)
+    checks.one_key(key)
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)
@@ -475,6 +476,7 @@ def batch_trace(
     if (num_probes is None) == (relative_error is None):
         raise InputError("give either num_probes or relative_error")
     estimators.check_probes(1 if num_probes is None else num_probes, kind)
+    checks.one_key(key)
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)

@@ -231,6 +231,7 @@ def sketch(
             f"num_directions={num_directions}, together={together}: give at least one each"
         )
     check_probes(num_directions, kind)
+    checks.one_key(key)
     _check_block(block)
     params, x = _arrays(params, x)
     _check(apply, params, x)

@@ -247,6 +247,7 @@ def train(
       InputError: labels that are not a row for each image; a protocol that looks at
         held-out images, and none are given.
     """
+    checks.one_key(key)
     init_key, order_key, augment_key = jax.random.split(key, 3)
     start = model.init(init_key) if start is None else start
     num, take = _prepared(model, start, data, protocol)
@@ -379,6 +380,7 @@ def predict(
     >>> evaluation.predict(model.apply, model.init(jax.random.key(0)), real).shape
     (4, 2)
     """
+    checks.real_set(real)
     num = real.labels.shape[0]
     chunk = min(chunk or (32 if platforms.on_cpu() else 500), num)
     num_chunks = -(-num // chunk)
@@ -432,6 +434,7 @@ def fresh_accuracy(
     Returns:
       f32[s], in 0..1.
     """
+    keys = checks.several_keys(keys)
     apply = network(model, protocol).apply
 
     def one(given: tuple[Key, Any]) -> Array:

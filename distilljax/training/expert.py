@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from distilljax import varying
+from distilljax import checks, varying
 from distilljax.config import Config, option
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import DSA, augment, parse
@@ -92,6 +92,7 @@ def epoch_key(key: Key, which: Array | int, epoch: Array | int) -> Key:
     >>> bool(expert.epoch_key(key, 0, 1) == expert.epoch_key(key, 0, 2))
     False
     """
+    checks.one_key(key)
     return jax.random.fold_in(jax.random.fold_in(key, which), epoch)
 
 
@@ -103,6 +104,7 @@ def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
     >>> key = expert.epoch_key(jax.random.key(0), 0, 0)
     >>> state = expert.init(key, model, expert.Recipe())
     """
+    checks.one_key(key)
     return inner.init(model.init(key), optimizer(recipe))
 
 
@@ -216,6 +218,7 @@ def epoch(
       The state after the epoch, and the mean of the losses before its steps, f32[]; with
       `sam_rho` of the perturbed losses.
     """
+    checks.one_key(key)
     order_key, augment_key = jax.random.split(key)
     num = real.labels.shape[0]
     size, num_steps = sampling.even_batches(num, recipe.batch)
