@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from distilljax import processes
+from distilljax import checks, processes
 from distilljax.config import FieldError
-from distilljax.types import Array
+from distilljax.types import Array, InputError
 
 AXIS = "device"
 
@@ -33,6 +33,8 @@ def mesh(num: int | None = None) -> Mesh | None:
         do not divide.
     """
     found = jax.devices()
+    if num is not None and (not isinstance(num, int) or isinstance(num, bool)):
+        raise _refused(num, "give a whole number, or None")
     num = len(found) if num is None else num
     if not 1 <= num <= len(found):
         platform = found[0].platform
@@ -59,8 +61,18 @@ def _refused(num: int, reason: str) -> FieldError:
 
 
 def size(over: Mesh | None) -> int:
-    """Returns the number of devices of a mesh."""
-    return 1 if over is None else over.size
+    """Returns the number of devices of a mesh.
+
+    Raises:
+      InputError: it is no mesh.
+    """
+    if over is None:
+        return 1
+    if not isinstance(over, Mesh):
+        raise InputError(
+            f"mesh={over!r:.40}: give distilljax.devices.mesh(2), for example, or None"
+        )
+    return over.size
 
 
 def everywhere(tree: Any, over: Mesh | None) -> Any:
@@ -140,7 +152,17 @@ def spread(
 
     Returns:
       A pytree of arrays with leading axis n.
+
+    Raises:
+      InputError: leading axes that differ, `together` below 1, or what is no mesh.
     """
+    together = checks.positive(together, "together")
+    lengths = [jnp.shape(x)[:1] for x in jax.tree.leaves(xs)]
+    if not all(lengths) or len(set(lengths)) != 1:
+        raise InputError(
+            f"arrays of the lengths {sorted(n for (n,) in set(lengths) - {()})} were to be "
+            "shared by the devices: give arrays with one leading axis, one entry each"
+        )
     batch_size = together if together > 1 else None
 
     def share(xs: Any) -> Any:
@@ -149,7 +171,7 @@ def spread(
     if over is None:
         return share(xs)
     num = jax.tree.leaves(xs)[0].shape[0]
-    places = jnp.minimum(jnp.arange(num + -num % over.size), num - 1)
+    places = jnp.minimum(jnp.arange(num + -num % size(over)), num - 1)
     if costs is not None:
         dealt = jnp.argsort(-costs)[places]
         places = dealt.reshape(-1, over.size).T.reshape(-1)

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distilljax import data, devices
 from distilljax.analysis import coresets, datamodels, leave_one_out
 from distilljax.core import augment, distilled, sampling
 from distilljax.curvature import estimators, hessian, ntk
-from distilljax.methods import dm
-from distilljax.training import expert
+from distilljax.methods import METHODS, dm
+from distilljax.models import mlp
+from distilljax.training import evaluation, expert
 from distilljax.training.evaluation import EvaluationProtocol, fresh_accuracy, train
-from distilljax.types import InputError
+from distilljax.types import Batch, InputError
 
 KEY = jax.random.key(0)
 PROTOCOL = EvaluationProtocol(steps=2)
@@ -54,7 +56,9 @@ OF_ONE_KEY = {
     "hutchinson": lambda key, _: estimators.hutchinson_trace(
         doubled, key, LIKE, num_probes=2
     ),
-    "deflated": lambda key, _: estimators.deflated_trace(doubled, key, LIKE, num_products=6),
+    "deflated": lambda key, _: estimators.deflated_trace(
+        doubled, key, LIKE, num_products=6
+    ),
     "block_traces": lambda key, _: estimators.block_traces(
         doubled, key, LIKE, num_probes=2
     ),
@@ -74,12 +78,14 @@ OF_KEYS = {
     "fresh_accuracy": lambda keys, p: fresh_accuracy(
         keys, p.model, a_batch(p), p.real, PROTOCOL
     ),
-    "leave_one_out": lambda keys, p: leave_one_out.leave_one_out(
-        keys, p.model, a_batch(p), p.real, PROTOCOL
-    ).whole.accuracy,
-    "retrain": lambda keys, p: leave_one_out.retrain(
-        keys, [-1, 0], p.model, a_batch(p), p.real, PROTOCOL
-    ).accuracy,
+    "leave_one_out": lambda keys, p: (
+        leave_one_out.leave_one_out(
+            keys, p.model, a_batch(p), p.real, PROTOCOL
+        ).whole.accuracy
+    ),
+    "retrain": lambda keys, p: (
+        leave_one_out.retrain(keys, [-1, 0], p.model, a_batch(p), p.real, PROTOCOL).accuracy
+    ),
     "pairs": lambda keys, _: leave_one_out.pairs(keys, 2)[1],
 }
 
@@ -121,3 +127,162 @@ def test_several_keys_of_the_old_kind_give_the_same(name, problem):
     old, new = jax.random.PRNGKey(0), jax.random.key(0)
     found = [OF_KEYS[name](jax.random.split(key), problem) for key in (old, new)]
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("real", [None, "batch", "split"])
+def test_what_is_no_real_set_is_refused(real, problem):
+    given = {"batch": a_batch(problem), "split": data.Split(np.zeros(1), np.zeros(1))}
+    real = given.get(real)
+    method = dm.make(dm.Config(real_batch=4), problem.model)
+    state = method.init(KEY, problem.distilled)
+    calls = [
+        lambda: method.step(KEY, state, real),
+        lambda: sampling.take(real, [0]),
+        lambda: sampling.batch(KEY, real, 2),
+        lambda: sampling.class_batch(KEY, real, 2),
+        lambda: evaluation.predict(problem.model.apply, None, real),
+        lambda: fresh_accuracy(
+            jax.random.split(KEY), problem.model, a_batch(problem), real, PROTOCOL
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"^the real data is a .*; give a RealSet"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda made: None, "is a NoneType; give a DistilledSet"),
+        (lambda made: Batch(*made[:2]), "is a Batch; give a DistilledSet"),
+        (lambda made: made._replace(images=np.zeros((3, 8, 8, 1), np.uint8)), "of uint8"),
+        (lambda made: made._replace(images=[1.0]), "has images of list"),
+        (lambda made: made._replace(log_lr=jnp.zeros(3)), r"and log_lr \[3\]"),
+        (lambda made: made._replace(images=made.images[:1]), r"images \[1, 8, 8, 1\]"),
+        (lambda made: made._replace(images=made.images[..., 0]), "expected .n, h, w, c"),
+    ],
+)
+def test_what_is_no_distilled_set_is_refused(changed, message, problem):
+    method = dm.make(dm.Config(), problem.model)
+    with pytest.raises(InputError, match=f"^the distilled set .*{message}"):
+        method.init(KEY, changed(problem.distilled))
+
+
+def test_other_things_in_the_place_of_a_state_are_refused(problem):
+    method = dm.make(dm.Config(), problem.model)
+    with pytest.raises(InputError, match="^state is a DistilledSet; give that of init"):
+        method.step(KEY, problem.distilled, problem.real)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_and_network_of_a_method(name, problem):
+    module, other = METHODS[name], METHODS["dm" if name == "bptt" else "bptt"]
+    for make in (module.make, module.outer_loss):
+        with pytest.raises(
+            InputError, match=rf"^config is a Model; give a .*{name}.Config"
+        ):
+            make(problem.model, module.Config())
+        with pytest.raises(InputError, match=r"^config is a Config; give a .*Config, foll"):
+            make(other.Config(), problem.model)
+        with pytest.raises(InputError, match=r"^model is a NoneType; give a distilljax.Mo"):
+            make(module.Config(), None)
+
+
+def test_what_is_no_network_or_protocol_is_refused(problem):
+    keys, batch = jax.random.split(KEY), a_batch(problem)
+    with pytest.raises(InputError, match=r"^model is a Config; give a distilljax\.Model"):
+        fresh_accuracy(keys, mlp.Config(), batch, problem.real, PROTOCOL)
+    for protocol in ("study", None, {}):
+        with pytest.raises(InputError, match="^protocol is a .*; give an EvaluationProt"):
+            fresh_accuracy(keys, problem.model, batch, problem.real, protocol)
+        with pytest.raises(InputError, match="^protocol is a .*; give an EvaluationProt"):
+            evaluation.as_batch(problem.distilled, protocol)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda batch: None, "^the data is a NoneType; give a Batch"),
+        (lambda batch: tuple(batch), "^the data is a tuple; give a Batch"),
+        (
+            lambda batch: batch._replace(images=[[1.0]]),
+            "^the batch has images that are a l",
+        ),
+        (
+            lambda batch: Batch(batch.images.astype(np.uint8), batch.labels),
+            "^images are ui",
+        ),
+        (lambda batch: Batch(batch.images[:0], batch.labels[:0]), "give at least one"),
+    ],
+)
+def test_what_is_no_batch_is_refused(changed, message, problem):
+    batch = changed(a_batch(problem))
+    with pytest.raises(InputError, match=message):
+        train(KEY, problem.model, batch, PROTOCOL)
+    with pytest.raises(InputError, match=message):
+        leave_one_out.leave_one_out(
+            jax.random.split(KEY), problem.model, batch, problem.real, PROTOCOL
+        )
+
+
+def test_a_test_set_of_other_classes_is_refused(problem):
+    real = problem.real
+    two = real._replace(class_sizes=real.class_sizes[:2], class_index=real.class_index[:2])
+    with pytest.raises(InputError, match="has 3 outputs, the data .* on 2 classes"):
+        fresh_accuracy(
+            jax.random.split(KEY), problem.model, a_batch(problem), two, PROTOCOL
+        )
+
+
+def test_a_number_in_the_place_of_a_mesh_is_refused(problem):
+    with pytest.raises(InputError, match=r"^mesh=2: give distilljax\.devices\.mesh\(2\)"):
+        hessian.trace(loss_fn, LIKE, jnp.eye(3), KEY, num_probes=2, mesh=2)
+    with pytest.raises(InputError, match="^mesh=2: give"):
+        devices.spread(doubled, jnp.arange(4), 2)
+
+
+# Argument -> value -> result.
+COUNTS = {
+    "num_probes": lambda n: hessian.trace(loss_fn, LIKE, jnp.eye(3), KEY, num_probes=n),
+    "chunk": lambda n: hessian.hvp(loss_fn, LIKE, jnp.eye(3), chunk=n)(LIKE),
+    "together": lambda n: hessian.trace(
+        loss_fn, LIKE, jnp.eye(3), KEY, num_probes=2, together=n
+    ),
+    "num_directions": lambda n: ntk.sketch(apply, LIKE, jnp.eye(3), KEY, n),
+    "block": lambda n: ntk.empirical_ntk(apply, LIKE, jnp.eye(3), block=n),
+    "num_products": lambda n: estimators.deflated_trace(doubled, KEY, LIKE, num_products=n),
+    "num_iters": lambda n: estimators.lanczos(doubled, LIKE + 1, num_iters=n),
+    "top": lambda n: estimators.extreme_eigenpairs(doubled, KEY, LIKE, top=n, num_iters=3),
+    "size": lambda n: sampling.epochs(KEY, 4, n, 2),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [2.5, "2", True], ids=str)
+def test_what_is_no_whole_number_is_refused(name, value):
+    with pytest.raises(InputError, match=f"^{name}={value!r}: give a whole number$"):
+        COUNTS[name](value)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_numbers_below_one_are_refused(name):
+    for value in (0, -1):
+        with pytest.raises(InputError, match=f"{name}={value}"):
+            COUNTS[name](value)
+
+
+@pytest.mark.parametrize("loss", [lambda w, x: jnp.int32(0), lambda w, x: 1j * w.sum()])
+def test_a_loss_that_has_no_derivative_is_refused(loss):
+    with pytest.raises(InputError, match=r"^the loss returned (int32|complex64) instead"):
+        hessian.trace(loss, LIKE, jnp.eye(3), KEY, num_probes=2)
+
+
+@pytest.mark.parametrize("loss", [None, 3, lambda w: w.sum()])
+def test_what_is_no_loss_is_refused(loss):
+    with pytest.raises(InputError, match=r"^the loss is (a function of|called with) .para"):
+        hessian.hvp(loss, LIKE, jnp.eye(3))
+
+
+def test_work_of_unequal_lengths_is_refused():
+    with pytest.raises(InputError, match=r"^arrays of the lengths \[3, 4\]"):
+        devices.spread(lambda given: given[0], (jnp.arange(4), jnp.arange(3)), None)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from distilljax import checks, devices, exported
 from distilljax.analysis.statistics import std_bias
 from distilljax.core import inner, losses, sampling
+from distilljax.training import protocols
 from distilljax.training.evaluation import EvaluationProtocol, optimizer, predict
 from distilljax.types import Array, Batch, Estimate, InputError, Key, Model, Params, RealSet
 
@@ -124,6 +125,7 @@ def retrain(
         an image out would change; shapes that do not fit; fewer than two images; a
         position that is not there (where it is not traced).
     """
+    checks.batch(batch)
     num = batch.labels.shape[0]
     left_out = checks.indices(left_out, num, "left_out", low=-1)
     keys = checks.several_keys(keys)
@@ -180,6 +182,9 @@ def retrain_on(
     Raises:
       InputError: see `retrain`.
     """
+    checks.model(model)
+    checks.batch(batch)
+    protocols.check(protocol)
     num = batch.labels.shape[0]
     keys = checks.several_keys(keys)
     if members.shape != (keys.shape[0], num):
@@ -187,7 +192,7 @@ def retrain_on(
             f"keys {list(keys.shape)}, members {list(members.shape)}: expected [m] and "
             f"[m, {num}]"
         )
-    if batch.images.shape[0] != num or num < 2:
+    if num < 2:
         raise InputError(
             f"images {list(batch.images.shape)}, labels {list(batch.labels.shape)}: "
             "expected [n, h, w, c] and [n, k], n at least 2, so that one can be left out"
@@ -227,6 +232,7 @@ def retrain_on(
             chunk=inner.cache_chunk(num, params),
         )
         logits = predict(model.apply, state.params, test, chunk=chunk)
+        checks.outputs_of_classes(logits, test)
         tested = optax.losses.softmax_cross_entropy_with_integer_labels(logits, test.labels)
         predictions = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return Retrained(
@@ -270,6 +276,7 @@ def leave_one_out(
     Raises:
       InputError: see `retrain`.
     """
+    checks.batch(batch)
     keys, num = checks.several_keys(keys), batch.labels.shape[0]
     retrained = retrain(
         *pairs(keys, num),

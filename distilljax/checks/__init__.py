@@ -12,14 +12,19 @@ from distilljax.checks.arrays import (
     indices,
     integer,
     plain_updates,
+    positive,
 )
 from distilljax.checks.kinds import (
+    batch,
     call,
     distilled_set,
+    fields_of_set,
+    instance,
     model,
     one_key,
     path,
     real_set,
+    settings,
     several_keys,
 )
 from distilljax.checks.labels import (
@@ -27,6 +32,7 @@ from distilljax.checks.labels import (
     class_ordered,
     label_rows,
     learnable_labels,
+    outputs_of_classes,
     same_classes,
 )
 from distilljax.checks.networks import (
@@ -39,6 +45,7 @@ from distilljax.checks.networks import (
 
 __all__ = [
     "at_least_float32",
+    "batch",
     "call",
     "certain_order",
     "class_ordered",
@@ -46,8 +53,10 @@ __all__ = [
     "concrete_tree",
     "derivatives",
     "distilled_set",
+    "fields_of_set",
     "floating",
     "indices",
+    "instance",
     "integer",
     "label_rows",
     "learnable_labels",
@@ -57,9 +66,12 @@ __all__ = [
     "one_key",
     "output_axis",
     "outputs",
+    "outputs_of_classes",
     "path",
     "plain_updates",
+    "positive",
     "real_set",
     "same_classes",
+    "settings",
     "several_keys",
 ]

@@ -41,12 +41,31 @@ def integer(value: Any, what: str) -> int:
     """Returns a whole number, such as an `int` or a numpy scalar, as an `int`.
 
     Raises:
-      InputError: it is no whole number.
+      InputError: it is no whole number, or traced.
     """
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError("a truth value")
         return operator.index(value)
     except TypeError as error:
-        raise InputError(f"{what}={value!r}: give a whole number") from error
+        raise InputError(f"{what}={value!r:.40}: give a whole number") from error
+
+
+def positive(value: Any, what: str, advice: str = "must be at least 1") -> int:
+    """Returns a whole number of at least 1.
+
+    Args:
+      value: what was given.
+      what: name of the argument, for the message.
+      advice: the message about a number below 1.
+
+    Raises:
+      InputError: it is none.
+    """
+    number = integer(value, what)
+    if number < 1:
+        raise InputError(f"{what}={number}: {advice}")
+    return number
 
 
 def indices(values: Any, num: int, what: str, *, low: int = 0) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax.types import DistilledSet, InputError, Key, Model, RealSet
+from distilljax.types import Batch, DistilledSet, InputError, Key, Model, RealSet
 
 
 def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
@@ -62,17 +62,84 @@ def several_keys(keys: Any) -> Key:
     return jax.random.wrap_key_data(keys) if keys.dtype == np.uint32 else keys
 
 
+def instance(value: Any, kind: type, what: str, instead: str) -> None:
+    """Refuses what is not of a type.
+
+    Args:
+      value: what was given.
+      kind: its type.
+      what: name of the argument, for the message.
+      instead: what to give.
+
+    Raises:
+      InputError: it is of another type.
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{what} is a {type(value).__name__}; give {instead}")
+
+
 def real_set(real: Any) -> None:
     """Refuses what is no real data set on the device.
 
     Raises:
       InputError: it is no `RealSet`.
     """
-    if not isinstance(real, RealSet):
+    instance(
+        real,
+        RealSet,
+        "the real data",
+        "a RealSet, made of a Split by distilljax.data.on_device(split, transform, "
+        "num_classes)",
+    )
+
+
+def batch(given: Any) -> None:
+    """Refuses what is no batch of preprocessed images with a row of labels for each.
+
+    Raises:
+      InputError: it is no `Batch`, its fields are no arrays, its images not floating point
+        or none, or not as many as labels.
+    """
+    instance(
+        given,
+        Batch,
+        "the data",
+        "a Batch, as distilljax.core.distilled.as_batch makes it of a distilled set",
+    )
+    for name, values in given._asdict().items():
+        if not hasattr(values, "dtype"):
+            raise InputError(
+                f"the batch has {name} that are a {type(values).__name__}; give arrays"
+            )
+    images, labels = given
+    if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(
-            f"real data are a {type(real).__name__}; give a RealSet, made of a Split by "
-            "distilljax.data.on_device(split, transform, num_classes)"
+            f"images are {images.dtype}: networks take preprocessed images; give "
+            "transform(images), with the transform of the real data"
         )
+    if not images.ndim or not images.shape[0]:
+        raise InputError(f"the batch has images {list(images.shape)}: give at least one")
+    if labels.shape[:1] != images.shape[:1]:
+        num = labels.shape[0] if labels.ndim else "no"
+        raise InputError(
+            f"{images.shape[0]} images and {num} labels: give one row of labels for each "
+            "image"
+        )
+
+
+def fields_of_set(distilled: Any, what: str = "the distilled set") -> None:
+    """Refuses what is no distilled set; its fields may be stacked, or not be arrays.
+
+    Raises:
+      InputError: it is no `DistilledSet`.
+    """
+    instance(
+        distilled,
+        DistilledSet,
+        what,
+        "a DistilledSet, as distilljax.core.distilled.create makes it, or "
+        "artefact.distilled",
+    )
 
 
 def distilled_set(distilled: Any, what: str = "the distilled set") -> None:
@@ -86,11 +153,7 @@ def distilled_set(distilled: Any, what: str = "the distilled set") -> None:
       InputError: another type, fields that are not floating point, or shapes that do not
         fit together.
     """
-    if not isinstance(distilled, DistilledSet):
-        raise InputError(
-            f"{what} is a {type(distilled).__name__}; give a DistilledSet, as "
-            "distilljax.core.distilled.create makes it"
-        )
+    fields_of_set(distilled, what)
     for name, values in distilled._asdict().items():
         dtype = getattr(values, "dtype", None)
         if dtype is None:
@@ -118,11 +181,29 @@ def model(given: Any) -> None:
     Raises:
       InputError: it is no `Model`.
     """
-    if not isinstance(given, Model):
-        raise InputError(
-            f"model is a {type(given).__name__}; give a distilljax.Model(init, features, "
-            "apply), such as distilljax.models.mlp.make(config, image_shape, num_classes)"
-        )
+    instance(
+        given,
+        Model,
+        "model",
+        "a distilljax.Model(init, features, apply), such as "
+        "distilljax.models.mlp.make(config, image_shape, num_classes)",
+    )
+
+
+def settings(config: Any, kind: type, network: Any) -> None:
+    """Refuses settings of another method, and what is no network beside them.
+
+    Args:
+      config: what was given as settings.
+      kind: the `Config` of the method.
+      network: what was given as `model`.
+
+    Raises:
+      InputError: it is another `Config`, or no `Model`.
+    """
+    module = kind.__module__
+    instance(config, kind, "config", f"a {module}.Config, followed by the model")
+    model(network)
 
 
 def call(function: Any, what: str, *names: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from distilljax.checks.arrays import concrete
 from distilljax.checks.kinds import real_set
 from distilljax.checks.networks import outputs
-from distilljax.types import DistilledSet, InputError
+from distilljax.types import DistilledSet, InputError, RealSet
 
 
 def label_rows(logits: Any, labels: Any) -> None:
@@ -23,6 +23,20 @@ def label_rows(logits: Any, labels: Any) -> None:
         raise InputError(
             f"labels {list(found)} beside logits {list(logits.shape)}: expected [b, k] and "
             "[b, k]; turn class numbers into rows with jax.nn.one_hot(labels, k)"
+        )
+
+
+def outputs_of_classes(logits: Any, real: RealSet) -> None:
+    """Refuses a network that has other outputs than the real data it is tested on.
+
+    Raises:
+      InputError: logits f32[..., k] for another number k of classes.
+    """
+    found, classes = logits.shape[-1], real.class_sizes.shape[0]
+    if found != classes:
+        raise InputError(
+            f"the network has {found} outputs, the data that it is tested on {classes} "
+            "classes; make both for the same classes"
         )
 
 

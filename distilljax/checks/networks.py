@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distilljax import platforms
-from distilljax.checks import kinds
 from distilljax.checks.arrays import concrete_tree
 from distilljax.types import Array, DistilledSet, InputError, Key, Model, Params
 
@@ -55,7 +54,6 @@ def network(
 
 
 def _check_network(model: Model, key: Key, distilled: DistilledSet, function: str) -> None:
-    kinds.distilled_set(distilled)
     shape, k = distilled.images.shape[1:], distilled.label_logits.shape[1]
     # Each is traced once. Of partial functions, as a network need not be hashable.
     init, apply = jax.jit(partial(model.init)), jax.jit(partial(model.apply))

@@ -92,6 +92,7 @@ def as_batch(distilled: DistilledSet) -> Batch:
     >>> jnp.round(distilled.as_batch(made).labels, 3).tolist()
     [[0.7500000596046448, 0.25], [0.25, 0.7500000596046448]]
     """
+    checks.fields_of_set(distilled)
     return Batch(distilled.images, jax.nn.softmax(distilled.label_logits))
 
 
@@ -103,6 +104,7 @@ def hard_labels(distilled: DistilledSet) -> Array:
     >>> distilled.hard_labels(made).tolist()
     [0, 1]
     """
+    checks.fields_of_set(distilled)
     return jnp.argmax(distilled.label_logits, axis=-1).astype(jnp.int32)
 
 
@@ -122,6 +124,7 @@ def separate_targets(distilled: DistilledSet) -> tuple[DistilledSet, Array]:
       The set with hard labels, the largest entry's class of each image, and the real-valued
       labels, f32[n, k].
     """
+    checks.fields_of_set(distilled)
     targets = distilled.label_logits
     k = targets.shape[1]
     one_hot = jax.nn.one_hot(hard_labels(distilled), k, dtype=targets.dtype)

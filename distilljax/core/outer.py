@@ -369,11 +369,9 @@ def from_outer_loss(
 
     def step(key: Key, state: OuterState, source: Source) -> tuple[OuterState, StepInfo]:
         checks.one_key(key)
-        if not isinstance(state, OuterState):
-            raise InputError(
-                f"state is a {type(state).__name__}; a step is step(key, state, source), "
-                "with the state of init(key, distilled) or of the step before"
-            )
+        checks.instance(
+            state, OuterState, "state", "that of init(key, distilled) or of a step before"
+        )
         (loss, aux), grads = varying.value_and_grad(decoded_loss, has_aux=True)(
             state.distilled, key, state.aux, source
         )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from distilljax import varying
+from distilljax import checks, varying
 from distilljax.core import inner, scan
 from distilljax.types import Array, InputError, Params
 
@@ -69,8 +69,9 @@ def linearised_ridge(
         raise InputError(
             f"ridge={ridge}: above zero is needed, or nothing has one solution"
         )
-    if num_iters < 1:
-        raise InputError(f"num_iters={num_iters}: at least one is needed")
+    num_iters = checks.positive(num_iters, "num_iters", "at least one is needed")
+    if chunk is not None:
+        chunk = checks.positive(chunk, "chunk")
     targets = jnp.asarray(targets, jnp.result_type(targets, jnp.float32))
     params, images, targets, others = varying.alike((params, images, targets, others))
     outputs, push = jax.linearize(lambda p: apply(p, images), params)

@@ -41,11 +41,11 @@ def batch(key: Key, real: RealSet, size: int) -> Batch:
     [2.0, 2.0]
 
     Raises:
-      InputError: `size` exceeds the number of images.
+      InputError: `size` is below 1, or exceeds the number of images.
     """
     checks.one_key(key)
     checks.real_set(real)
-    num = real.labels.shape[0]
+    num, size = real.labels.shape[0], checks.positive(size, "size")
     if size > num:
         raise InputError(f"a batch of {size} was asked of a data set of {num} images")
     _, positions = jax.lax.top_k(jax.random.bits(key, (num,), jnp.uint32), size)
@@ -67,6 +67,7 @@ def class_positions(key: Key, real: RealSet, per_class: int) -> Array:
     """
     checks.one_key(key)
     checks.real_set(real)
+    per_class = checks.positive(per_class, "per_class")
     k, width = real.class_index.shape
     columns = jnp.arange(width)
     inside = columns < real.class_sizes[:, None]
@@ -106,7 +107,8 @@ def even_batches(num: int, most: int | None) -> tuple[int, int]:
       Batch size and batches per epoch: 250 and 2 for 500 images and 256. The remainder of
       the division is dropped in each epoch. `most` None: one batch of all images.
     """
-    per_epoch = math.ceil(num / min(most or num, num))
+    most = num if most is None else checks.positive(most, "most")
+    per_epoch = math.ceil(num / min(most, num))
     return num // per_epoch, per_epoch
 
 
@@ -134,6 +136,8 @@ def epochs(
       InputError: a permutation has too few images.
     """
     checks.one_key(key)
+    num, size = checks.integer(num, "num"), checks.positive(size, "size")
+    num_steps = checks.integer(num_steps, "num_steps")
     per_epoch = per_epoch or max(1, num // size)
     if per_epoch * size > num:
         which = "a batch" if per_epoch == 1 else f"{per_epoch} batches"

@@ -67,10 +67,9 @@ def check_probes(num_probes: int, kind: str = "rademacher") -> None:
     >>> estimators.check_probes(10, "gaussian")
 
     Raises:
-      InputError: fewer than one probe, or an unknown kind.
+      InputError: fewer than one probe, no whole number, or an unknown kind.
     """
-    if num_probes < 1:
-        raise InputError(f"num_probes={num_probes}: an estimate needs at least one probe")
+    checks.positive(num_probes, "num_probes", "an estimate needs at least one probe")
     if kind not in get_args(Kind):
         expected = " or ".join(get_args(Kind))
         raise InputError(f"probes of kind {kind!r}: expected {expected}")
@@ -227,6 +226,8 @@ def sampled_mean_to(
       InputError: a pilot below two or above `max_probes`, or an error that is not positive;
         outside jit, a mean that is not finite.
     """
+    pilot = checks.integer(pilot, "pilot")
+    max_probes = checks.integer(max_probes, "max_probes")
     if pilot < 2 or max_probes < pilot or relative_error <= 0:
         raise InputError(
             f"pilot={pilot}, max_probes={max_probes}, relative_error={relative_error}: "
@@ -334,6 +335,7 @@ def deflated_trace(
     Raises:
       InputError: a number of products that is not a multiple of three, or below six.
     """
+    num_products = checks.integer(num_products, "num_products")
     if num_products < 6 or num_products % 3:
         raise InputError(
             f"num_products={num_products}: Hutch++ divides its products in three parts of "
@@ -503,6 +505,7 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
     matvec = _single_precision(matvec, start)
     first, unravel = ravel_pytree(checks.at_least_float32(start))
     size = first.size
+    num_iters = checks.integer(num_iters, "num_iters")
     if not 1 <= num_iters <= size:
         raise InputError(f"num_iters={num_iters}: must lie in 1..{size}, the dimension")
 
@@ -585,6 +588,8 @@ def extreme_eigenpairs(
     Raises:
       InputError: more pairs than iterations.
     """
+    top, bottom = checks.integer(top, "top"), checks.integer(bottom, "bottom")
+    num_iters = checks.integer(num_iters, "num_iters")
     if top < 0 or bottom < 0 or not 1 <= top + bottom <= num_iters:
         raise InputError(
             f"top={top}, bottom={bottom}: must be 1..{num_iters} together, the iterations"

@@ -61,16 +61,19 @@ def check(loss_fn: LossFn, params: Params, data: Any, read: Read = _identity) ->
     >>> hessian.check(lambda w, x: jnp.mean((x @ w) ** 2), jnp.ones(2), jnp.eye(2))
 
     Raises:
-      InputError: a loss that is no scalar, parameters that are not floating point, or
-        data whose leading axes differ.
+      InputError: a loss that is no real number, parameters that are not floating point,
+        or data whose leading axes differ.
     """
     num_examples(data)
     checks.floating(params)
-    shape = jax.eval_shape(lambda p, d: loss_fn(p, read(d)), params, data)
-    if not hasattr(shape, "shape") or shape.shape:
+    checks.call(loss_fn, "the loss", "params", "batch")
+    found = jax.eval_shape(lambda p, d: loss_fn(p, read(d)), params, data)
+    shape = getattr(found, "shape", None)
+    if shape != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        shown = found if shape is None else shape or found.dtype
         raise InputError(
-            f"the loss returned {getattr(shape, 'shape', shape)} instead of one number; "
-            "return the mean over the batch, f32[]"
+            f"the loss returned {shown} instead of one number; return the mean over the "
+            "batch, f32[]"
         )
 
 
@@ -90,6 +93,7 @@ def check_mean(
       InputError: a loss that doubles when its example is given twice; nothing is checked
         without chunks, or where arrays are traced.
     """
+    chunk = _whole(chunk)
     if chunk is None or chunk >= num_examples(data):
         return
     if not checks.concrete_tree((params, data)):
@@ -112,6 +116,12 @@ def check_mean(
             "the loss is a sum over examples, and chunks are averaged: divide it by the "
             "number of examples, or give chunk=None"
         )
+
+
+def _whole(chunk: int | None) -> int | None:
+    if chunk is None:
+        return None
+    return checks.positive(chunk, "chunk", "give at least one example, or None for all")
 
 
 def mean_over(
@@ -141,9 +151,8 @@ def mean_over(
       InputError: leading axes that differ, or an empty chunk.
     """
     num = num_examples(data)
-    if chunk is not None and chunk < 1:
-        raise InputError(f"chunk={chunk}: give at least one example, or None for all")
-    if mesh is not None and num >= mesh.size:
+    chunk = _whole(chunk)
+    if mesh is not None and num >= devices.size(mesh):
         return _mean_over_devices(function, data, mesh, chunk, read)
     if chunk is None or chunk >= num:
         return function(read(data))
@@ -403,6 +412,7 @@ def trace(
     """
     estimators.check_probes(num_probes, kind)
     checks.one_key(key)
+    together = checks.positive(together, "together")
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)
@@ -480,7 +490,7 @@ def batch_trace(
     check(loss_fn, params, data, read)
     check_mean(loss_fn, params, data, chunk, read)
     params, data = _at_run_time(key, checks.at_least_float32(params), data)
-    num = num_examples(data)
+    num, batch = num_examples(data), checks.integer(batch, "batch")
     if not 1 <= batch <= num:
         raise InputError(f"batch={batch}: must lie in 1..{num}, the number of images")
 

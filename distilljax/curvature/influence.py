@@ -196,8 +196,8 @@ def influence_function(
     num, num_test = num_examples(train), num_examples(test)
     if num < 2:
         raise InputError("train has 1 example: leaving it out would leave none; give more")
-    if chunk < 1:
-        raise InputError(f"chunk={chunk}: give at least one test example")
+    chunk = checks.positive(chunk, "chunk", "give at least one test example")
+    together = checks.positive(together, "together")
     if isinstance(damping, float | int) and damping < 0:
         raise InputError(f"damping={damping}: must not be negative")
     train, test = jax.tree.map(jnp.asarray, (train, test))  # traced positions index them

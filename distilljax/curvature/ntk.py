@@ -120,7 +120,7 @@ def _shared(
     mesh: Mesh,
 ) -> Array:
     """Returns the kernel of which each device has computed some rows."""
-    num, size = _num(x1), -(-_num(x1) // mesh.size)
+    num, size = _num(x1), -(-_num(x1) // devices.size(mesh))
     places = jnp.minimum(jnp.arange(size * mesh.size), num - 1).reshape(mesh.size, size)
     columns = x1 if x2 is None else x2
 
@@ -226,6 +226,8 @@ def sketch(
       InputError: see `empirical_ntk`; fewer than one direction in all or at a time; an
         unknown kind.
     """
+    num_directions = checks.integer(num_directions, "num_directions")
+    together = checks.integer(together, "together")
     if num_directions < 1 or together < 1:
         raise InputError(
             f"num_directions={num_directions}, together={together}: give at least one each"
@@ -378,8 +380,8 @@ def _check_form(form: str) -> None:
 
 
 def _check_block(block: int | None) -> None:
-    if block is not None and block < 1:
-        raise InputError(f"block={block}: give at least one image, or None")
+    if block is not None:
+        checks.positive(block, "block", "give at least one image, or None")
 
 
 def _blocks(tree: Any, block: int | None, mode: str = "edge") -> Any:

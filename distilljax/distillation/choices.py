@@ -50,18 +50,6 @@ class Chosen(NamedTuple):
         return {selector: self.name, self.name: self.config.to_dict()}
 
 
-def positive(value: Any, what: str) -> int:
-    """Returns a whole number of at least 1.
-
-    Raises:
-      InputError: it is none.
-    """
-    number = checks.integer(value, what)
-    if number < 1:
-        raise InputError(f"{what}={number}: must be at least 1")
-    return number
-
-
 def number(value: Any, what: str) -> float:
     """Returns a finite number, of Python, NumPy or JAX, as a `float`.
 

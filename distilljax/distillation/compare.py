@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distilljax import data, io, keys
+from distilljax import checks, data, io, keys
 from distilljax.analysis.statistics import Spread
 from distilljax.comparison import fair
 from distilljax.comparison.accuracy import TRAINED_ON
@@ -118,9 +118,9 @@ def measure(
             f"baselines={trained.baselines!r}: give a list of {', '.join(BASELINES)}, such "
             "as ['random']"
         )
-    networks = choices.positive(trained.networks, "networks")
+    networks = checks.positive(trained.networks, "networks")
     if trained.whole_epochs:
-        choices.positive(trained.whole_networks, "whole_networks")
+        checks.positive(trained.whole_networks, "whole_networks")
     loaded, made, transform = tested.data, tested.artefact, tested.artefact.transform
     # Wrong labels are refused here, before images are chosen.
     as_batch(made.distilled, tested.protocol, targets=made.targets, labels=tested.labels)

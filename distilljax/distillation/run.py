@@ -228,7 +228,7 @@ def distil(
       loop.DivergedError: the outer loss explodes; it holds the last good set.
     """
     root = keys.as_key(key)
-    ipc, steps = choices.positive(ipc, "ipc"), choices.positive(steps, "steps")
+    ipc, steps = checks.positive(ipc, "ipc"), checks.positive(steps, "steps")
     if learning_rate is not None:
         choices.check_rate(learning_rate, "learning_rate")
     confidence = choices.number(confidence, "confidence")
@@ -267,8 +267,8 @@ def distil(
         "confidence": confidence,
         "learning_rate": rate,
         "protocol": how.to_dict() if protocol_name == choices.OWN else protocol_name,
-        "score_every": choices.positive(score_every, "score_every"),
-        "score_networks": choices.positive(score_networks, "score_networks"),
+        "score_every": checks.positive(score_every, "score_every"),
+        "score_networks": checks.positive(score_networks, "score_networks"),
     }
     given = {"optimizers": optimizers, "augmentation": augmentation}
     settings |= {name: choices.OWN for name, own in given.items() if own is not None}

@@ -301,6 +301,7 @@ def outer_loss(
       augmentation: of the real batch, in place of `config.augment`.
       mesh: devices that share the images of every inner step and of the real batch.
     """
+    checks.settings(config, Config, model)
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
     share = devices.size(mesh)
@@ -380,6 +381,7 @@ def make(
       augmentation: of the real batch, in place of `config.augment`.
       mesh: devices that share the images of every inner step and of the real batch.
     """
+    checks.settings(config, Config, model)
     rules = method_rules(
         "bptt",
         optimizers,

@@ -92,6 +92,7 @@ def outer_loss(
       augmentation: siamese, in place of `config.augment`.
       mesh: devices that share the classes.
     """
+    checks.settings(config, Config, model)
     strategy = config.augment if augmentation is None else augmentation
 
     def siamese(given: tuple[Key, Array]) -> Array:
@@ -179,6 +180,7 @@ def make(
       augmentation: siamese, in place of `config.augment`.
       mesh: devices that share the classes.
     """
+    checks.settings(config, Config, model)
 
     def check(key: Key, distilled: DistilledSet) -> None:
         checks.network(model, key, distilled, "features")

@@ -145,6 +145,7 @@ def outer_loss(
       augmentation: siamese, in place of `config.augment`.
       mesh: devices that share the classes.
     """
+    checks.settings(config, Config, model)
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
 
@@ -275,6 +276,7 @@ def make(
       augmentation: in place of `config.augment`.
       mesh: devices that share the classes.
     """
+    checks.settings(config, Config, model)
 
     def check(key: Key, distilled: DistilledSet) -> None:
         checks.network(model, key, distilled)

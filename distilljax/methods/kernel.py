@@ -345,6 +345,7 @@ def outer_loss(
       mesh: devices that share the images of the real batch.
       kernel: a kernel in place of that of `config.kernel`.
     """
+    checks.settings(config, Config, model)
     if kernel is None and config.kernel == "linearised":
         predict = linearised_regression(config, model)
     else:
@@ -436,6 +437,7 @@ def make(
       mesh: devices that share the images of the real batch.
       kernel: a kernel in place of that of `config.kernel`.
     """
+    checks.settings(config, Config, model)
 
     def check(key: Key, distilled: DistilledSet) -> None:
         if config.kernel in ("features", "linearised") and kernel is None:

@@ -179,6 +179,7 @@ def outer_loss(
     Raises:
       InputError: when traced, if the trajectories are of another model or too short.
     """
+    checks.settings(config, Config, model)
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
     unflatten = parameters.unflatten(model)
@@ -275,6 +276,7 @@ def make(
       InputError: by `check_source`, and when traced: trajectories of another model, too
         short, or of other epochs. A traced `first_epoch` is not checked.
     """
+    checks.settings(config, Config, model)
     rules = method_rules(
         "tm",
         optimizers,

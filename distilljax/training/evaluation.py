@@ -12,6 +12,7 @@ from distilljax import checks, devices, exported, platforms, varying
 from distilljax.core import distilled as sets
 from distilljax.core import inner, losses, sampling
 from distilljax.core.augment import augment
+from distilljax.training import protocols
 from distilljax.training.protocols import (
     NETWORKS,
     PROTOCOLS,
@@ -76,6 +77,8 @@ def as_batch(
     """
     if labels not in get_args(Labels):
         raise InputError(f"labels={labels!r}: choose {' or '.join(get_args(Labels))}")
+    checks.fields_of_set(distilled)
+    protocols.check(protocol)
     squared = protocol.loss != "cross_entropy"
     k = distilled.label_logits.shape[1]
     if labels == "own" and targets is not None:
@@ -147,6 +150,8 @@ def network(model: Model, protocol: EvaluationProtocol) -> Model:
     >>> evaluation.network(model, evaluation.PROTOCOLS["study"]) is model
     True
     """
+    checks.model(model)
+    protocols.check(protocol)
     if not protocol.centre:
         return model
 
@@ -164,6 +169,8 @@ def _prepared(
     model: Model, start: Params, data: Batch | RealSet, protocol: EvaluationProtocol
 ) -> tuple[int, Callable[[Array | None], Batch]]:
     """Returns the number of images and (positions, or None for all) -> batch."""
+    if not isinstance(data, RealSet):
+        checks.batch(data)
     num = data.labels.shape[0]
     squared = protocol.loss != "cross_entropy"
     if isinstance(data, RealSet):
@@ -187,11 +194,6 @@ def _prepared(
         return num * (1 + protocol.flips), take
 
     images, labels = data
-    if images.shape[0] != num:
-        raise InputError(
-            f"{images.shape[0]} images and {num} labels: give one row of labels for each "
-            "image"
-        )
     if squared:
         labels = protocol.label_scale * labels
     if protocol.flips:
@@ -244,10 +246,12 @@ def train(
       The weights of `network(model, protocol)`: those of the model, or `Centred` ones.
 
     Raises:
-      InputError: labels that are not a row for each image; a protocol that looks at
-        held-out images, and none are given.
+      InputError: labels that are not a row for each image, images that are not
+        preprocessed; a protocol that looks at held-out images, and none are given.
     """
     checks.one_key(key)
+    checks.model(model)
+    protocols.check(protocol)
     init_key, order_key, augment_key = jax.random.split(key, 3)
     start = model.init(init_key) if start is None else start
     num, take = _prepared(model, start, data, protocol)
@@ -382,7 +386,9 @@ def predict(
     """
     checks.real_set(real)
     num = real.labels.shape[0]
-    chunk = min(chunk or (32 if platforms.on_cpu() else 500), num)
+    if chunk is None:
+        chunk = 32 if platforms.on_cpu() else 500
+    chunk = min(checks.positive(chunk, "chunk"), num)
     num_chunks = -(-num // chunk)
     images = jnp.pad(
         real.images, ((0, num_chunks * chunk - num), *((0, 0),) * (real.images.ndim - 1))
@@ -433,6 +439,9 @@ def fresh_accuracy(
 
     Returns:
       f32[s], in 0..1.
+
+    Raises:
+      InputError: see `train`; a test set of another number of classes than the network.
     """
     keys = checks.several_keys(keys)
     apply = network(model, protocol).apply
@@ -447,7 +456,9 @@ def fresh_accuracy(
             learning_rate=learning_rate,
             validation=validation,
         )
-        return losses.accuracy(predict(apply, params, test, chunk=chunk), test.labels)
+        logits = predict(apply, params, test, chunk=chunk)
+        checks.outputs_of_classes(logits, test)
+        return losses.accuracy(logits, test.labels)
 
     given = (keys, data if stacked else None)
     return devices.spread(one, given, mesh, together=together)

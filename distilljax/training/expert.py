@@ -105,6 +105,7 @@ def init(key: Key, model: Model, recipe: Recipe) -> InnerState:
     >>> state = expert.init(key, model, expert.Recipe())
     """
     checks.one_key(key)
+    checks.model(model)
     return inner.init(model.init(key), optimizer(recipe))
 
 

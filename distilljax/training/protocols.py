@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import optax
 
+from distilljax import checks
 from distilljax.config import Config, FieldError, option
 from distilljax.core.augment import DC, DSA, FREPO, parse
 from distilljax.types import Array
@@ -159,6 +160,22 @@ NETWORKS: dict[str, Mapping[str, Any]] = {
     "rfad": _RFAD_NETWORK,
     "rfad_ipc1": _RFAD_NETWORK,
 }
+
+
+def check(protocol: EvaluationProtocol) -> None:
+    """Refuses what is no protocol.
+
+    >>> protocols.check(protocols.PROTOCOLS["study"])
+
+    Raises:
+      InputError: a name, or anything else.
+    """
+    checks.instance(
+        protocol,
+        EvaluationProtocol,
+        "protocol",
+        "an EvaluationProtocol, such as distilljax.PROTOCOLS['study']",
+    )
 
 
 def optimizer(

@@ -222,7 +222,7 @@ def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"images \[1, 3, 3, 1\], labels \[1, 3\]"):
         loo.leave_one_out(keys(), NETWORK, one, *arguments)
     unequal = batch._replace(labels=batch.labels[:5])
-    with pytest.raises(InputError, match=r"images \[6, 3, 3, 1\], labels \[5, 3\]"):
+    with pytest.raises(InputError, match="6 images and 5 labels"):
         loo.leave_one_out(keys(), NETWORK, unequal, *arguments)
     flat = loo.Retrained(jnp.zeros((7, 2)), jnp.zeros((7, 2), jnp.int32), jnp.zeros(7))
     with pytest.raises(InputError, match=r"7 networks.*2 seeds"):
