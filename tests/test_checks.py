@@ -170,7 +170,7 @@ def test_what_is_no_distilled_set_is_refused(changed, message, problem):
 
 def test_other_things_in_the_place_of_a_state_are_refused(problem):
     method = dm.make(dm.Config(), problem.model)
-    with pytest.raises(InputError, match="^state is a DistilledSet; give that of init"):
+    with pytest.raises(InputError, match=r"^state is a DistilledSet; give that of init"):
         method.step(KEY, problem.distilled, problem.real)
 
 
@@ -193,9 +193,9 @@ def test_what_is_no_network_or_protocol_is_refused(problem):
     with pytest.raises(InputError, match=r"^model is a Config; give a distilljax\.Model"):
         fresh_accuracy(keys, mlp.Config(), batch, problem.real, PROTOCOL)
     for protocol in ("study", None, {}):
-        with pytest.raises(InputError, match="^protocol is a .*; give an EvaluationProt"):
+        with pytest.raises(InputError, match=r"^protocol is a .*; give an EvaluationProt"):
             fresh_accuracy(keys, problem.model, batch, problem.real, protocol)
-        with pytest.raises(InputError, match="^protocol is a .*; give an EvaluationProt"):
+        with pytest.raises(InputError, match=r"^protocol is a .*; give an EvaluationProt"):
             evaluation.as_batch(problem.distilled, protocol)
 
 
@@ -228,7 +228,7 @@ def test_what_is_no_batch_is_refused(changed, message, problem):
 def test_a_test_set_of_other_classes_is_refused(problem):
     real = problem.real
     two = real._replace(class_sizes=real.class_sizes[:2], class_index=real.class_index[:2])
-    with pytest.raises(InputError, match="has 3 outputs, the data .* on 2 classes"):
+    with pytest.raises(InputError, match=r"has 3 outputs, the data .* on 2 classes"):
         fresh_accuracy(
             jax.random.split(KEY), problem.model, a_batch(problem), two, PROTOCOL
         )
@@ -237,7 +237,7 @@ def test_a_test_set_of_other_classes_is_refused(problem):
 def test_a_number_in_the_place_of_a_mesh_is_refused(problem):
     with pytest.raises(InputError, match=r"^mesh=2: give distilljax\.devices\.mesh\(2\)"):
         hessian.trace(loss_fn, LIKE, jnp.eye(3), KEY, num_probes=2, mesh=2)
-    with pytest.raises(InputError, match="^mesh=2: give"):
+    with pytest.raises(InputError, match=r"^mesh=2: give"):
         devices.spread(doubled, jnp.arange(4), 2)
 
 

@@ -235,15 +235,18 @@ def call(function: Any, what: str, *names: str) -> None:
         ) from None
 
 
-def path(given: Any, what: str = "path") -> str:
+def path(given: Any, what: str = "path", instead: str = "the path of a file") -> str:
     """Returns a path as text.
 
+    Args:
+      given: text or a path object.
+      what: name of the argument, for the message.
+      instead: what to give.
+
     Raises:
-      InputError: it is neither text nor a path, or names nothing.
+      InputError: it is neither, such as bytes, or holds a zero byte.
     """
-    if not isinstance(given, str | os.PathLike):
-        raise InputError(f"{what}={given!r:.40}: give the path of a file, as text")
-    name = os.fspath(given)
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"{what}={name!r:.40}: give the path of a file, as text")
+    name = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(name, str) or "\0" in name:
+        raise InputError(f"{what}={given!r:.40}: give {instead}, a str or pathlib.Path")
     return name

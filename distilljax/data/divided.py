@@ -62,6 +62,7 @@ def prepare(
       InputError: a class with one training image, or without a test image.
       FieldError: of `held_out`, more images than a class has.
     """
+    checks.instance(data, Dataset, "data", "a Dataset, of distilljax.dataset or data.load")
     name = data.name if name is None else name
     k = data.num_classes
     train, test = (
@@ -76,7 +77,7 @@ def prepare(
         )
     if held_out is None:
         held_out = min(HELD_OUT, max(1, smallest // 5))
-    held_out = checks.integer(held_out, "held_out")
+    held_out = checks.positive(held_out, "held_out")
     if held_out >= smallest:
         reason = (
             f"the smallest class, {data.class_names[train.argmin()]!r}, has {smallest} "

@@ -361,9 +361,9 @@ def check_kind(kind: str, known: Collection[str]) -> None:
 
     >>> preprocess.check_kind("zca", preprocess.FITTERS)
     """
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise InputError(
-            f"there is no preprocessing {kind!r}; choose one of {', '.join(known)}, or "
+            f"there is no preprocessing {kind!r:.40}; choose one of {', '.join(known)}, or "
             "register your own with distilljax.data.register"
         )
 
@@ -373,6 +373,12 @@ def check_images(images: np.ndarray) -> None:
 
     >>> preprocess.check_images(np.zeros((2, 8, 8, 1), np.uint8))
     """
+    if not hasattr(images, "dtype") or not hasattr(images, "shape"):
+        raise InputError(
+            "preprocessing is fitted on an array of uint8 images [n, h, w, c], got a "
+            f"{type(images).__name__}; give numpy.asarray(images, numpy.uint8) of a list, "
+            "data.train.images of a Dataset"
+        )
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise InputError(
             "preprocessing is fitted on uint8 images [n, h, w, c], got "

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distilljax import checks
 from distilljax.checks import integer
 from distilljax.data import own, prepared
 from distilljax.data.matrices import channel_statistics
@@ -117,7 +118,7 @@ def load(name: str | os.PathLike[str] = "embedded", data_dir: str | None = None)
       InputError: the data cannot be found or read, or are not a valid image classification
         set.
     """
-    name = os.fspath(name)
+    name = checks.path(name, "name", "the name or the path of a data set")
     request = own.parse(name)
     if request.path == "embedded":
         return _changed(_load_embedded(), request)
@@ -202,6 +203,8 @@ def dataset(
     Raises:
       InputError: the arrays are not a valid image classification set.
     """
+    if not isinstance(name, str):
+        raise InputError(f"name={name!r:.40}: give text, by which messages call the data")
     given = (train_images, train_labels, test_images, test_labels)
     arrays = (_array(x, f"{name}: {key}") for key, x in zip(_NPZ_KEYS, given, strict=True))
     names = None if class_names is None else _names(class_names, name)
@@ -213,7 +216,8 @@ def _array(values: Any, what: str) -> np.ndarray:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"{what} cannot be one array ({error}); bring all entries to one shape"
+            f"{what} cannot be one array ({str(error).splitlines()[0]}); bring all entries "
+            "to one shape"
         ) from error
     if array.dtype.kind not in "biufc":
         raise InputError(f"{what} is {array.dtype}, and must be numeric")
@@ -223,9 +227,15 @@ def _array(values: Any, what: str) -> np.ndarray:
 
 
 def _names(names: Any, where: str) -> tuple[str, ...]:
-    names = names.tolist() if isinstance(names, np.ndarray) else names
-    if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+    names = names.tolist() if hasattr(names, "tolist") else names
+    listed = isinstance(names, Sequence) and not isinstance(names, str)
+    if not listed or not all(isinstance(one, str) for one in names):
         raise InputError(f"{where}: class_names must be a list of strings, one a class")
+    if twice := [one for one in names if names.count(one) > 1]:
+        raise InputError(
+            f"{where}: class_names has {twice[0]!r} twice, and is to tell classes apart; "
+            "rename one"
+        )
     return tuple(map(str, names))
 
 
@@ -405,16 +415,19 @@ def fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
+def _check_split(split: Split) -> None:
+    checks.instance(split, Split, "split", "a Split, such as data.train of a Dataset")
+
+
 def _draw(split: Split, num_per_class: int, seed: int, leave: int) -> list[np.ndarray]:
     """Samples positions of `num_per_class` images per class, leaving at least `leave`.
 
     The sample of a class depends on the seed, the class and its images only; a smaller
     sample is a prefix of a larger one.
     """
-    num_per_class = integer(num_per_class, "num_per_class")
+    _check_split(split)
+    num_per_class = checks.positive(num_per_class, "num_per_class")
     seed = integer(seed, "seed")
-    if num_per_class < 1:
-        raise InputError(f"num_per_class={num_per_class}: must be at least 1")
     if seed < 0:
         raise InputError(f"seed={seed}: must be at least 0")
     counts = np.bincount(split.labels)
@@ -448,8 +461,9 @@ def hold_out(split: Split, num_per_class: int, seed: int) -> tuple[Split, Split]
       InputError: a class with at most `num_per_class` images; a number below 1; a negative
         seed.
     """
+    chosen = np.concatenate(_draw(split, num_per_class, seed, leave=1))
     held = np.zeros(len(split.labels), bool)
-    held[np.concatenate(_draw(split, num_per_class, seed, leave=1))] = True
+    held[chosen] = True
     return (
         Split(split.images[~held], split.labels[~held]),
         Split(split.images[held], split.labels[held]),
@@ -484,7 +498,9 @@ def on_device(split: Split, transform: Transform, num_classes: int) -> RealSet:
         without an image, or a label outside 0..num_classes-1; a transform that is no
         pytree of arrays with an inverse.
     """
+    _check_split(split)
     check_transform(transform)
+    num_classes = integer(num_classes, "num_classes")
     images = _array(split.images, "images")
     labels = _array(split.labels, "labels")
     _check_bytes(images, "images")

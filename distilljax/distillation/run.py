@@ -94,7 +94,7 @@ class Distillation(NamedTuple):
         Raises:
           InputError: no such folder.
         """
-        io.save(pathlib.Path(path), self.artefact)
+        io.save(checks.path(path), self.artefact)
 
     def compare(
         self,

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distilljax import pictures, processes
+from distilljax import checks, pictures, processes
 from distilljax.data import stored
 from distilljax.disk import archives
 from distilljax.disk.files import UNUSABLE, advice, replacing
+from distilljax.training import protocols
 from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, DistilledSet, InputError, Transform
 
@@ -108,13 +109,21 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
         place that cannot be written.
       OSError: the disk is full.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(checks.path(path))
+    if not path.name:
+        raise InputError(f"{path}: no name of a file; give one, such as distilled.npz")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; create it first")
-    _check(path, artefact)
+    checks.instance(
+        artefact, Artefact, "artefact", "an Artefact: that of what distil or load returned"
+    )
+    checks.distilled_set(artefact.distilled)
+    protocols.check(artefact.protocol)
     kind, arrays = stored.to_arrays(artefact.transform, matrices=matrices)
+    _check(path, artefact)
     held: dict[str, Any] = {
-        name: np.asarray(getattr(artefact.distilled, name)) for name in _SET
+        name: np.asarray(value)
+        for name, value in checks.at_least_float32(artefact.distilled)._asdict().items()
     }
     held |= {_TRANSFORM + name: array for name, array in arrays.items()}
     if artefact.targets is not None:
@@ -129,6 +138,10 @@ def save(path: pathlib.Path | str, artefact: Artefact, *, matrices: bool = True)
             f"{path}: dataset, config or notes cannot be stored as JSON ({error}); give "
             "finite numbers, and text as keys"
         ) from None
+    try:
+        _description(held["meta"])
+    except InputError as error:
+        raise InputError(f"{path}: load would refuse this artefact: {error}") from None
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **held)
@@ -181,7 +194,7 @@ def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Ar
         fit together (checksum, shapes, NaN, class names, a newer format), or the
         preprocessing is to be fitted again to other images.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(checks.path(path))
     with archives.opened(path, "distilled set") as archive:
         meta, arrays = _read(archive)
         protocol = EvaluationProtocol.from_dict(meta["protocol"])
@@ -280,9 +293,9 @@ def _check(path: pathlib.Path, artefact: Artefact) -> None:
         if not np.isfinite(np.asarray(array)).all():
             raise InputError(f"{path}: {name} holds NaN or infinite values")
     if artefact.targets is not None:
-        if artefact.targets.shape != label_logits.shape:
+        if np.shape(artefact.targets) != label_logits.shape:
             raise InputError(
-                f"{path}: targets {artefact.targets.shape} and label logits "
+                f"{path}: targets {np.shape(artefact.targets)} and label logits "
                 f"{label_logits.shape} do not fit together"
             )
         if not np.isfinite(np.asarray(artefact.targets)).all():

@@ -87,6 +87,10 @@ HOLED[3, 2, 1, 0] = np.nan
         ({"class_names": list("abcd")}, r"train_labels has no image of class 3 \(d\) of 4"),
         ({"class_names": "abc"}, "class_names must be a list of strings"),
         ({"class_names": [0, 1, 2]}, "class_names must be a list of strings"),
+        ({"class_names": 3}, "class_names must be a list of strings"),
+        ({"class_names": {"a", "b", "c"}}, "class_names must be a list of strings"),
+        ({"class_names": iter("abc")}, "class_names must be a list of strings"),
+        ({"class_names": list("aba")}, "class_names has 'a' twice"),
     ],
 )
 def test_what_is_no_data_set_is_refused(change, message):

@@ -86,6 +86,23 @@ def test_refusals(split, divide, num, seed, message):
         divide(split, num, seed)
 
 
+@pytest.mark.parametrize("given", [None, "embedded"])
+def test_what_is_no_split_is_refused(split, given):
+    whole = dataset(split.images, split.labels, split.images, split.labels)
+    for other in (given, whole, tuple(split)):
+        for call in (
+            lambda other=other: hold_out(other, 1, 0),
+            lambda other=other: subset(other, 1, 0),
+            lambda other=other: on_device(other, Identity(), 3),
+        ):
+            with pytest.raises(InputError, match=r"^split is a .*; give a Split, such as"):
+                call()
+    with pytest.raises(InputError, match=r"^data is a .*; give a Dataset"):
+        prepare(given)
+    with pytest.raises(InputError, match=r"^held_out=0: must be at least 1"):
+        prepare(whole, "none", held_out=0)
+
+
 def test_images_at_hand_are_those_of_the_device(split):
     """On a CPU they are the same memory, or Tiny-ImageNet would be there once more."""
     real = dataset(split.images, split.labels, split.images, split.labels)

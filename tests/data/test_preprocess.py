@@ -290,6 +290,9 @@ def constant_channel(train):
         ("zca_scaled", constant_channel, "channel 2 .*constant"),
         ("zca_uncentred", lambda x: x / 255.0, "uint8.*float64"),
         ("zca_normed", lambda x: np.full_like(x, 3), "of one colour"),
+        ("zca", lambda x: x.tolist(), r"got a list; give numpy\.asarray"),
+        ("none", lambda x: None, "got a NoneType"),
+        (["zca"], lambda x: x, r"no preprocessing \['zca'\]"),
     ],
 )
 def test_fit_refusals(kind, change, message, train):

@@ -401,6 +401,54 @@ def test_what_could_not_be_read_is_not_written(path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": "abc"}, "load would refuse this artefact: .*class_names is 'abc'"),
+        ({"class_names": (1, 2, 3)}, "load would refuse .*class_names are no texts"),
+        ({"method": None}, "load would refuse this artefact: .*method is None"),
+        ({"notes": None}, "load would refuse this artefact: .*notes is None"),
+        ({"dataset": None}, "load would refuse this artefact: .*dataset is None"),
+        ({"version": None}, "load would refuse this artefact: .*version is None"),
+        ({"protocol": "study"}, "^protocol is a str; give an EvaluationProtocol"),
+        ({"transform": lambda images: images}, "function cannot be stored"),
+        ({"targets": [[1.0]]}, r"targets \(1, 1\) and label logits"),
+        ({"distilled": None}, "is a NoneType; give a DistilledSet"),
+    ],
+)
+def test_what_load_would_refuse_is_not_written(path, changes, message):
+    with pytest.raises(InputError, match=message):
+        save(path, make(**changes))
+    assert not path.exists()
+
+
+def test_integers_are_not_written_and_half_precision_comes_back(path):
+    images = np.ones((NUM, *SHAPE), np.uint8)
+    with pytest.raises(InputError, match="has images of uint8"):
+        save(path, make(distilled=make().distilled._replace(images=images)))
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make().distilled)
+    save(path, make(distilled=half))
+    np.testing.assert_array_equal(
+        load(path).distilled.images, half.images.astype(jnp.float32)
+    )
+
+
+@pytest.mark.parametrize("given", [None, 3, b"set.npz", ["set.npz"], "a\0b"])
+def test_what_is_no_path_is_refused(given):
+    for call in (load, lambda path: save(path, make())):
+        with pytest.raises(InputError, match=r"^path=.*: give the path of a file, a str"):
+            call(given)
+    with pytest.raises(InputError, match=r"^name=.*: give the name or the path of a data"):
+        data.load(given)
+
+
+def test_what_is_no_artefact_is_not_written(path):
+    with pytest.raises(InputError, match=r"^artefact is a DistilledSet; give an Artefact"):
+        save(path, make().distilled)
+    with pytest.raises(InputError, match="no name of a file"):
+        save("", make())
+
+
 def test_the_checksum_is_that_of_the_arrays(path):
     save(path, make())
     arrays = contents(path)
