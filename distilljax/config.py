@@ -14,6 +14,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
+import jax
+
 from distilljax.types import InputError
 
 LARGEST_INT = 2**31 - 1
@@ -109,8 +111,14 @@ def _matches(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """Returns a scalar of NumPy or JAX as the number of Python, all else as it is."""
+    if isinstance(value, jax.core.Tracer):
+        reason = (
+            "a Config is made outside of jit, vmap and grad; distilljax.Optimizers take "
+            "traced learning rates"
+        )
+        raise FieldError(name, "a traced value", reason)
     return value.item() if getattr(value, "shape", None) == () else value
 
 
@@ -140,7 +148,8 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value, annotation = _plain(getattr(self, field.name)), hints[field.name]
+            value = _plain(field.name, getattr(self, field.name))
+            annotation = hints[field.name]
             if isinstance(value, Mapping):
                 group = field.default
                 if not isinstance(group, Config):

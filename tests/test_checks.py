@@ -1,5 +1,7 @@
 """Arguments of another kind are one line, in every pure function that takes them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,17 +9,18 @@ import pytest
 
 from distilljax import data, devices
 from distilljax.analysis import coresets, datamodels, leave_one_out
-from distilljax.core import augment, distilled, sampling
+from distilljax.core import augment, distilled, inner, losses, sampling
 from distilljax.curvature import estimators, hessian, ntk
 from distilljax.methods import METHODS, dm
 from distilljax.models import mlp
 from distilljax.training import evaluation, expert
 from distilljax.training.evaluation import EvaluationProtocol, fresh_accuracy, train
-from distilljax.types import Batch, InputError
+from distilljax.types import Batch, InputError, Model
 
 KEY = jax.random.key(0)
 PROTOCOL = EvaluationProtocol(steps=2)
 LIKE = jnp.zeros(3)
+ANY: Any = None  # is not looked at
 
 
 def loss_fn(w, x):
@@ -39,7 +42,7 @@ def a_batch(problem):
 # Name -> (key, problem) -> result.
 OF_ONE_KEY = {
     "method.init": lambda key, p: dm.make(dm.Config(), p.model).init(key, p.distilled),
-    "method.step": lambda key, p: dm.make(dm.Config(), p.model).step(key, None, p.real),
+    "method.step": lambda key, p: dm.make(dm.Config(), p.model).step(key, ANY, p.real),
     "train": lambda key, p: train(key, p.model, a_batch(p), PROTOCOL),
     "expert.init": lambda key, p: expert.init(key, p.model, expert.Recipe()),
     "epoch_key": lambda key, _: expert.epoch_key(key, 0, 0),
@@ -84,7 +87,9 @@ OF_KEYS = {
         ).whole.accuracy
     ),
     "retrain": lambda keys, p: (
-        leave_one_out.retrain(keys, [-1, 0], p.model, a_batch(p), p.real, PROTOCOL).accuracy
+        leave_one_out.retrain(
+            keys, jnp.arange(-1, 1), p.model, a_batch(p), p.real, PROTOCOL
+        ).accuracy
     ),
     "pairs": lambda keys, _: leave_one_out.pairs(keys, 2)[1],
 }
@@ -286,3 +291,72 @@ def test_what_is_no_loss_is_refused(loss):
 def test_work_of_unequal_lengths_is_refused():
     with pytest.raises(InputError, match=r"^arrays of the lengths \[3, 4\]"):
         devices.spread(lambda given: given[0], (jnp.arange(4), jnp.arange(3)), None)
+
+
+def test_augmentations_of_other_arguments_are_refused(problem):
+    images = problem.distilled.images
+    with pytest.raises(InputError, match=r"^an augmentation is called with \(key, im"):
+        augment.augment(KEY, images, strategy=lambda images: images)
+    for given in (images[..., 0], images[0], None, [[1.0]]):
+        with pytest.raises(
+            InputError, match=r"^images are .*give an array f32\[b, h, w, c"
+        ):
+            augment.augment(KEY, given)
+    for strategy in (None, b"flip", ["flip"]):
+        with pytest.raises(InputError, match=r"^augmentation .*: give operations joined"):
+            augment.augment(KEY, images, strategy=strategy)
+
+
+def test_class_numbers_for_a_tempered_cross_entropy_are_refused():
+    with pytest.raises(InputError, match=r"^labels \[3\] beside logits \[3, 3\]"):
+        losses.tempered_cross_entropy(jnp.eye(3), jnp.arange(3))
+
+
+def test_a_rate_in_the_place_of_an_optimizer_is_refused():
+    with pytest.raises(InputError, match=r"^optimizer is a float; give an optax"):
+        inner.init(LIKE, 0.1)
+
+
+def test_examples_without_a_target_are_refused_in_chunks():
+    def squares(w, batch):
+        return jnp.mean((batch[0] @ w)[:, None] - batch[1]) ** 2
+
+    batch = jnp.ones((4, 3)), jnp.ones((3, 1))
+    with pytest.raises(InputError, match=r"^the batch has leading axes \[\[4\], \[3\]\]"):
+        inner.value_and_grad(squares, LIKE, batch, chunk=2)
+
+
+def test_a_network_for_other_images_is_refused(problem):
+    plain = Model(
+        lambda key: jnp.zeros((81, 3)), None, lambda w, x: x.reshape(len(x), -1) @ w
+    )
+    for model in (plain, mlp.make(mlp.Config(width=4), (9, 9, 1), 3)):
+        method = METHODS["bptt"].make(METHODS["bptt"].Config(), model)
+        with pytest.raises(
+            InputError, match=r"^the network fails on images \[2, 8, 8, 1\]"
+        ):
+            method.init(KEY, problem.distilled)
+
+
+def test_traced_options_are_refused():
+    def rate(value):
+        return dm.Config(image_lr=value).image_lr
+
+    for call in (jax.jit(rate), jax.grad(rate)):
+        with pytest.raises(
+            InputError, match=r"^image_lr=.*made outside of jit, vmap and g"
+        ):
+            call(0.1)
+
+
+def test_images_of_other_channels_are_refused():
+    images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    transform = data.fit("normalise", images)
+    for given in (images[..., 0], np.tile(images, 3)):
+        with pytest.raises(InputError, match=r"fitted on 1 channels: give \[b, h, w, 1\]"):
+            transform(given)
+
+
+def test_a_name_is_no_parametrisation(problem):
+    with pytest.raises(InputError, match=r"^parametrisation is a str; give one that make"):
+        dm.make(dm.Config(), problem.model, "memory")

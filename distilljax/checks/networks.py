@@ -45,9 +45,10 @@ def network(
       function: which of the model's functions the images go through.
 
     Raises:
-      InputError: parameters that are not floating point, outputs that are not [b, k] for
-        labels [n, k], outputs for an image that depend on the other images, a network that
-        changes state or draws random numbers, `features` that are missing.
+      InputError: parameters that are not floating point, a network for images of another
+        shape, outputs that are not [b, k] for labels [n, k], outputs for an image that
+        depend on the other images, a network that changes state or draws random numbers,
+        `features` that are missing.
     """
     with _stateless(), platforms.target(platforms.current()):
         _check_network(model, key, distilled, function)
@@ -60,7 +61,9 @@ def _check_network(model: Model, key: Key, distilled: DistilledSet, function: st
     params = jax.eval_shape(init, key)
     floating(params)
     images = jax.ShapeDtypeStruct((2, *shape), distilled.images.dtype)
-    num_outputs = outputs(jax.eval_shape(apply, params, images), 2)
+    with _taking(images.shape):
+        found = jax.eval_shape(apply, params, images)
+    num_outputs = outputs(found, 2)
     if num_outputs != k:
         raise InputError(
             f"the network has {num_outputs} outputs, the labels {k} classes; make the "
@@ -96,6 +99,25 @@ def _stateless() -> Iterator[None]:
             "Model is a pure function of parameters and images: use instance, group or "
             "layer normalisation and no dropout, or fix what was learned before "
             "(use_running_average=True, deterministic=True)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _taking(shape: tuple[int, ...]) -> Iterator[None]:
+    """Says in one line that a network fails on images of this shape."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        name = type(error).__name__
+        fails = isinstance(error, TypeError | ValueError) or name == "ScopeParamShapeError"
+        if not fails or name in _STATE_ERRORS:
+            raise
+        first = str(error).strip().splitlines()[0].partition(" (https://")[0].rstrip(".")
+        raise InputError(
+            f"the network fails on images {list(shape)} ({first:.200}); make it for images "
+            "of this height, width and number of channels"
         ) from error
 
 

@@ -358,7 +358,7 @@ def register(name: str, augmentation: Augmentation) -> None:
     Raises:
       InputError: the name of a built-in operation, or one with other characters.
     """
-    if not name.isalnum() or name in OPERATIONS:
+    if not isinstance(name, str) or not name.isalnum() or name in OPERATIONS:
         raise InputError(
             f"augmentation {name!r}: a name has letters and digits alone, and is none of "
             f"{', '.join(OPERATIONS)}"
@@ -377,6 +377,11 @@ def parse(strategy: str) -> tuple[str, ...]:
     Raises:
       InputError: an unknown operation.
     """
+    if not isinstance(strategy, str):
+        raise InputError(
+            f"augmentation {strategy!r:.40}: give operations joined by underscores, such "
+            "as 'flip_crop', or '' for none"
+        )
     names = tuple(strategy.split("_")) if strategy else ()
     known = (*OPERATIONS, *_REGISTERED)
     if unknown := [name for name in names if name not in known]:
@@ -389,6 +394,7 @@ def parse(strategy: str) -> tuple[str, ...]:
 
 def _apply_own(augmentation: Augmentation, key: Key, images: Array, siamese: bool) -> Array:
     """Applies an augmentation of the caller's own; siamese: each image under one key."""
+    checks.call(augmentation, "an augmentation", "key", "images")
 
     def call(images: Array) -> Array:
         found = augmentation(key, images)
@@ -434,12 +440,16 @@ def augment(
 
     Raises:
       InputError: a strategy with an unknown operation; `each` with `siamese`; a function
-        that changes the shape of images; images that are not preprocessed.
+        that changes the shape of images; images that are not preprocessed, or not
+        [b, h, w, c].
     """
     names = () if callable(strategy) else parse(strategy)
     if not names and not callable(strategy):
         return images
     checks.one_key(key)
+    if getattr(images, "ndim", None) != 4:
+        shown = list(getattr(images, "shape", [])) or f"a {type(images).__name__}"
+        raise InputError(f"images are {shown}: give an array f32[b, h, w, c]")
     if each:
         if siamese:
             raise InputError("each=True: the siamese form has one operation for a batch")

@@ -45,7 +45,16 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> InnerState:
     >>> state = inner.init(jnp.zeros(2), optax.sgd(0.1))
     >>> state.params.tolist()
     [0.0, 0.0]
+
+    Raises:
+      InputError: an optimizer that is no optax transformation, such as a learning rate.
     """
+    checks.instance(
+        optimizer,
+        optax.GradientTransformation,
+        "optimizer",
+        "an optax transformation, such as optax.sgd(0.1)",
+    )
     return InnerState(params, optimizer.init(params))
 
 
@@ -202,10 +211,17 @@ def terms(
       `term` over them is the loss.
 
     Raises:
-      InputError: `chunk` is not in 1..b; when called, the loss is not one number.
+      InputError: `chunk` is not in 1..b, or leading axes differ; when called, the loss is
+        not one number.
     """
     loss_fn = _one_number(loss_fn)
-    num = jax.tree.leaves(batch)[0].shape[0]
+    lengths = [jnp.shape(x)[:1] for x in jax.tree.leaves(batch)]
+    if len(set(lengths)) != 1 or not all(lengths):
+        raise InputError(
+            f"the batch has leading axes {[list(shape) for shape in lengths]}, to be "
+            f"computed {chunk} at a time: give one entry an example, or chunk=None"
+        )
+    (num,), chunk = lengths[0], checks.integer(chunk, "chunk")
     if not 1 <= chunk <= num:
         raise InputError(f"chunk={chunk}: must lie in 1..{num}, the size of the batch")
     parts = filled(batch, chunk)
@@ -261,7 +277,8 @@ def value_and_grad(
       chunk: examples at a time; None for all at once. See `terms`.
 
     Raises:
-      InputError: `chunk` is not in 1..b, or the loss is not one number.
+      InputError: `chunk` is not in 1..b, leading axes that differ where there is one, or
+        the loss is not one number.
     """
     if chunk is None:
         return varying.value_and_grad(_one_number(loss_fn))(params, batch)

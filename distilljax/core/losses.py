@@ -101,7 +101,11 @@ def tempered_cross_entropy(logits: Array, labels: Array) -> Array:
     Args:
       logits: f32[b, k].
       labels: f32[b, k], distributions.
+
+    Raises:
+      InputError: labels that are not [b, k] beside logits [b, k].
     """
+    checks.label_rows(logits, labels)
     constant = jax.lax.stop_gradient(logits)
 
     def newton(_: Any, log_factor: Array) -> Array:

@@ -340,6 +340,12 @@ def from_outer_loss(
       InputError: when stepped, an optimizer that needs more than gradients, such as a line
         search.
     """
+    checks.instance(
+        parametrisation,
+        Parametrisation,
+        "parametrisation",
+        "one that make of a module of distilljax.core.parametrisations returns",
+    )
     learned = getattr(optimizer, "learned", DistilledSet._fields)
 
     def decoded_loss(

@@ -64,7 +64,13 @@ class Normalise:
 
     def __call__(self, images: Array) -> Array:
         """u8[b, h, w, c] -> f32[b, h, w, c]; fitted: mean 0, deviation 1 a channel."""
-        return (_unit(images) - self.mean) / self.std
+        unit, channels = _unit(images), jnp.shape(self.mean)
+        if channels and unit.shape[-1:] != channels:
+            raise InputError(
+                f"images {list(unit.shape)} for a transform fitted on {channels[0]} "
+                f"channels: give [b, h, w, {channels[0]}]"
+            )
+        return (unit - self.mean) / self.std
 
     def inverse(self, images: Array) -> Array:
         """f32[b, h, w, c], normalised -> f32[b, h, w, c], 0..1 if in gamut."""

@@ -197,7 +197,9 @@ class Checkpoints:
         try:
             held = self._manager.restore(step, args=ocp.args.StandardRestore(held))
             if not np.array_equal(held["digest"], _digest(held["state"], self._identity)):
-                failed = "its checksum differs"
+                failed = (
+                    "its checksum differs: it is damaged, or of a run with other settings"
+                )
             elif _kinds(held["state"]) != _kinds(packed):
                 failed = "other shapes"
         except Exception as error:
@@ -207,7 +209,7 @@ class Checkpoints:
             raise InputError(
                 f"checkpoint {self._directory / str(step)} cannot be restored ({failed}); "
                 "delete that folder to fall back on an earlier checkpoint, or choose "
-                "another workdir"
+                "another workdir or folder of the run"
             )
         return held["state"]
 
