@@ -122,8 +122,9 @@ def retrain(
 
     Raises:
       InputError: a protocol with minibatches or augmentation, whose random choices leaving
-        an image out would change; shapes that do not fit; fewer than two images; a
-        position that is not there (where it is not traced).
+        an image out would change; one with another loss, mirror images, a mean of the
+        weights or looks at held-out images; shapes that do not fit; fewer than two images;
+        a position that is not there (where it is not traced).
     """
     checks.batch(batch)
     num = batch.labels.shape[0]
@@ -207,6 +208,13 @@ def retrain_on(
             f"augment={protocol.augment}: its random choices would hide the effect of one "
             "image; give a protocol without augmentation"
         )
+    for name in ("loss", "flips", "average", "check_every"):
+        value = getattr(protocol, name)
+        if value != getattr(EvaluationProtocol, name):
+            raise InputError(
+                f"{name}={value}: here networks learn by cross-entropy, from the images "
+                "alone, and their last weights are tested; give a protocol without it"
+            )
     num_steps = protocol.num_steps(num)
     rule = optimizer(protocol, num_steps, learning_rate)
 

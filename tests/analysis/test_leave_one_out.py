@@ -205,6 +205,22 @@ def test_protocols_with_random_choices_are_refused(protocol, told):
         loo.leave_one_out(keys(), NETWORK, batch, test, protocol)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "told"),
+    [
+        (PROTOCOLS["rcig_plain_ipc1"], "loss=squared_error"),
+        (PROTOCOLS["rfad"], "loss=mean_squared_error"),
+        (EvaluationProtocol(flips=True), "flips=True"),
+        (EvaluationProtocol(average=0.9), "average=0.9"),
+        (EvaluationProtocol(check_every=100), "check_every=100"),
+    ],
+)
+def test_protocols_that_train_otherwise_are_refused(protocol, told):
+    batch, test = sets(num=6)
+    with pytest.raises(InputError, match=told):
+        loo.retrain(keys(1), jnp.array([-1]), NETWORK, batch, test, protocol)
+
+
 def test_a_batch_that_holds_all_images_is_no_minibatch():
     batch, test = sets(num=6)
     protocol = EvaluationProtocol(steps=None, epochs=2, batch=256)
