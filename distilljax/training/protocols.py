@@ -81,6 +81,9 @@ class EvaluationProtocol(Config):
                 "the output at the start is that on the images as they are; "
                 "leave augment empty",
             )
+        if self.centre and self.loss == "cross_entropy":
+            reason = "the output at the start joins the labels; choose a squared error"
+            raise FieldError("centre", True, reason)
         if self.check_every and self.steps and self.steps % self.check_every:
             raise FieldError(
                 "check_every", self.check_every, f"does not divide {self.steps}"
