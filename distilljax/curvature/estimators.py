@@ -6,8 +6,10 @@ are `Estimate`s: the mean over independent probes, its standard error and the nu
 probes. The same key gives the same probes, so that estimates along a training run with a
 common key (common random numbers) vary with A only.
 
-Sums are kept in float32 at least. Lanczos needs directions finer than half precision: where
-`like` is of half precision, its matvec is given float32 vectors (`hessian.hvp` takes them).
+Sums are kept in float32 at least, and products of vectors are not rounded to the faster
+types that accelerators multiply by default. Lanczos needs directions finer than half
+precision: where `like` is of half precision, its matvec is given float32 vectors
+(`hessian.hvp` takes them).
 
 The standard error of a trace by one Rademacher probe is sqrt(2 sum_{i != j} A_ij^2), by
 a Gaussian one sqrt(2) |A|_F; Rademacher is never the larger (Hutchinson 1990; Avron &
@@ -28,6 +30,8 @@ from distilljax.types import Array, Estimate, InputError, Key
 Vector = Any  # a pytree of float arrays
 MatVec = Callable[[Vector], Vector]
 Kind = Literal["rademacher", "gaussian"]
+
+_PRECISE = jax.lax.Precision.HIGHEST
 
 
 @exported.named
@@ -83,7 +87,12 @@ def dot(x: Vector, y: Vector) -> Array:
     """
     return sum(
         (
-            jnp.vdot(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+            jnp.vdot(
+                a,
+                b,
+                precision=_PRECISE,
+                preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+            )
             for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
         ),
         start=jnp.zeros(()),
@@ -357,18 +366,22 @@ def deflated_trace(
 
     images = jax.lax.map(lambda key: product(draw(key)), jax.random.split(range_key, rank))
     basis = jnp.linalg.qr(images.T)[0].T
-    on_basis = jax.lax.map(lambda v: v @ product(v), basis).sum()
+    on_basis = jax.lax.map(lambda v: _matmul(v, product(v)), basis).sum()
 
     def rest(key: Key) -> Array:
         v = _reject(draw(key), basis)
-        return on_basis + v @ product(v)
+        return on_basis + _matmul(v, product(v))
 
     return summarise(jax.lax.map(rest, jax.random.split(rest_key, rank)), of)
 
 
 def _reject(v: Array, basis: Array) -> Array:
     """Returns the component of v orthogonal to the orthonormal rows of `basis`."""
-    return v - (basis @ v) @ basis
+    return v - _matmul(_matmul(basis, v), basis)
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=_PRECISE)
 
 
 def block_traces(
@@ -515,7 +528,7 @@ def lanczos(matvec: MatVec, start: Vector, *, num_iters: int) -> Tridiagonal:
         basis, v, scale = carry
         basis = basis.at[i].set(v)
         image = ravel_pytree(matvec(unravel(v)))[0].astype(first.dtype)
-        alpha = v @ image
+        alpha = _matmul(v, image)
         rest = _reject(_reject(image, basis), basis)
         beta = jnp.linalg.norm(rest)
         scale = jnp.maximum(scale, jnp.abs(alpha) + beta)
@@ -604,7 +617,7 @@ def extreme_eigenpairs(
     return Eigenpairs(
         values[chosen],
         jnp.abs(found.offdiag[-1] * columns[-1]),
-        jax.vmap(unravel)(columns.T @ found.basis),
+        jax.vmap(unravel)(_matmul(columns.T, found.basis)),
     )
 
 

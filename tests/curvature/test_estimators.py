@@ -223,6 +223,24 @@ def test_extreme_eigenpairs(matrix, like):
     np.testing.assert_allclose(jnp.sqrt(est.dot(gap, gap)), found.residuals[0], atol=1e-8)
 
 
+def test_products_of_vectors_are_exact_on_accelerators():
+    """Their default is half precision, in which Lanczos vectors are not orthogonal."""
+    like, key = jnp.ones(6), jax.random.key(0)
+
+    def all_of_them(key):
+        def matvec(v):
+            return like * v
+
+        return (
+            est.hutchinson_trace(matvec, key, like, num_probes=2),
+            est.deflated_trace(matvec, key, like, num_products=6),
+            est.extreme_eigenpairs(matvec, key, like, num_iters=3),
+        )
+
+    program = str(jax.make_jaxpr(all_of_them)(key))
+    assert program.count("precision=(Precision.HIGHEST") == program.count("dot_general[")
+
+
 def test_moments_of_the_density(matrix, like):
     found = est.spectral_density(
         products(matrix), jax.random.key(2), like, num_probes=2000, num_iters=6
