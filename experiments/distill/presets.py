@@ -188,23 +188,23 @@ def _tm() -> dict[str, Preset]:
             ),
             {"ipc": ipc, "preprocess": preprocess, "steps": 5000, "protocol": "mtt"},
         )
-    for ipc, first, last, label_lr, image_lr, skip in (
-        (1, 4, 4, 5.0, 100.0, 0.0),
-        (10, 10, 20, 2.0, 100.0, 0.5),
-        (50, 20, 40, 2.0, 1000.0, 0.25),
+    for ipc, first, last, widen_steps, lr_lr, label_lr, image_lr, threshold, skip in (
+        (1, 4, 4, 1000, 1e-7, 5.0, 100.0, 1.1, 0.0),
+        (10, 10, 20, 1000, 1e-5, 2.0, 100.0, 1.0, 0.5),
+        (50, 20, 40, 2000, 1e-5, 2.0, 1000.0, 1.0, 0.25),
     ):
         datm = tm.Config(
             student_steps=80,
             max_start=last,
             first_max_start=first,
-            widen_steps=1000,
+            widen_steps=widen_steps,
             student_batch=256 if ipc == 50 else None,
             image_lr=image_lr,
-            lr_lr=log_rate(1e-5, 0.01),
+            lr_lr=log_rate(lr_lr, 0.01),
             inner_lr=0.01,
             label_lr=label_lr,
             label_momentum=0.9,
-            skip_above=1.0,
+            skip_above=threshold,
         )
         experiment = {
             "ipc": ipc,
@@ -214,15 +214,14 @@ def _tm() -> dict[str, Preset]:
             "labels": "expert",
         }
         made[f"datm_cifar10_ipc{ipc}"] = Preset(
-            "Guo et al. 2024 (DATM); the rate of the images is MTT's, the threshold of "
-            "skipped steps (1) is ours",
+            "Guo et al. 2024 (DATM); IPC 50 in batches of 256 (ours, for memory)",
             "tm",
             datm,
             experiment,
         )
         made[f"pad_cifar10_ipc{ipc}"] = Preset(
             "Li et al. 2024 (PAD), on experts of `--recipe.curriculum=pad`; the rest is "
-            "DATM's preset",
+            "DATM's preset. Their code has skip 0.5 and expert_epochs 2 at IPC 50",
             "tm",
             datm.replace({"skip": skip, "expert_epochs": 3 if ipc == 50 else 2}),
             experiment,
@@ -258,9 +257,9 @@ def _kernel() -> dict[str, Preset]:
         )
         steps = 500_000
         made[f"frepo_cifar10_ipc{ipc}"] = Preset(
-            "Zhou et al. 2022 (FRePo); 500,000 steps are ours",
+            "Zhou et al. 2022 (FRePo)",
             "kernel",
-            kernel.Config(flips=ipc < 50, image_lr=3e-4, label_lr=3e-4, cosine_steps=steps),
+            kernel.Config(image_lr=3e-4, label_lr=3e-4, cosine_steps=steps),
             {**experiment, "steps": steps},
         )
     for ipc, steps in ((1, 15_000), (10, 10_000)):

@@ -64,6 +64,12 @@ def test_the_window_and_rates_of_the_sources():
     assert [p.skip for p in pad] == [0, 0.5, 0.25]
     assert [p.expert_epochs for p in pad] == [2, 2, 3]
     assert pad[1].replace({"skip": 0.0}) == parse("--preset=datm_cifar10_ipc10").tm
+    datm = [parse(f"--preset=datm_cifar10_ipc{ipc}").tm for ipc in (1, 10, 50)]
+    assert [d.skip_above for d in datm] == [1.1, 1.0, 1.0]
+    assert [d.widen_steps for d in datm] == [1000, 1000, 2000]
+    assert [d.lr_lr * 0.01**2 for d in datm] == pytest.approx([1e-7, 1e-5, 1e-5])
+    frepo = [parse(f"--preset=frepo_cifar10_ipc{ipc}").kernel for ipc in (1, 10, 50)]
+    assert all(one.flips for one in frepo)
     rat = parse("--preset=rat_cifar10_ipc10").bptt
     assert (rat.unroll, rat.window, rat.random_window, rat.inner) == (200, 60, True, "adam")
     for name in ("rat", "at"):
