@@ -27,7 +27,8 @@ DSA = "color_crop_cutout_flip_scale_rotate"
 # 2023), whose operations are milder than DSA's and repeat the border.
 FREPO = "flip_jitter_zoom_turn_translate_hole"
 # `crop_scale_rotate` of DC (Zhao et al. 2021), by which MNIST is evaluated: stronger than
-# DSA's, an operation of its own for each image, and not differentiable in its sizes.
+# DSA's, an operation of its own for each image, and not differentiable in its sizes. It
+# fills with means of the image, the authors' code with those of the batch.
 DC = "shift_stretch_tilt"
 
 MAX_SHIFT = 0.125  # fraction of the image side

@@ -23,10 +23,10 @@ and `init` makes them of the labels it is given: (softmax(label_logits) - 1/k) t
 
 Departures: KIP's kernel is that of infinitely wide networks; here it is the empirical one
 of a new network each step, its trace over outputs, so a stochastic estimate, and the loss
-is a sum over classes, not a mean. FRePo's networks begin at staggered ages: here all are
-untrained and only the steps left to them differ. Networks train on the mirror images too.
-FRePo's labels begin at one-hot less 1/k over sqrt(k/10): set `label_scale` to its inverse
-where k is not 10. LAMB has no weight decay. `kernel=linear` regresses on pixels.
+is a sum over classes, not a mean. Networks train on the mirror images too. FRePo's labels
+begin at one-hot less 1/k over sqrt(k/10): set `label_scale` to its inverse where k is not
+10. As in the code of FRePo all networks begin untrained, with staggered numbers of steps
+left, and LAMB has no weight decay. `kernel=linear` regresses on pixels.
 
 RCIG takes 20 steps of Adam inside and 20 for the inverse Hessian, conjugate gradients here;
 learns the temperature, here the best of each batch; shortens the implicit gradient to the

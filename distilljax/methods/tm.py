@@ -13,15 +13,17 @@ arXiv 2211.10586, has constant memory by another formula, which is not exact as 
 Variants: `segments` > 1 averages over several expert segments in each outer step. A
 widening window of start epochs, soft labels initialised to the experts' logits, and a loss
 above which a step is skipped make DATM (Guo et al. 2024, arXiv 2310.05773, section 3.3).
-`skip` leaves the smallest squared differences out of both norms (PAD, Li et al. 2024, arXiv
-2408.03360, as its authors' code has it; the paper speaks of shallow layers).
-Flat-minimum experts (FTD) are an option of expert training.
+`skip` leaves the smallest squared differences out of each norm (PAD, Li et al. 2024, arXiv
+2408.03360). Flat-minimum experts (FTD) are an option of expert training.
 
 Departures: eta is learned through its logarithm and kept within `lr_low`..`lr_high`, so
 that it stays positive and bounded; to first order an SGD step of rate r / eta^2 on log eta
 equals the published step of rate r on eta, so `lr_lr` corresponds to r / eta^2. The images
 can be learned by Adam instead of SGD. The last minibatch of a permutation is as large as
-the others.
+the others. `max_start` itself can be a start epoch; the code of MTT, DATM and PAD draws
+below it. Both norms of PAD's code leave out the same parameters, those where student and
+target differ least, which changes the gradient by a factor; its paper speaks of shallow
+layers.
 """
 
 import dataclasses

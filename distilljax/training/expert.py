@@ -168,6 +168,10 @@ def taking_part(scores: Array, which: Array | int) -> Array:
     Li et al. 2024 (arXiv 2408.03360): the easiest .75 of them, rising linearly to all after
     20 epochs; from epoch 41 on without the easiest .1, from 61 on without .2.
 
+    Departures: the shares are those of all images, so that an easy class has more of them
+    at first than a hard one; PAD's code takes them of each class. It drops the easiest one
+    epoch later, and its epochs have fewer steps where fewer images take part.
+
     >>> expert.taking_part(jnp.array([0.3, 0.1, 0.9, 0.2]), 1).tolist()
     [True, True, False, True]
 

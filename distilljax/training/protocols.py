@@ -125,7 +125,8 @@ _RFAD = EvaluationProtocol(
 PROTOCOLS = {
     # Yang et al. 2024, section 2: the study's standard evaluation.
     "study": EvaluationProtocol(),
-    # Zhao et al. 2021 (DC), Zhao & Bilen 2021 (DSA), Cazenavette et al. 2022 (MTT).
+    # Zhao et al. 2021 (DC), Zhao & Bilen 2021 (DSA), Cazenavette et al. 2022 (MTT). Their
+    # code trains for an epoch more, and begins the momentum anew where the rate falls.
     "dc": _DC,
     # DC's tables on MNIST, where its code trains longer and augments.
     "dc_augmented": dataclasses.replace(_DC, epochs=1000, augment=DC, augment_each=True),
@@ -133,7 +134,9 @@ PROTOCOLS = {
     "mtt": dataclasses.replace(_DC, epochs=1000, augment=DSA, lr=None),
     # Feng et al. 2023 (RaT-BPTT, arXiv 2310.04295).
     "rat": EvaluationProtocol(steps=1000, lr=1e-3, optimizer="adam", augment="flip_rotate"),
-    # Zhou et al. 2022 (FRePo, arXiv 2206.00719); with one image a class half the steps.
+    # Zhou et al. 2022 (FRePo, arXiv 2206.00719); with one image a class half the steps. The
+    # script of its authors has three times the rate, no mirror images and the last weights,
+    # and trains for 5,000 steps with 50 images a class.
     "frepo": _FREPO,
     "frepo_ipc1": dataclasses.replace(_FREPO, steps=1000),
     # Loo et al. 2023 (RCIG, arXiv 2302.06755); with one image a class half the steps.
