@@ -89,7 +89,10 @@ def initial_set(
 
 @functools.partial(jax.jit, static_argnums=0)
 def mean_logits(model: Model, experts: Trajectories, images: Array) -> Array:
-    """Returns logits at the experts' last epoch, averaged over the experts, f32[b, k]."""
+    """Returns logits at the experts' last epoch, averaged over the experts, f32[b, k].
+
+    Departures: the code of DATM averages those of the experts that classify an image right.
+    """
     restore = parameters.unflatten(model)
 
     def logits(vector: Array) -> Array:

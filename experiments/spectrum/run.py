@@ -11,7 +11,7 @@ networks at their initialisation, and of the same networks after `--steps` steps
 images. Strong are the directions that together hold `--share` of the variance of real
 features.
 
-n random images have energy in every direction by chance, the variance there over n k. So
+n random images have energy in every direction by chance, the variance there over n. So
 the energy of a set in weak directions is compared with that of as many random real images
 (drawn anew for each network), network by network. The share of a set's energy that is weak
 is recorded, too; it is high as well where a set has little in strong directions.
