@@ -16,8 +16,9 @@ with w = 1/2. LRS is 26.9 where HLR = IOR = 0, and so is ARS where both IOR are 
 Departures: the labels of random images are those of one expert, trained as the whole
 data are (`WHOLE`, a few epochs), where DD-Ranking takes a teacher trained to the end;
 and HLR is against that accuracy. Records hold both accuracies. Networks learn at the
-protocol's rate and are tested at its end; the code of DD-Ranking takes the best of five
-rates for hard labels and random images, and the best test accuracy along each training.
+protocol's rate and with its augmentation, and are tested at its end; the code of DD-Ranking
+takes the best of five rates for hard labels and random images, leaves augmentation out for
+hard labels, and takes the best test accuracy along each training.
 """
 
 import dataclasses
