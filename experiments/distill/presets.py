@@ -66,14 +66,17 @@ def _bptt() -> dict[str, Preset]:
         }
         made[f"cifar10_ipc{ipc}"] = Preset(
             "Deng & Russakovsky 2022, without memory addressing; T = 150 is IPC 10's; "
-            "50,000 steps are ours (the code has 500,000 and stops by hand)",
+            "50,000 steps (the code has 500,000 and stops by hand) and real images at the "
+            "start (theirs is noise) are ours; the command of their README whitens images "
+            "(zca_normed)",
             "bptt",
             deng.replace({"inner_batch": 100 if ipc == 50 else None}),
             experiment,
         )
         made[f"memory_cifar10_ipc{ipc}"] = Preset(
             "Deng & Russakovsky 2022, bases at half resolution; the number of bases is "
-            "ours: as many as the storage allows",
+            "ours: as many as the storage allows (16 in their README), and so are batches "
+            "of 100 (320) and real images at the start (noise)",
             "bptt",
             deng.replace({"inner_batch": 100}),
             {**experiment, "parametrisation": "memory", "memory": {"downsample": 2}},
