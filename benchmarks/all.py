@@ -41,6 +41,7 @@ IN_README = (
     "cores",
     "cores_width128",
     "cores_main",
+    "start",
     "growth",
     "side_by_side",
     "side_by_side_one_core",
@@ -140,6 +141,7 @@ LONGER = {
         "--works=main --repeats=1 --main_options='--steps=1 --score_every=1 "
         "--score_seeds=1 --eval_seeds=2 --whole_epochs=0 --noscores --bptt.unroll=2'",
     ),
+    "start": ("", "--works=main --repeats=1 --width=4"),
     "ahead": (
         "--target=h100,h200,v5e,v6e --devices=1,8",
         "--program=train --width=4 --steps=2 --ipc=1",
@@ -183,7 +185,7 @@ def flags(name: str, config: Config, torch: bool) -> list[str]:
         pass
     elif config.threads and not any(word.startswith("--threads") for word in words):
         words.append(f"--threads={config.threads}")
-    if name == "curvature" and torch:
+    if name in ("curvature", "start") and torch:
         words.append("--torch")
     return words
 

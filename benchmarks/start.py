@@ -130,7 +130,7 @@ def _experts(config: Config, folder: pathlib.Path) -> pathlib.Path:
     return place
 
 
-def _arrays(method: str, config: Config, path: pathlib.Path) -> None:
+def write_arrays(method: str, config: Config, path: pathlib.Path) -> None:
     """Writes the arrays of an outer step of the sizes that the command has."""
     size, _, channels = data.load("embedded").train.images.shape[1:]
     settings = METHODS[method].Config()
@@ -165,7 +165,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
             }
             if config.torch:
                 path = folder / f"{work}.pickle"
-                _arrays(method, config, path)
+                write_arrays(method, config, path)
                 starts[TORCH] = functools.partial(_in_torch, method, path)
             for kind, start in starts.items():
                 about = {"work": work, "start": kind}

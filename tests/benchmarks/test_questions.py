@@ -24,6 +24,7 @@ from benchmarks import (
     networks,
     precision,
     products,
+    start,
     throughput,
 )
 from benchmarks.harness import Program
@@ -49,9 +50,18 @@ CONFIGS = {
     growth: SMALL
     | {"values": 2, "real_batch": 300, "works": "dm,experts"}
     | {"dimensions": "classes,size,experts"},
+    start: {"works": "main", "width": 4, "repeats": 1},
 }
 ROWS = {throughput: 7, convolutions: 4, networks: 4, dispatch: 3, precision: 5}
-ROWS |= {meta_gradient: 6, products: 7, experts: 2, devices: 4, cores: 6, growth: 3}
+ROWS |= {
+    meta_gradient: 6,
+    products: 7,
+    experts: 2,
+    devices: 4,
+    cores: 6,
+    growth: 3,
+    start: 2,
+}
 
 
 def named(modules):
@@ -322,6 +332,50 @@ def test_the_main_job_is_timed_as_a_command(tmp_path):
         [work, num] for work in ("evaluation", "main") for num in "12"
     ]
     assert all(one["cpu_seconds"]["median"] > 0.1 for one in record["records"][2:])
+
+
+@pytest.mark.slow
+def test_a_command_is_timed_to_its_first_outer_step(tmp_path):
+    record, (_, _, *rows) = ran(start, tmp_path)
+    assert [row[:2] for row in rows] == [["main", "cold"], ["main", "warm"]]
+    assert all(one["cpu_seconds"]["median"] > 0.1 for one in record["records"])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Commands that are not started; returns what each cache held when one began."""
+    held = []
+
+    def run(module, *words, caches):
+        held.append((caches.name, len(list(caches.iterdir()))))
+        (caches / f"program{len(held)}").touch()
+        told = {"step": 1, "loss": 2.0} | answers.pop(0)
+        return harness.Sample(1.0, 2.0), json.dumps(told)
+
+    answers = [{} for _ in range(20)]
+    monkeypatch.setattr(start, "_run", run)
+    return held, answers
+
+
+def test_a_cold_start_has_no_programs_and_a_warm_one_has_them(started, tmp_path):
+    held, _ = started
+    _, rows = ran(start, tmp_path, repeats=2)
+    assert [num for kind, num in held if kind == "cold"] == [0] * 4
+    assert [num for kind, num in held if kind == "warm"] == [0, 1, 2, 3]
+    assert [row[-1] for row in rows[2:]] == ["-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "match"),
+    [
+        ([{}, {"loss": 2.1}], "warm differs by 0.05 from cold.*nothing was timed"),
+        ([{"step": 20}], "ended after outer step 20, not 1"),
+    ],
+)
+def test_starts_of_other_work_are_not_timed(started, answers, match):
+    started[1][:] = answers
+    with pytest.raises(InputError, match=match):
+        start.run(config_of(start))
 
 
 def test_a_main_job_that_fails_is_not_timed(tmp_path):

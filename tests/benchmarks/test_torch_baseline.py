@@ -1,16 +1,18 @@
 """Our methods and both PyTorch baselines find the same numbers, in double precision."""
 
+import pickle
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, side_by_side
+from benchmarks import cases, side_by_side, start
 
 torch = pytest.importorskip("torch", reason="needs the extra `torch`")
 
-from benchmarks.torch_baseline import TUNED, tuned, works  # noqa: E402
+from benchmarks.torch_baseline import TUNED, first, tuned, works  # noqa: E402
+from benchmarks.torch_baseline.given import Given  # noqa: E402
 
 # PyTorch's own: its forward derivatives are scripts, and the module of those is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -130,3 +132,14 @@ def test_the_distance_of_rows():
     a = [torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.ones(2)]
     b = [torch.tensor([[6.0, 8.0], [0.0, 2.0]]), -torch.ones(2)]
     assert row_distance(a, b).item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_process_of_pytorch_takes_the_outer_step_of_a_case(tmp_path, capsys):
+    path = tmp_path / "arrays"
+    start.write_arrays("tm", start.Config(width=4), path)
+    given = pickle.loads(path.read_bytes())
+    first.main(str(path), "tm")
+    expected = works.WORKS["tm"](Given(given, "cpu"))()["loss"]
+    assert float(capsys.readouterr().out) == pytest.approx(expected, rel=1e-6)
+    assert given["images"].shape == (10, 28, 28, 1)
+    assert given["num_steps"] == 20
