@@ -5,28 +5,35 @@
     python -m benchmarks.cores --works=main --repeats=3
 
 JAX sees the processor as one device, whose operations use all cores, or as several, which
-share the work by `mesh=` as several GPUs would. Measured are an outer step of each method
-(its defaults), the evaluation of fresh networks on the set and an epoch of as many experts
-as there are devices, with compile times and the temporary memory of a device. Each side is
-a process, one works at a time, and both must give the same numbers first.
+share the work by `mesh=` as several GPUs would. A third side is kept to one core. Measured
+are an outer step of each method (its defaults), the evaluation of fresh networks on the set
+and an epoch of as many experts as there are devices, with compile times and the temporary
+memory of a device. Each side is a process, one works at a time, and all must give the same
+numbers first.
+
+`product` is a large matrix product for each device: how much more than one core the
+machine's cores can do at all. Where they share their units (two threads of a core, seen by
+a virtual machine as two cores), that is little.
 
 `main` is the whole command `python -m experiments.distill`, from its start to its end and
-without a cache of compiled programs, with `--devices=1` and with several; the losses of its
-first outer steps must be the same. The options of sizes are not its.
+without a cache of compiled programs, with `--devices=1`, on one core and on all, and with
+several; the losses of its first outer steps must be the same. The options of sizes are not
+its.
 """
 
 import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -45,8 +52,8 @@ from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.training.expert import Recipe
 from distilljax.types import Array, InputError, Key, RealSet
 
-EVALUATION, EXPERTS, MAIN = "evaluation", "experts", "main"
-WITHIN = (*METHODS, EVALUATION, EXPERTS)  # works of a process that stays
+EVALUATION, EXPERTS, MAIN, PRODUCT = "evaluation", "experts", "main", "product"
+WITHIN = (*METHODS, EVALUATION, EXPERTS, PRODUCT)  # works of a process that stays
 WORKS = (*WITHIN, MAIN)
 COMPARED = 3  # outer steps of the main job
 
@@ -67,6 +74,33 @@ class Config(problem.ProblemOptions, harness.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         contest.names("works", self.works, WORKS)
+
+
+class Side(NamedTuple):
+    """Cores and devices of a process."""
+
+    cores: int | None  # None: all
+    devices: int
+
+    @contextlib.contextmanager
+    def presented(self) -> Iterator[None]:
+        """Makes processes started within have these cores and devices."""
+        with presented(self.devices):
+            if self.cores is None:
+                yield
+                return
+            before = os.sched_getaffinity(0)
+            harness.pin(self.cores)
+            try:
+                yield
+            finally:
+                os.sched_setaffinity(0, before)
+
+
+def _sides(config: Config) -> dict[str, Side]:
+    """Returns the sides; that of one core where the system keeps processes to cores."""
+    one = {"core": Side(1, 1)} if hasattr(os, "sched_setaffinity") else {}
+    return one | {"threads": Side(None, 1), "devices": Side(None, config.num_devices)}
 
 
 def make(values: dict[str, Any], num: int) -> dict[str, Callable[[], Any]]:
@@ -117,6 +151,10 @@ def _work(
 
         batch = distilled_set.as_batch(made.start)
         return evaluated, (keys, batch, made.sources["real"])
+    if name == PRODUCT:
+        matrix, _ = harness.factor()
+        each = jax.numpy.stack([matrix] * config.num_devices)
+        return lambda each: devices.spread(lambda x: x @ x, each, mesh), (each,)
     if name == EXPERTS:
         keys, recipe = jax.random.split(jax.random.key(1), config.num_devices), Recipe()
 
@@ -140,17 +178,17 @@ def _work(
     return step, (jax.random.key(1), state, made.sources[module.SOURCE])
 
 
-def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
+def _main_job(config: Config, side: Side) -> tuple[Sample, np.ndarray]:
     """Runs the main job; returns its time and the losses of its first outer steps.
 
     Raises:
       InputError: it failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        words = (f"--workdir={folder}/run", f"--devices={num}")
+        words = (f"--workdir={folder}/run", f"--devices={side.devices}")
         command = ["-m", "experiments.distill", *words, *shlex.split(config.main_options)]
         wall, cpu = time.perf_counter(), children_cpu_seconds()
-        with presented(num):
+        with side.presented():
             done = subprocess.run(
                 [sys.executable, *command], cwd=harness.ROOT, capture_output=True, text=True
             )
@@ -161,46 +199,57 @@ def _main_job(config: Config, num: int) -> tuple[Sample, np.ndarray]:
     return sample, np.array([json.loads(line)["loss"] for line in lines[:COMPARED]])
 
 
-def _main_clock(config: Config, num: int) -> Sample:
-    return _main_job(config, num)[0]
+def _main_clock(config: Config, side: Side) -> Sample:
+    return _main_job(config, side)[0]
 
 
 def measure(config: Config) -> list[dict[str, Any]]:
     """Returns a record for each work and side."""
-    nums = (1, config.num_devices)
-    found: dict[int, dict[str, Any]] = {num: {} for num in nums}
-    about: dict[int, dict[str, Any]] = {num: {} for num in nums}
-    clocks: dict[tuple[str, int], Callable[[], Sample]] = {}
+    sides, chosen = _sides(config), contest.names("works", config.works, WORKS)
+    found: dict[str, dict[str, Any]] = {name: {} for name in sides}
+    about: dict[str, dict[str, Any]] = {name: {} for name in sides}
+    clocks: dict[tuple[str, str], Callable[[], Sample]] = {}
     with contextlib.ExitStack() as stack:
-        for num in nums if _within(config) else ():
-            with presented(num):
-                side = stack.enter_context(Remote(make, config.to_dict(), num))
-            found[num], about[num] = side.call("numbers"), side.call("about")
+        for name, side in sides.items() if _within(config) else ():
+            with side.presented():
+                remote = stack.enter_context(Remote(make, config.to_dict(), side.devices))
+            found[name], about[name] = remote.call("numbers"), remote.call("about")
             for work in _within(config):
-                clocks[work, num] = functools.partial(side.clock, work)
-        chosen = contest.names("works", config.works, WORKS)
-        for num in nums if MAIN in chosen else ():
-            found[num][MAIN] = _main_job(config, num)[1]
-            clocks[MAIN, num] = functools.partial(_main_clock, config, num)
+                clocks[work, name] = functools.partial(remote.clock, work)
+        for name, side in sides.items() if MAIN in chosen else ():
+            found[name][MAIN] = _main_job(config, side)[1]
+            clocks[MAIN, name] = functools.partial(_main_clock, config, side)
         contestants = {}
         for work in chosen:
-            contest.same({str(num): found[num][work] for num in nums}, config.tolerance)
-            for num in nums:
-                record = {"work": work, "devices": num, **about[num].get(work, {})}
-                contestants[f"{work}, {num}"] = Contestant(
-                    clocks[work, num], record, 1, f"{work}, 1"
+            contest.same({name: found[name][work] for name in sides}, config.tolerance)
+            for name, side in sides.items():
+                record = {"work": work, **side._asdict(), **about[name].get(work, {})}
+                contestants[f"{work}, {name}"] = Contestant(
+                    clocks[work, name], record, 1, f"{work}, threads"
                 )
         timed = {name: one.work for name, one in contestants.items()}
         samples = harness.interleave(timed, config.repeats)
-    return list(contest.records(contestants, samples).values())
+    records = contest.records(contestants, samples)
+    for name, record in records.items():
+        alone = samples.get(f"{record['work']}, core")
+        if alone:
+            record["ratio_to_core"] = harness.ratio(alone, samples[name])
+    return list(records.values())
+
+
+def _against_core(record: Mapping[str, Any]) -> str:
+    found = record.get("ratio_to_core")
+    return figure(found and found["wall"]["of_medians"])
 
 
 COLUMNS = (
     Column("work", lambda r: r["work"], left=True),
+    Column("cores", lambda r: r.get("cores") or "all"),
     Column("devices", lambda r: r["devices"]),
     *contest.times("run"),
     Column("fastest", lambda r: figure(r["wall_seconds"]["min"])),
     contest.faster("threads"),
+    Column("as one core", _against_core),
     Column("temporary MiB", lambda r: harness.mib(r.get("temporary_bytes"))),
     contest.COMPILE,
 )

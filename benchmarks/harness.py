@@ -38,7 +38,7 @@ from distilljax.config import Config as Base
 from distilljax.config import option
 from distilljax.disk.files import write_json
 from distilljax.io.environment import environment
-from distilljax.types import InputError
+from distilljax.types import Array, InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Options with paths of this machine.
@@ -359,16 +359,17 @@ def pin(threads: int | None) -> int:
 # Ceilings
 
 
-def product(side: int | None = None) -> tuple[Callable[[], Any], int]:
-    """Returns a large matrix product and its FLOPs.
+def factor() -> tuple[Array, int]:
+    """Returns a large square float32 matrix, and the FLOPs of its product with itself."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    return jnp.full((side, side), 0.5), 2 * side**3
 
-    Args:
-      side: side of the square float32 matrices; None for 2,048 on a CPU, else 8,192.
-    """
-    side = side or (2048 if jax.default_backend() == "cpu" else 8192)
-    x = jnp.full((side, side), 0.5)
+
+def product() -> tuple[Callable[[], Any], int]:
+    """Returns a large matrix product and its FLOPs."""
+    matrix, num_flops = factor()
     program = jax.jit(jnp.matmul)
-    return lambda: program(x, x), 2 * side**3
+    return lambda: program(matrix, matrix), num_flops
 
 
 def copy(num_bytes: int = 256 * MIB) -> tuple[Callable[[], Any], int]:

@@ -35,7 +35,7 @@ from benchmarks.harness import Column, Sample, figure
 from distilljax import data
 from distilljax.config import option
 from distilljax.io.environment import children_cpu_seconds
-from distilljax.methods import METHODS, tm
+from distilljax.methods import bptt, tm
 from distilljax.types import InputError
 
 COLD, WARM, TORCH = "cold", "warm", "PyTorch"
@@ -133,13 +133,13 @@ def _experts(config: Config, folder: pathlib.Path) -> pathlib.Path:
 def write_arrays(method: str, config: Config, path: pathlib.Path) -> None:
     """Writes the arrays of an outer step of the sizes that the command has."""
     size, _, channels = data.load("embedded").train.images.shape[1:]
-    settings = METHODS[method].Config()
+    defaults = {"tm": tm.Config().student_steps, MAIN: bptt.Config().unroll}
     sizes = cases.Sizes(
         ipc=1,
         width=config.width,
         size=size,
         channels=channels,
-        unroll=settings.student_steps if method == "tm" else settings.unroll,
+        unroll=defaults[method],
     )
     with path.open("wb") as file:
         pickle.dump(cases.make([method], sizes)[method].given, file)

@@ -46,7 +46,7 @@ CONFIGS = {
     experts: SMALL | {"experts": 2, "batch": 1500, "epochs": 7, "augment": ""},
     devices: TINY
     | {"devices": "1,2", "networks": 2, "steps": 2, "train_images": 4, "probes": 2},
-    cores: SMALL | {"works": "dm,evaluation,experts", "networks": 3, "steps": 2},
+    cores: SMALL | {"works": "dm,evaluation,experts,product", "networks": 3, "steps": 2},
     growth: SMALL
     | {"values": 2, "real_batch": 300, "works": "dm,experts"}
     | {"dimensions": "classes,size,experts"},
@@ -58,7 +58,7 @@ ROWS |= {
     products: 7,
     experts: 2,
     devices: 4,
-    cores: 6,
+    cores: 12,
     growth: 3,
     start: 2,
 }
@@ -311,13 +311,17 @@ def test_devices_give_the_same_numbers(tmp_path):
     assert f"share {threads} core" in devices.table(record)
 
 
-@pytest.mark.slow  # two processes, each of which compiles for itself
+SIDES = [["1", "1"], ["all", "1"], ["all", "2"]]  # cores and devices
+
+
+@pytest.mark.slow  # three processes, each of which compiles for itself
 def test_cores_as_threads_and_as_devices_give_the_same_numbers(tmp_path):
-    record, (_, _, *rows) = ran(cores, tmp_path)
-    assert [row[:2] for row in rows] == [
-        [work, num] for work in ("dm", "evaluation", "experts") for num in "12"
-    ]
-    assert [one["devices"] for one in record["records"]] == [1, 2, 1, 2, 1, 2]
+    record, (heading, _, *rows) = ran(cores, tmp_path)
+    works = "dm", "evaluation", "experts", "product"
+    assert [row[:3] for row in rows] == [[work, *side] for work in works for side in SIDES]
+    assert [one["cores"] for one in record["records"]] == [1, None, None] * len(works)
+    one_core = rows[0][heading.index("as one core")]
+    assert one_core == "1.00"
 
 
 @pytest.mark.slow  # six runs of the command
@@ -328,10 +332,9 @@ def test_the_main_job_is_timed_as_a_command(tmp_path):
     )
     changes = {"works": "evaluation,main", "main_options": small, "steps": 1}
     record, (_, _, *rows) = ran(cores, tmp_path, **changes)
-    assert [row[:2] for row in rows] == [
-        [work, num] for work in ("evaluation", "main") for num in "12"
-    ]
-    assert all(one["cpu_seconds"]["median"] > 0.1 for one in record["records"][2:])
+    works = "evaluation", "main"
+    assert [row[:3] for row in rows] == [[work, *side] for work in works for side in SIDES]
+    assert all(one["cpu_seconds"]["median"] > 0.1 for one in record["records"][3:])
 
 
 @pytest.mark.slow
