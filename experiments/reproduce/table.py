@@ -90,7 +90,7 @@ class Entry(TypedDict):
 
 
 def verdict(row: Row, mean: float, std: float | None) -> Outcome:
-    """Returns whether a mean reaches the published one.
+    """Returns whether a mean reaches the published one, after however many outer steps.
 
     Within: it is not below by more than two standard deviations, those of both numbers
     over the networks of an evaluation together.
@@ -177,13 +177,15 @@ def entry(
         found["steps"] = summary["steps"] + (committed.earlier if committed else 0)
         found["protocol"] = summary["protocol"]["name"]
         found["reason"] = ""
-        if found["steps"] < row.steps:
-            found["reason"] = f"{found['steps']:,} of {row.steps:,} outer steps"
-        elif found["protocol"] == row.protocol:
-            found["verdict"] = verdict(row, ours["mean"], ours["std"])
+        judged = verdict(row, ours["mean"], ours["std"])
+        early = found["steps"] < row.steps
+        if found["protocol"] == row.protocol and (judged == "within" or not early):
+            found["verdict"] = judged
             found["reason"] = row.note
-            if committed and committed.reason and found["verdict"] == "below":
+            if committed and committed.reason and judged == "below":
                 found["reason"] = committed.reason
+        if early:
+            found["reason"] = f"{found['steps']:,} of {row.steps:,} outer steps"
         return found
     return _unfinished(found, folder)
 
