@@ -102,8 +102,8 @@ class Config(
 
 # Methods that are faster on a device for each CPU core than on one device of all threads.
 # Outer steps of dm and gm are 1.4 to 2.2 times as fast on two cores, those of tm no slower,
-# and networks are tested 1.3 times (width 128) to twice (32) as fast. Steps of bptt are no
-# slower at width 32, and 0.87 times as fast at width 128 (`python -m benchmarks.cores`).
+# and networks are tested 1.1 times (width 128) to twice (32) as fast. Steps of bptt are no
+# slower at width 32, and 0.64 to 1.4 times as fast at 128 (`python -m benchmarks.cores`).
 FASTER_ON_CORES = ("dm", "gm", "tm")
 BPTT_WIDTH = 64
 
