@@ -607,4 +607,5 @@ HOST = {
     "hessian.num_examples",
     "hessian.check",
     "hessian.check_mean",
+    "protocols.check",
 }
