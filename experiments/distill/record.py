@@ -32,5 +32,5 @@ class Summary(Common, Notes):
     accuracy: dict[str, Spread]  # by the names of `accuracy.TRAINED_ON`
     scores: NotRequired[Scores]
     protocol: ProtocolRecord
-    steps: int
+    steps: int  # taken: fewer than asked for where a hook ended the run
     seconds: Seconds

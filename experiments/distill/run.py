@@ -127,7 +127,7 @@ def _run(config: Config, workdir: pathlib.Path, hook: watching.Hook | None) -> S
         "inner_learning_rate": notes["inner_learning_rate"],
         "stored_numbers": notes["stored_numbers"],
         "experts": notes["experts"],
-        "steps": config.steps,
+        "steps": result.num_steps,
         "seconds": {
             "compile": result.compile_seconds,
             "distil": distilled_at - began,

@@ -24,7 +24,7 @@ class Committed(NamedTuple):
       folder: in `experiments`.
       commit: of the distillation.
       cpu_hours: of all starts.
-      reason: why it falls short, where it does.
+      reason: how it differs from the row, or why it falls short.
       earlier: outer steps of the set that it began from (`--init_from`).
     """
 
@@ -47,10 +47,14 @@ COMMITTED = {
     ),
     "cifar10_dc_ipc1": Committed("artefacts/cifar10_dc_ipc1_width128", "526ed50", 1.7),
     "cifar10_dsa_ipc1": Committed("artefacts/cifar10_dsa_ipc1_width128", "526ed50", 1.8),
+    # It began from the set that another run had after 750 steps.
     "cifar10_dm_ipc10": Committed(
-        "artefacts/cifar10_dm_ipc10_width128_1000steps", "526ed50", 0.7
+        "artefacts/cifar10_dm_ipc10_width128_2750steps", "e9c1b71", 1.6, earlier=750
     ),
-    # Its matrix of ZCA is 17 MB, so it is no artefact that commands take by its name.
+    # The matrices of ZCA are 17 MB, so these are no artefacts that commands take by name.
+    "cifar10_mtt_ipc1": Committed(
+        "results/reproduction/cifar10_mtt_ipc1", "e9c1b71", 1.1, "4 experts"
+    ),
     "cifar10_frepo_ipc1": Committed(
         "results/reproduction/cifar10_frepo_ipc1",
         "2e393b4",
@@ -185,7 +189,9 @@ def entry(
             if committed and committed.reason and judged == "below":
                 found["reason"] = committed.reason
         if early:
-            found["reason"] = f"{found['steps']:,} of {row.steps:,} outer steps"
+            done = f"{found['steps']:,} of {row.steps:,} outer steps"
+            differs = [committed.reason] if committed and committed.reason else []
+            found["reason"] = ", ".join([done, *differs])
         return found
     return _unfinished(found, folder)
 

@@ -16,6 +16,8 @@ from tests.experiments.distill.test_run import BPTT, config
 from tests.watching.test_watching import told_by
 
 HOOK = """
+from distilljax import Stop
+
 told = []
 
 
@@ -26,6 +28,11 @@ def log(step, metrics, images):
 def fails(step, metrics, images):
     if step == 7:
         raise RuntimeError("no network")
+
+
+def ends(step, metrics, images):
+    if step == 5:
+        raise Stop
 """
 
 
@@ -89,3 +96,13 @@ def test_a_watched_run_that_is_cut_by_its_hook(dataset, tmp_path, hook_module):
     distill_run.run(config(dataset, tmp_path / "alone", *BPTT, "--tensorboard"))
     drawn = [(s, v) for s, n, v in told_by(tmp_path / "alone" / BOARD) if n == "loss"]
     assert drawn == losses
+
+
+def test_a_run_that_its_hook_ends_is_one_of_the_steps_it_took(
+    dataset, tmp_path, hook_module
+):
+    workdir = tmp_path / "ended"
+    given = config(dataset, workdir, *BPTT, "--hook=watched_by:ends")
+    summary = distill_run.run(given)
+    taken = len(records.read(workdir / "metrics.jsonl"))
+    assert summary["steps"] == taken < given.steps
