@@ -207,9 +207,9 @@ def faster(than: str) -> Column:
     return Column(f"times as fast as {than}", speed)
 
 
-def speed(record: Mapping[str, Any]) -> str:
+def speed(record: Mapping[str, Any], field: str = "ratio") -> str:
     """Returns the ratio of the alternative's time to its own; a dash if there is none."""
-    found = record.get("ratio")
+    found = record.get(field)
     return figure(found and found["wall"]["of_medians"])
 
 

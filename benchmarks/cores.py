@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -237,11 +237,6 @@ def measure(config: Config) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def _against_core(record: Mapping[str, Any]) -> str:
-    found = record.get("ratio_to_core")
-    return figure(found and found["wall"]["of_medians"])
-
-
 COLUMNS = (
     Column("work", lambda r: r["work"], left=True),
     Column("cores", lambda r: r.get("cores") or "all"),
@@ -249,7 +244,7 @@ COLUMNS = (
     *contest.times("run"),
     Column("fastest", lambda r: figure(r["wall_seconds"]["min"])),
     contest.faster("threads"),
-    Column("as one core", _against_core),
+    Column("as one core", lambda r: contest.speed(r, "ratio_to_core")),
     Column("temporary MiB", lambda r: harness.mib(r.get("temporary_bytes"))),
     contest.COMPILE,
 )
