@@ -163,6 +163,7 @@ class Config(Base):
     readme: bool = option(False, "Also write the tables to benchmarks/README.md.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.names  # validates
 
     @property

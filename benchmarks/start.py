@@ -54,6 +54,7 @@ class Config(harness.Options):
     torch: bool = option(False, "Start PyTorch as well; needs the extra `torch`.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.names  # validates
 
     @property

@@ -360,6 +360,16 @@ def started(monkeypatch):
     return held, answers
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: start.Config(width=0), lambda: every.Config(threads=0)],
+    ids=["start", "all"],
+)
+def test_options_are_within_their_range(wrong):
+    with pytest.raises(FieldError, match="must be at least 1"):
+        wrong()
+
+
 def test_a_cold_start_has_no_programs_and_a_warm_one_has_them(started, tmp_path):
     held, _ = started
     _, rows = ran(start, tmp_path, repeats=2)
