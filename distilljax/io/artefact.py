@@ -12,7 +12,7 @@ import hashlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,9 @@ from distilljax.training.evaluation import EvaluationProtocol
 from distilljax.types import Array, DistilledSet, InputError, Transform
 
 FORMAT = 2
+
+# The training images of an artefact, of its `dataset` and its `config`.
+FindImages = Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
 
 
 class Artefact(NamedTuple):
@@ -175,7 +178,9 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Artefact:
+def load(
+    path: pathlib.Path | str, train_images: np.ndarray | FindImages | None = None
+) -> Artefact:
     """Reads an artefact.
 
     Of the example of `save`:
@@ -186,8 +191,9 @@ def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Ar
 
     Args:
       path: of the file.
-      train_images: u8[n, h, w, c], what the preprocessing was fitted on; read only where
-        the file was saved without matrices.
+      train_images: u8[n, h, w, c], what the preprocessing was fitted on, or a function
+        that returns them, of the artefact's `dataset` and `config`; read or called only
+        where the file was saved without matrices.
 
     Raises:
       InputError: no such file, a truncated or foreign one, or contents that do not
@@ -207,15 +213,20 @@ def load(path: pathlib.Path | str, train_images: np.ndarray | None = None) -> Ar
                 "its arrays do not have the SHA-256 that it states; it is damaged, or was "
                 "changed after it was written"
             )
-        transform = stored.from_arrays(
-            kind,
-            {
-                name.removeprefix(_TRANSFORM): array
-                for name, array in arrays.items()
-                if name.startswith(_TRANSFORM)
-            },
-            train_images,
-        )
+        fitted = {
+            name.removeprefix(_TRANSFORM): array
+            for name, array in arrays.items()
+            if name.startswith(_TRANSFORM)
+        }
+        if stored.SKETCH not in fitted:
+            transform = stored.from_arrays(kind, fitted)
+    if stored.SKETCH in fitted:
+        if callable(train_images):
+            train_images = train_images(meta["dataset"], meta["config"])
+        try:
+            transform = stored.from_arrays(kind, fitted, train_images)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     targets = arrays.get(_TARGETS)
     artefact = Artefact(
         DistilledSet(*(jnp.asarray(arrays[name], jnp.float32) for name in _SET)),

@@ -96,7 +96,7 @@ def choose(config: Config) -> Choice:
     if config.early_every > config.early_iterations:
         reason = f"there are {config.early_iterations} iterations; predict at least once"
         raise FieldError("early_every", config.early_every, reason)
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     transform = shared_transform(artefacts)
     if config.model != options.OWN:
         network = networks.scaled_network(found[0], config.width_scale)

@@ -40,7 +40,7 @@ def load_subject(config: Config) -> Subject:
         raise FieldError("influence", "", reason)
     found = read_influences(pathlib.Path(config.influence).expanduser())
     path = config.artefact or found.artefact
-    ((label, named),) = load_artefacts(path, "artefact").items()
+    ((label, named),) = load_artefacts(path, "artefact", config.data_dir).items()
     loaded = load_data_of(named, config.dataset or found.dataset, config.data_dir)
     _check_same(config, found, named, loaded)
     classes = loaded.test.labels[found.positions]

@@ -108,7 +108,7 @@ def run(config: Config) -> Summary:
       InputError: options, an artefact, data or a working directory that cannot be used;
         artefacts of different data, preprocessing or networks; training that diverges.
     """
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     shared_transform(artefacts)
     for label, (_, artefact) in artefacts.items():
         if config.batch >= (num := len(artefact.distilled.images)):

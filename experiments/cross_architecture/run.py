@@ -104,7 +104,7 @@ def run(config: Config) -> Summary:
     """
     architectures = networks.parse_architectures(config.models)
     networks.check_width_scale(config, architectures)
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     label = f"{next(iter(artefacts))}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):

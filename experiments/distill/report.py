@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from distilljax import io
 from distilljax.analysis.statistics import student
 from distilljax.comparison.accuracy import TRAINED_ON
 from experiments.distill import study
@@ -15,7 +14,7 @@ from experiments.lab.experiment import Experiment, Fact
 from experiments.lab.html import Content, Markup, beside, data_table, el, picture
 from experiments.lab.paper import IPC, MIXING, STANDARD, WORTH
 from experiments.lab.pictures import image_grid
-from experiments.lab.sets import displayable
+from experiments.lab.sets import displayable, load
 
 Records = Sequence[claims.Record[Summary]]
 
@@ -83,7 +82,7 @@ def grid(record: claims.Record[Summary]) -> Markup | None:
         return picture(folder / "grid.png", alt, caption)
     if not (folder / "distilled.npz").exists():
         return None
-    artefact = io.load(folder / "distilled.npz")
+    artefact = load(str(folder / "distilled.npz"))
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch, "grid.png")
         shown = displayable(artefact.transform, artefact.distilled.images)

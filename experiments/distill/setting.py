@@ -38,7 +38,7 @@ from experiments.lab.data import Prepared, prepare
 from experiments.lab.experts import identify_experts, later_settings
 from experiments.lab.networks import model_of
 from experiments.lab.options import expand
-from experiments.lab.sets import file_of
+from experiments.lab.sets import file_of, load
 
 
 class Setting(NamedTuple):
@@ -162,7 +162,7 @@ def _start(
 
 def _continued(config: Config, path: str, prepared: Prepared) -> DistilledSet:
     """Returns the set of an artefact, to be learned further."""
-    loaded, before = prepared.data, io.load(file_of(expand(path)))
+    loaded, before = prepared.data, load(file_of(expand(path)), config.data_dir)
     num, *shape = before.distilled.images.shape
     if before.class_names != loaded.class_names or tuple(shape) != loaded.image_shape:
         raise FieldError("init_from", path, "was made of other data")

@@ -89,7 +89,7 @@ def choose(config: Config) -> Choice:
         raise FieldError("train_on", "", f"name {REAL} or a distilled set")
     if train_on not in (REAL, *paths):
         paths.append(train_on)
-    artefacts = load_artefacts(",".join(paths)) if paths else {}
+    artefacts = load_artefacts(",".join(paths), data_dir=config.data_dir) if paths else {}
     _check_unread(config, real_sets, paths)
     if not artefacts and not real_sets:
         raise FieldError("sets", config.sets, "name a set to look at, or give --artefacts")

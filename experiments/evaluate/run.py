@@ -53,7 +53,7 @@ from experiments.lab.records import (
     describe_protocol,
     write_summary,
 )
-from experiments.lab.sets import Named, displayable, file_of, stored_ipc
+from experiments.lab.sets import Named, displayable, file_of, load, stored_ipc
 from experiments.lab.workdir import open_workdir, workdir_path
 
 NAME = "experiments.evaluate"
@@ -142,7 +142,7 @@ def run(config: Config) -> Summary:
     if not config.scores:
         refuse_unread(config, "expert_epochs", "--noscores has no network that labels")
     path = file_of(expand(config.artefact))
-    named = Named(path, io.load(path))
+    named = Named(path, load(path, config.data_dir))
     label = f"{pathlib.Path(path).resolve().parent.name}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):

@@ -19,7 +19,7 @@ from distilljax.io import foreign
 from distilljax.io.foreign import exports
 from distilljax.types import InputError
 from experiments.lab.options import expand
-from experiments.lab.sets import file_of
+from experiments.lab.sets import file_of, load
 
 NAME = "experiments.export_set"
 
@@ -31,6 +31,7 @@ class Config(Base):
     artefact: str = option("", "The distilled set (.npz).")
     layout: str = option("", f"Layout: {', '.join(foreign.EXPORTS)}.")
     out: str = option("", "New file; of the layouts mtt and png a new folder.")
+    data_dir: str | None = option(None, "Folder of prepared TFDS sets; none: TFDS's own.")
 
 
 def run(config: Config) -> pathlib.Path:
@@ -49,7 +50,7 @@ def run(config: Config) -> pathlib.Path:
     out = pathlib.Path(config.out).expanduser()
     if out.exists():
         raise FieldError("out", config.out, "is there already; name a new file or folder")
-    artefact = io.load(file_of(expand(config.artefact)))
+    artefact = load(file_of(expand(config.artefact)), config.data_dir)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         foreign.export(artefact, out, layout=config.layout)

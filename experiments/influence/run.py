@@ -159,7 +159,7 @@ def run(config: Config) -> Summary:
         raise FieldError("subsets", config.subsets, reason)
     if not config.artefact:
         raise FieldError("artefact", "", "name a distilled set, such as distilled.npz")
-    ((label, named),) = load_artefacts(config.artefact, "artefact").items()
+    ((label, named),) = load_artefacts(config.artefact, "artefact", config.data_dir).items()
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):
         summary = _run(config, names, named, workdir)

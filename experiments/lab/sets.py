@@ -4,9 +4,10 @@ import contextlib
 import itertools
 import os
 import pathlib
+import sys
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,7 +64,45 @@ def file_of(path: str) -> str:
     return str(named)
 
 
-def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
+def load(path: str, data_dir: str | None = None) -> io.Artefact:
+    """Reads an artefact; where it has no matrices, they are fitted again to its data.
+
+    Args:
+      path: of its file.
+      data_dir: `--data_dir`, where those data are looked for.
+
+    Raises:
+      InputError: no artefact, or data that cannot be had or are not those it was made of.
+    """
+
+    def train_images(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> np.ndarray:
+        name, held_out = dataset.get("name"), config.get("held_out")
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"{path} has no matrices of its preprocessing and does not say to which "
+                "data they were fitted; read it by distilljax.load, which takes them"
+            )
+        print(f"{path}: its preprocessing is fitted to {name} again", file=sys.stderr)
+        loaded = data.load(name, data_dir)
+        if loaded.fingerprint != dataset.get("fingerprint"):
+            raise InputError(
+                f"{name} is not what {path} was made of (its SHA-256 differs), and its "
+                "preprocessing is fitted to that"
+            )
+        if held_out is None:
+            return loaded.train.images
+        try:
+            rest, _ = data.hold_out(loaded.train, held_out, config.get("split_seed", 0))
+        except InputError as error:
+            raise InputError(f"{path}: of the images held out, {error}") from None
+        return rest.images
+
+    return io.load(path, train_images)
+
+
+def load_artefacts(
+    text: str, field: str = "artefacts", data_dir: str | None = None
+) -> dict[str, Named]:
     """Returns label -> artefact of the paths, or gallery names, in a list with commas.
 
     The label of runs/x/distilled.npz is x, that of x.npz too; where two would be the
@@ -81,7 +120,7 @@ def load_artefacts(text: str, field: str = "artefacts") -> dict[str, Named]:
     files = Counter(os.path.realpath(path) for path in paths)  # a link is no other set
     if twice := [path for path in paths if files[os.path.realpath(path)] > 1]:
         raise FieldError(field, text, f"{twice[-1]} is named twice")
-    loaded = {path: io.load(path) for path in paths}
+    loaded = {path: load(path, data_dir) for path in paths}
 
     for earlier, path in itertools.combinations(paths, 2):
         if not _of_one_data(loaded[path], loaded[earlier]):

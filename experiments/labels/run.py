@@ -116,7 +116,7 @@ def run(config: Config) -> Summary:
     if config.early >= config.late:
         reason = f"the late expert has {config.late} epochs; name fewer"
         raise FieldError("early", config.early, reason)
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     shared_transform(artefacts)
     network = shared_network(artefacts, functools.partial(chosen_network, config.protocol))
     workdir = workdir_path(NAME, config, f"{next(iter(artefacts))}-{config.protocol}")

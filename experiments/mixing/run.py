@@ -233,7 +233,7 @@ def run(config: Config) -> Summary:
     """
     numbers, name = _numbers(config), _model_name(config)
     check_width_scale(config, [name])
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     label = f"{next(iter(artefacts))}-{config.protocol}"
     workdir = workdir_path(NAME, config, label)
     with open_workdir(workdir, NAME, config):

@@ -75,7 +75,7 @@ def choose(config: Config) -> Choice:
     map_model = config.map_model or ("resnet18" if "resnet18" in names else names[0])
     if map_model not in names:
         raise FieldError("map_model", map_model, f"choose among {', '.join(names)}")
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     shared_transform(artefacts)
     return Choice(epochs, networks_of(config, names), map_model, artefacts)
 

@@ -122,7 +122,7 @@ def run(config: Config) -> Summary:
       InputError: options, an artefact, data or a working directory that cannot be used;
         artefacts of different data, preprocessing or networks.
     """
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     shared_transform(artefacts)
     network = shared_network(artefacts, own_network)
     workdir = workdir_path(NAME, config, next(iter(artefacts)))

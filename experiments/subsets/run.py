@@ -124,7 +124,7 @@ def run(config: Config) -> Summary:
       InputError: options, an artefact, data or a working directory that cannot be used;
         artefacts of different data, or of one size.
     """
-    artefacts = load_artefacts(config.artefacts)
+    artefacts = load_artefacts(config.artefacts, data_dir=config.data_dir)
     smaller = smaller_sets(artefacts)
     sizes = _sizes(config, artefacts, smaller)
     workdir = workdir_path(NAME, config, f"{next(iter(artefacts))}-{config.protocol}")

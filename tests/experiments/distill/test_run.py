@@ -599,6 +599,18 @@ def test_continues_from_an_artefact(finished, dataset, tmp_path):
     )
 
 
+def test_continues_from_an_artefact_without_matrices(dataset, tmp_path, capsys):
+    """Its preprocessing is fitted again, to the images that its run did not hold out."""
+    argv = [*BPTT, "--preprocess=zca", "--held_out=5", "--whole_epochs=0", "--noscores"]
+    distill_run.run(config(dataset, tmp_path / "first", *argv))
+    source, expected = tmp_path / "first" / "distilled.npz", images_of(tmp_path / "first")
+    io.save(source, io.load(source), matrices=False)
+    more = [*argv, f"--init_from={source}", "--steps=1", "--bptt.image_lr=1e-12"]
+    distill_run.run(config(dataset, tmp_path / "second", *more))
+    np.testing.assert_allclose(images_of(tmp_path / "second"), expected, rtol=0, atol=1e-5)
+    assert "is fitted to" in capsys.readouterr().err
+
+
 def test_a_start_that_is_not_in_order_of_classes_is_refused(finished, dataset, tmp_path):
     made, source = io.load(finished[0] / "distilled.npz"), tmp_path / "source.npz"
     logits = made.distilled.label_logits
