@@ -111,8 +111,8 @@ def average_pool(x: Array) -> Array:
     """Returns means of 2x2 blocks, f32[b, h, w, c] -> f32[b, h / 2, w / 2, c]; even h, w.
 
     On a TPU `window_pool` and its own derivative. Elsewhere `corner_pool`; the transpose of
-    its slices would be a sum of padded arrays, so the derivative is stated as `block_pool`,
-    whose transpose is a broadcast.
+    its slices would be a sum of padded arrays, so the derivative is stated as `split_pool`
+    on a CPU, else as `block_pool`.
     """
     return jax.lax.platform_dependent(x, tpu=window_pool, default=corner_pool)
 
@@ -123,8 +123,17 @@ def corner_pool(x: Array) -> Array:
     return (corners[0] + corners[1] + (corners[2] + corners[3])) * 0.25
 
 
+def split_pool(x: Array) -> Array:
+    """Returns means of 2x2 blocks as sums of halves; the transpose is a concatenation."""
+    b, h, w, c = x.shape
+    top, bottom = jax.lax.split(x.reshape(b, h // 2, 2, w, c), [1, 1], axis=2)
+    rows = (top + bottom).reshape(b, h // 2, w // 2, 2, c)
+    left, right = jax.lax.split(rows, [1, 1], axis=3)
+    return (left + right).squeeze(3) * 0.25
+
+
 def block_pool(x: Array) -> Array:
-    """Returns means of 2x2 blocks of a reshaped array."""
+    """Returns means of 2x2 blocks of a reshaped array; the transpose is a broadcast."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
@@ -139,5 +148,7 @@ def window_pool(x: Array) -> Array:
 @average_pool.defjvp
 def _average_pool_jvp(primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
-    moved = jax.lax.platform_dependent(dx, tpu=window_pool, default=block_pool)
+    moved = jax.lax.platform_dependent(
+        dx, cpu=split_pool, tpu=window_pool, default=block_pool
+    )
     return average_pool(x), moved

@@ -63,6 +63,8 @@ def conv3x3(images: Array, kernel: Array, *, side: int | None = None) -> Array:
     each = each.reshape(n + 2, n + 2, b, down, across, d)
     columns = jnp.stack(tiles.outputs(each), axis=4)  # [n + 2, b, down, across, n, d]
     rows = jnp.stack(tiles.outputs(columns), axis=2)  # [b, down, n, across, n, d]
+    # Without it XLA computes the last transform again for each use, such as a variance.
+    rows = jax.lax.optimization_barrier(rows)
     return rows.reshape(b, down * n, across * n, d)[:, :h, :w]
 
 
