@@ -172,8 +172,9 @@ def _tm() -> dict[str, Preset]:
         """Returns the rate of log eta for a published rate of eta; see `methods.tm`."""
         return rate / inner_lr**2
 
+    # The published bounds of start epochs are exclusive in their code; ours is the last.
     made = {}
-    for ipc, steps, max_start, image_lr, lr_lr, inner_lr, preprocess in (
+    for ipc, steps, below, image_lr, lr_lr, inner_lr, preprocess in (
         (1, 50, 2, 100.0, 1e-7, 0.01, "zca"),
         (10, 30, 20, 100.0, 1e-5, 0.001, "zca"),
         (50, 30, 40, 1000.0, 1e-5, 0.001, "published"),
@@ -183,7 +184,7 @@ def _tm() -> dict[str, Preset]:
             "tm",
             tm.Config(
                 student_steps=steps,
-                max_start=max_start,
+                max_start=below - 1,
                 student_batch=256 if ipc == 50 else None,
                 image_lr=image_lr,
                 lr_lr=log_rate(lr_lr, inner_lr),
@@ -191,15 +192,15 @@ def _tm() -> dict[str, Preset]:
             ),
             {"ipc": ipc, "preprocess": preprocess, "steps": 5000, "protocol": "mtt"},
         )
-    for ipc, first, last, widen_steps, lr_lr, label_lr, image_lr, threshold, skip in (
+    for ipc, first, below, widen_steps, lr_lr, label_lr, image_lr, threshold, skip in (
         (1, 4, 4, 1000, 1e-7, 5.0, 100.0, 1.1, 0.0),
         (10, 10, 20, 1000, 1e-5, 2.0, 100.0, 1.0, 0.5),
         (50, 20, 40, 2000, 1e-5, 2.0, 1000.0, 1.0, 0.25),
     ):
         datm = tm.Config(
             student_steps=80,
-            max_start=last,
-            first_max_start=first,
+            max_start=below - 1,
+            first_max_start=first - 1,
             widen_steps=widen_steps,
             student_batch=256 if ipc == 50 else None,
             image_lr=image_lr,

@@ -42,7 +42,7 @@ def test_a_preset_is_what_the_command_line_gives(method, name):
 def test_a_variant_brings_its_method_and_a_flag_wins():
     chosen = parse("--preset=datm_cifar10_ipc10", "--tm.segments=4", "--convnet.width=16")
     assert (chosen.method, chosen.labels) == ("tm", "expert")
-    assert (chosen.tm.segments, chosen.tm.first_max_start) == (4, 10)
+    assert (chosen.tm.segments, chosen.tm.first_max_start) == (4, 9)
     assert chosen.convnet.width == 16
 
 
@@ -57,7 +57,7 @@ def test_a_set_to_begin_with_takes_the_place_of_noise():
 def test_the_window_and_rates_of_the_sources():
     """Numbers read from the papers' tables, once more."""
     assert parse("--preset=cifar10_ipc10", "--method=tm").tm.student_steps == 30
-    assert parse("--preset=cifar10_ipc1", "--method=tm").tm.max_start == 2
+    assert parse("--preset=cifar10_ipc1", "--method=tm").tm.max_start == 1
     gm = parse("--preset=dsa_cifar10_ipc50").gm
     assert (gm.outer_loop, gm.inner_loop) == (50, 10)
     pad = [parse(f"--preset=pad_cifar10_ipc{ipc}").tm for ipc in (1, 10, 50)]
