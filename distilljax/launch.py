@@ -42,7 +42,6 @@ from distilljax.types import InputError
 
 __all__ = [
     "command_line",
-    "compile_quickly",
     "enable_compilation_cache",
     "flatten",
     "help_text",
@@ -53,7 +52,6 @@ __all__ = [
     "printable",
 ]
 
-_LEVEL = "xla_backend_optimization_level"
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
@@ -116,7 +114,6 @@ def main(
         if several is not None:
             many = parse_many(config_class, argv, presets=presets)
         config = None if many else parse(config_class, argv, presets=presets)
-        compile_quickly()
         enable_compilation_cache()
         terminal.join([config] if config else list((many or {}).values()))
         sys.stdout, sys.stderr = _Output.of(sys.stdout), _Output.of(sys.stderr)
@@ -295,21 +292,6 @@ def only_cpu() -> bool:
         return True
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return not (plugins or importlib.util.find_spec("libtpu"))
-
-
-def compile_quickly() -> None:
-    """Lowers the XLA optimisation level if the CPU is the only device.
-
-    At level 1 of `--xla_backend_optimization_level` outer steps, training and evaluation of
-    a ConvNet compile in half the time and run no slower than at the default. A level in
-    `XLA_FLAGS` takes precedence, as does a file of flags that it names. Must be called
-    before the first JAX computation.
-    """
-    given = os.environ.get("XLA_FLAGS", "").strip()
-    names_file = given and not given.startswith("-")
-    if _LEVEL in given or names_file or not only_cpu():
-        return
-    os.environ["XLA_FLAGS"] = f"{given} --{_LEVEL}=1".strip()
 
 
 def enable_compilation_cache() -> None:

@@ -661,28 +661,25 @@ def test_a_processor_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "plugins", "expected"),
+    ("platforms", "plugins", "libtpu", "expected"),
     [
-        ("", (), "--xla_backend_optimization_level=1"),
-        ("--a=1", (), "--a=1 --xla_backend_optimization_level=1"),
-        ("--xla_backend_optimization_level=3", (), "--xla_backend_optimization_level=3"),
-        ("--a=1", ("cuda",), "--a=1"),
-        ("flags.txt", (), "flags.txt"),  # a file of flags, alone
+        ("", (), None, True),
+        ("", ("cuda",), None, False),
+        ("", (), "libtpu", False),
+        ("cpu", ("cuda",), "libtpu", True),
     ],
 )
-def test_xla_optimises_less_on_a_cpu_alone(
-    given: str, plugins: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+def test_devices_are_known_before_jax_starts(
+    platforms: str,
+    plugins: tuple[str, ...],
+    libtpu: str | None,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("XLA_FLAGS", given)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    launch.compile_quickly()
-    assert os.environ["XLA_FLAGS"] == expected
-    if plugins:
-        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-        launch.compile_quickly()
-        assert os.environ["XLA_FLAGS"] != expected, "the device is not looked at"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: libtpu)
+    assert launch.only_cpu() == expected
 
 
 @pytest.fixture
