@@ -21,9 +21,9 @@ that it stays positive and bounded; to first order an SGD step of rate r / eta^2
 equals the published step of rate r on eta, so `lr_lr` corresponds to r / eta^2. The images
 can be learned by Adam instead of SGD. The last minibatch of a permutation is as large as
 the others. `max_start` itself can be a start epoch; the bound that MTT, DATM and PAD state
-is the first that cannot. Both norms of PAD's code leave out the same parameters, those where student and
-target differ least, which changes the gradient by a factor; its paper speaks of shallow
-layers.
+is the first that cannot. Both norms of PAD's code leave out the same parameters, those
+where student and target differ least, which changes the gradient by a factor; its paper
+speaks of shallow layers.
 """
 
 import dataclasses

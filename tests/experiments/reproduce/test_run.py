@@ -54,6 +54,13 @@ def test_a_row_is_within_two_standard_deviations_of_both():
     assert verdict(row._replace(published_std=None), 0.4999, 0.0) == "below"
 
 
+def test_a_large_spread_ends_no_row_early():
+    row = ROW._replace(published=0.5, published_std=0.03)
+    assert verdict(row, 0.47 + 1e-9, 0.04, early=True) == "within"
+    assert verdict(row, 0.47 - 1e-9, 0.04, early=True) == "not finished"
+    assert verdict(row._replace(published_std=None), 0.5, None, early=True) == "within"
+
+
 def summary(row, mean=0.9, steps=None, protocol=None):
     values = {"mean": mean, "std": 0.01, "seeds": 5, "values": [mean] * 5}
     return {
