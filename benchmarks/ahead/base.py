@@ -32,7 +32,7 @@ RAT: dict[str, Any] = {
     "clip_running": True,
 }  # fmt: skip
 TM: dict[str, Any] = {
-    "student_steps": 30, "max_start": 20, "inner_lr": 0.001, "lr_lr": 1e-5 / 0.001**2,
+    "student_steps": 30, "max_start": 19, "inner_lr": 0.001, "lr_lr": 1e-5 / 0.001**2,
 }  # fmt: skip
 
 

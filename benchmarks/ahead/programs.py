@@ -148,7 +148,7 @@ PRESETS = {
         "tm",
         tm.Config(
             student_steps=30,
-            max_start=20,
+            max_start=19,
             inner_lr=0.001,
             lr_lr=1e-5 / 0.001**2,
         ),
