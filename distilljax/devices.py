@@ -227,6 +227,54 @@ def added(
     )(shared, given, places < num).sum()
 
 
+def share_of(tree: Any, axis: str) -> Any:
+    """Returns a device's share of leading axes, for use inside `jax.shard_map`.
+
+    Where the devices do not divide an axis, as many as do have a share each, the others the
+    same ones again: the mean over all devices of means over shares is that of the whole.
+
+    Args:
+      tree: a pytree of arrays, alike on all devices.
+      axis: name of the mesh axis.
+    """
+    num, this = jax.lax.axis_size(axis), jax.lax.axis_index(axis)
+
+    def one(x: Array) -> Array:
+        parts = math.gcd(x.shape[0], num)
+        each = x.shape[0] // parts
+        return jax.lax.dynamic_slice_in_dim(x, this % parts * each, each)
+
+    return jax.tree.map(one, tree)
+
+
+def averaged(
+    function: Callable[[Any, Any], Array], shared: Any, xs: Any, over: Mesh | None
+) -> Array:
+    """Returns the mean over devices of what each makes of its share; differentiable.
+
+    It is that of the whole if the function is a mean over the leading axes of xs.
+
+    Args:
+      function: (shared, share of xs) -> f32[].
+      shared: a pytree that every device holds.
+      xs: a pytree of arrays; leading axes are divided as by `share_of`.
+      over: mesh of one axis; None for all xs at once.
+    """
+    if over is None:
+        return function(shared, xs)
+    (axis,) = over.axis_names
+    divided = jax.tree.map(lambda x: x.shape[0] % over.size == 0, xs)
+    along = jax.tree.map(lambda d: PartitionSpec(axis) if d else PartitionSpec(), divided)
+
+    def of_one(shared: Any, xs: Any) -> Array:
+        own = jax.tree.map(lambda d, x: x if d else share_of(x, axis), divided, xs)
+        return jax.lax.pmean(function(shared, own), axis)
+
+    return jax.shard_map(
+        of_one, mesh=over, in_specs=(PartitionSpec(), along), out_specs=PartitionSpec()
+    )(shared, xs)
+
+
 def _sharded(share: Callable[[Any], Any], over: Mesh) -> Callable[[Any], Any]:
     """Returns the function of all shares; what `share` closes over becomes an argument.
 

@@ -7,8 +7,9 @@ On a CPU memory traffic, not arithmetic, limits speed: the gradient of a batch i
 chunks that fit the cache, see `cache_chunk`, and needs proportionally less memory.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ import optax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
 
-from distilljax import checks, exported, platforms, varying
-from distilljax.core.losses import Mean
+from distilljax import checks, devices, exported, platforms, varying
+from distilljax.core.losses import Mean, SharedMean
 from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, InputError, Params
 
@@ -80,9 +81,9 @@ def _cached(params: Any) -> tuple[int, range]:
 def cache_chunk(num: int, params: Params, share: int = 1) -> int | None:
     """Returns the chunk size that is fastest here for a batch of `num` examples.
 
-    On a CPU about 5 for each device with one thread, 10 or 20 for large networks, and 20
-    for one with several: of the sizes near it the one that leaves the fewest places of the
-    last chunk empty. Otherwise, or below two chunks, the whole batch, None.
+    On a CPU about 5 on a device with one thread, 10 or 20 for large networks, and 20 on one
+    with several: of the sizes near it the one that leaves the fewest places of the last
+    chunk empty. Otherwise, or below two chunks, the whole batch, None.
 
     >>> inner.cache_chunk(3, jnp.ones(2)) is None
     True
@@ -90,14 +91,15 @@ def cache_chunk(num: int, params: Params, share: int = 1) -> int | None:
     Args:
       num: number of examples.
       params: weights of the network, arrays or their shapes.
-      share: number of devices over which each chunk is split.
+      share: number of devices that have a share of the batch, see `devices.share_of`.
     """
     if not platforms.on_cpu():
         return None
     best, sizes = _cached(params)
-    if num < 2 * best * share:
+    own = num // math.gcd(num, share)
+    if own < 2 * best:
         return None
-    return share * min(sizes, key=lambda size: (-num % (share * size), abs(size - best)))
+    return min(sizes, key=lambda size: (-own % size, abs(size - best)))
 
 
 # Bytes of values that one piece of a large batch may have in its forward pass, on an
@@ -106,14 +108,14 @@ VALUES = 4 * 2**30
 
 
 def memory_chunk(
-    loss_fn: Callable[[Params, Any], Array], params: Params, batch: Any, share: int = 1
+    loss_fn: Callable[[Params, Any], Array], params: Params, batch: Any
 ) -> int | None:
     """Returns the chunk size for the gradient of a batch that may be large.
 
     On a CPU that of `cache_chunk`. Elsewhere the whole batch, None, if the values that
-    `loss_fn` computes of it take at most `VALUES` bytes on a device, else as many examples
-    as do: a divisor of the batch if there is one of half of them or more, otherwise pieces
-    of even sizes.
+    `loss_fn` computes of it take at most `VALUES` bytes, else as many examples as do: a
+    divisor of the batch if there is one of half of them or more, otherwise pieces of even
+    sizes.
 
     >>> x = jax.ShapeDtypeStruct((10, 3), jnp.float32)
     >>> inner.memory_chunk(lambda w, x: (x @ w).sum(), jnp.ones(3), x) in (None, 5, 10)
@@ -123,11 +125,10 @@ def memory_chunk(
       loss_fn: (params, batch) -> f32[].
       params: arrays or their shapes.
       batch: a pytree of leaves [b, ...], arrays or their shapes.
-      share: number of devices over which the batch is split.
     """
     num = jax.tree.leaves(batch)[0].shape[0]
     if platforms.on_cpu():
-        return cache_chunk(num, params, share)
+        return cache_chunk(num, params)
 
     def values(size: int) -> int:
         examples = jax.tree.map(
@@ -136,7 +137,7 @@ def memory_chunk(
         return _value_bytes(jax.make_jaxpr(loss_fn)(params, examples).jaxpr)
 
     each = max(1, values(2) - values(1))
-    most = max(1, share * VALUES // each)
+    most = max(1, VALUES // each)
     if num <= most:
         return None
     even = [size for size in range(-(-most // 2), most + 1) if num % size == 0]
@@ -260,7 +261,8 @@ def value_and_grad(
 
     The result is independent of `chunk` up to rounding if `loss_fn` is a mean over the
     leading axis of all leaves of `batch`. Differentiating the result recomputes each chunk
-    instead of storing its intermediate values.
+    instead of storing its intermediate values. Of a `losses.SharedMean` each device
+    computes a share of the batch, and all have the mean.
 
     >>> def loss_fn(w, batch):
     ...     return jnp.mean((batch - w) ** 2)
@@ -274,12 +276,16 @@ def value_and_grad(
       loss_fn: (params, batch) -> f32[].
       params: point at which to evaluate.
       batch: a pytree; its leaves have a leading axis b if `chunk` is given.
-      chunk: examples at a time; None for all at once. See `terms`.
+      chunk: examples that a device computes at a time; None for all at once. See `terms`.
 
     Raises:
       InputError: `chunk` is not in 1..b, leading axes that differ where there is one, or
         the loss is not one number.
     """
+    if isinstance(loss_fn, SharedMean):
+        own = devices.share_of(batch, loss_fn.axis)
+        found = value_and_grad(Mean(loss_fn.each), params, own, chunk)
+        return cast(tuple[Array, Params], jax.lax.pmean(found, loss_fn.axis))
     if chunk is None:
         return varying.value_and_grad(_one_number(loss_fn))(params, batch)
     term, parts = terms(loss_fn, batch, chunk)

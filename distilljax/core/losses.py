@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from distilljax import checks, varying
 from distilljax.types import Array, Batch, Params
@@ -32,6 +33,33 @@ class Mean:
     def __call__(self, params: Params, batch: Any) -> Array:
         """Returns the mean, f32[]."""
         return self.each(params, batch).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedMean(Mean):
+    """A mean over examples of which each device computes a share, inside `jax.shard_map`.
+
+    So do `inner.value_and_grad` and with it every inner step. Called, it is the mean over
+    all that is given.
+
+    >>> losses.SharedMean(lambda params, batch: params * batch, "device").axis
+    'device'
+
+    Attributes:
+      axis: name of the mesh axis.
+    """
+
+    axis: str
+
+
+def shared_by(loss_fn: Mean, mesh: Mesh | None) -> Mean:
+    """Returns the loss of which the devices of a mesh of one axis compute shares.
+
+    >>> loss_fn = losses.Mean(lambda params, batch: params * batch)
+    >>> losses.shared_by(loss_fn, None) is loss_fn
+    True
+    """
+    return loss_fn if mesh is None else SharedMean(loss_fn.each, *mesh.axis_names)
 
 
 def cross_entropy(apply: Callable[[Params, Array], Array]) -> Mean:

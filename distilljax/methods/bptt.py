@@ -63,7 +63,16 @@ from distilljax.core.outer import (
 )
 from distilljax.core.parametrisations import DIRECT, Parametrisation
 from distilljax.core.scan import Remat, summed
-from distilljax.types import Array, Batch, DistilledSet, Key, LossFn, Model, RealSet
+from distilljax.types import (
+    Array,
+    Batch,
+    DistilledSet,
+    Key,
+    LossFn,
+    Model,
+    Params,
+    RealSet,
+)
 
 SOURCE = "real"
 ADAM_EPS_ROOT = inner.EPS_ROOT
@@ -198,7 +207,9 @@ class Inner(NamedTuple):
     sample_batch: Callable[[Any], Batch]
 
 
-def gradient_norms(loop: Inner, state: InnerState, inputs: Any) -> Array:
+def gradient_norms(
+    loop: Inner, state: InnerState, inputs: Any, chunk: int | None = None
+) -> Array:
     """Returns the norms of the gradients of T plain inner steps, f32[T], as constants.
 
     >>> import optax
@@ -210,12 +221,17 @@ def gradient_norms(loop: Inner, state: InnerState, inputs: Any) -> Array:
     >>> state = inner.init(jnp.array([3.0, 4.0]), loop.optimizer)
     >>> bptt.gradient_norms(loop, state, jnp.arange(3)).tolist()
     [5.0, 2.5, 1.25]
+
+    Args:
+      loop: the inner loop.
+      state: the network at step 0.
+      inputs: a pytree of arrays with leading axis T.
+      chunk: as in `inner.unroll`.
     """
     constant = jax.lax.stop_gradient
 
     def body(state: InnerState, given: Any) -> tuple[InnerState, Array]:
         batch = constant(loop.sample_batch(given))
-        chunk = inner.cache_chunk(len(batch.images), state.params)
         _, grads = inner.value_and_grad(loop.loss_fn, state.params, batch, chunk)
         updates, opt_state = loop.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -242,7 +258,7 @@ def _train(
     if config.adapt:
         stage = (outer_step >= config.first_stage).astype(jnp.int32)
         stage += outer_step >= config.first_stage + config.middle_stage
-        trained = functools.partial(gradient_norms, loop, state, inputs)
+        trained = functools.partial(gradient_norms, loop, state, inputs, chunk)
         held = jax.eval_shape(trained)
         norms = varying.cond(stage == 1, lambda: jnp.zeros(held.shape, held.dtype), trained)
         start, size = adapted_window(config, stage, norms, key)
@@ -304,13 +320,9 @@ def outer_loss(
     checks.settings(config, Config, model)
     loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
-    share = devices.size(mesh)
 
-    def compute(
-        distilled: DistilledSet, key: Key, aux: Any, real: RealSet
-    ) -> tuple[Array, Any]:
-        checks.same_classes(distilled, real)
-        init_key, window_key, batch_key, augment_key, order_key = jax.random.split(key, 5)
+    def trained(distilled: DistilledSet, key: Key, aux: Any) -> Params:
+        init_key, window_key, _, _, order_key = jax.random.split(key, 5)
         optimizer = inner_optimizer(config, jnp.exp(distilled.log_lr))
         state = inner.init(model.init(init_key), optimizer)
 
@@ -318,7 +330,7 @@ def outer_loss(
         sample_batch: Callable[[Any], Batch]
         inputs, sample_batch = sampling.minibatches(
             order_key,
-            devices.split(distilled_set.as_batch(distilled), mesh),
+            distilled_set.as_batch(distilled),
             config.inner_batch,
             config.unroll,
         )
@@ -326,21 +338,26 @@ def outer_loss(
             step_keys = jax.random.split(jax.random.fold_in(key, 5), config.unroll)
             inputs = (inputs, step_keys)
             sample_batch = _augmented(sample_batch, config.inner_augment)
-        state = _train(
-            config,
-            Inner(loss_fn, optimizer, sample_batch),
-            state,
-            inputs,
-            window_key,
-            aux,
-            share,
-        )
+        loop = Inner(losses.shared_by(loss_fn, mesh), optimizer, sample_batch)
+        return _train(
+            config, loop, state, inputs, window_key, aux, devices.size(mesh)
+        ).params
+
+    def tested(shared: Any, batch: Batch) -> Array:
+        params = trained(*shared)
+        chunk = inner.memory_chunk(loss_fn, params, batch) or len(batch.images)
+        term, parts = inner.terms(loss_fn, batch, chunk)
+        return summed(term, params, parts)
+
+    def compute(
+        distilled: DistilledSet, key: Key, aux: Any, real: RealSet
+    ) -> tuple[Array, Any]:
+        checks.same_classes(distilled, real)
+        _, _, batch_key, augment_key, _ = jax.random.split(key, 5)
         batch = devices.split(sampling.batch(batch_key, real, config.real_batch), mesh)
         images = augment(augment_key, batch.images, strategy=strategy)
         batch = batch._replace(images=images)
-        chunk = inner.memory_chunk(loss_fn, state.params, batch, share) or len(images)
-        term, parts = inner.terms(loss_fn, batch, chunk)
-        loss = summed(term, state.params, parts)
+        loss = devices.averaged(tested, (distilled, key, aux), batch, mesh)
         return loss, aux + 1 if config.adapt else aux
 
     return compute

@@ -366,8 +366,14 @@ def outer_loss(
         images = batch.images
         if augmentation is not None:
             images = augmentation(jax.random.fold_in(batch_key, 1), images)
-        found = predict(params, _support(config, distilled), images)
-        loss = LOSSES[config.loss](found, batch.labels)
+        batch = batch._replace(images=images)
+
+        def fitted(shared: Any, own: Batch) -> Array:
+            params, distilled = shared
+            found = predict(params, _support(config, distilled), own.images)
+            return LOSSES[config.loss](found, own.labels)
+
+        loss = devices.averaged(fitted, (params, distilled), batch, mesh)
         if config.label_lr and config.margin:
             loss -= config.margin * margin(distilled.label_logits)
         return loss, pool

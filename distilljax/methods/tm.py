@@ -182,10 +182,10 @@ def outer_loss(
       InputError: when traced, if the trajectories are of another model or too short.
     """
     checks.settings(config, Config, model)
-    loss_fn = losses.cross_entropy(model.apply)
     strategy = config.augment if augmentation is None else augmentation
     unflatten = parameters.unflatten(model)
     within = mesh if config.segments == 1 else None
+    loss_fn = losses.shared_by(losses.cross_entropy(model.apply), within)
 
     def distance(
         distilled: DistilledSet, step: Array, source: Trajectories, key: Key
@@ -203,7 +203,7 @@ def outer_loss(
 
         positions, read = sampling.minibatches(
             order_key,
-            devices.split(distilled_set.as_batch(distilled), within),
+            distilled_set.as_batch(distilled),
             config.student_batch,
             config.student_steps,
         )
@@ -234,7 +234,9 @@ def outer_loss(
     ) -> tuple[Array, Array]:
         _check(config, model, source)
         if config.segments == 1:
-            return distance(distilled, step, source, key), step + 1
+            given = distilled, step, source, key
+            found = devices.averaged(lambda given, _: distance(*given), given, (), mesh)
+            return found, step + 1
         keys = jax.random.split(key, config.segments)
         if mesh is None:
             each = jax.vmap(functools.partial(distance, distilled, step, source))(keys)
