@@ -344,8 +344,11 @@ def test_a_thread_takes_more_of_a_network_whose_weights_are_more_than_its_cache(
     assert inner.cache_groups(20, 1, (half, half)) == groups
 
 
-@pytest.mark.parametrize(("num", "chunk"), [(19, None), (20, 10), (22, 8), (100, 10)])
-def test_a_chunk_split_over_devices_has_a_piece_for_each(num, chunk, monkeypatch):
+@pytest.mark.parametrize(
+    ("num", "chunk"), [(10, None), (19, 5), (20, 5), (22, 4), (100, 5)]
+)
+def test_the_chunk_of_a_device_is_that_of_its_share(num, chunk, monkeypatch):
+    """Two devices divide no odd number: each then computes all."""
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     assert inner.cache_chunk(num, FEW_WEIGHTS, share=2) == chunk
 
@@ -547,17 +550,16 @@ def test_on_accelerators_a_large_batch_is_cut_by_what_it_would_store(monkeypatch
     params = jnp.ones((3, 8)), jnp.ones((8, 4))
     bytes_of_one = 4 * (8 + 8 + 4 + 4 + 4 + 4 + 1)
 
-    def chosen(num, examples, share=1):
+    def chosen(num, examples):
         monkeypatch.setattr(inner, "VALUES", examples * bytes_of_one)
         batch = jnp.ones((num, 3)), jnp.ones((num, 4))
-        return inner.memory_chunk(two_layers, params, batch, share)
+        return inner.memory_chunk(two_layers, params, batch)
 
     with platforms.target("cuda"):
         assert chosen(60, 60) is None
         assert chosen(60, 59) == 30
         assert chosen(60, 25) == 20
         assert chosen(61, 25) == 21  # a prime number: three pieces, as even as can be
-        assert chosen(60, 30, share=2) is None
         assert chosen(2, 0) == 1
     with platforms.target("cpu"):
         assert chosen(60, 1) == inner.cache_chunk(60, params)

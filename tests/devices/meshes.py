@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,12 @@ import optax
 
 from distilljax import devices, io, loop, platforms
 from distilljax.analysis import leave_one_out, pools
-from distilljax.core import losses
+from distilljax.core import inner, losses
 from distilljax.curvature import estimators, hessian, ntk
-from distilljax.methods import bptt, dm, gm, tm
+from distilljax.methods import bptt, dm, gm, kernel, tm
 from distilljax.probes import PROBES, Point
 from distilljax.training import evaluation
+from distilljax.types import Model
 from tests.devices.cases import CONVNET, LOSS, MLP, PROTOCOL, batch_of, given
 from tests.devices.contract import apart, at, numbers
 
@@ -73,6 +75,19 @@ def step_of(method, x, source):
 def bptt_step(x, mesh):
     config = bptt.Config(unroll=2, real_batch=9, inner_augment="flip")
     return step_of(bptt.make(config, MLP, mesh=mesh), x, x.real)
+
+
+@case
+def bptt_of_adapted_windows(x, mesh):
+    """Windows follow the norms of gradients of the whole batch."""
+    config = bptt.Config(unroll=4, window=2, adapt=1, inner_batch=4, real_batch=8)
+    return step_of(bptt.make(config, MLP, mesh=mesh), x, x.real)
+
+
+@case
+def kernel_step(x, mesh):
+    config = kernel.Config(real_batch=8, pool=2, ridge=0.1)
+    return step_of(kernel.make(config, MLP, mesh=mesh), x, x.real)
 
 
 @case
@@ -176,10 +191,43 @@ def gap(a, b):
     return max(apart(*pair) for pair in zip(numbers(a), numbers(b), strict=True))
 
 
+# Outer steps that share images: settings, source, and the most images of each of 4 devices.
+SHARED: dict[str, Any] = {
+    "bptt": (bptt, bptt.Config(unroll=2, real_batch=24), "real", 24 // 4),
+    "tm": (tm, tm.Config(student_steps=2, expert_epochs=1, max_start=0), "experts", 8 // 4),
+    "kernel": (kernel, kernel.Config(real_batch=24, max_age=0, flips=False), "real", 8),
+}
+
+
+def most_images(name, x):
+    """Returns the number of images at once of which a device computes the network."""
+    module, config, source, _ = SHARED[name]
+    mesh, seen = devices.mesh(4), []
+
+    def watched(function):
+        def watch(params, images):
+            seen.append(len(images))
+            return function(params, images)
+
+        return watch
+
+    model = Model(MLP.init, watched(MLP.features), watched(MLP.apply))
+    method = module.make(config, model, mesh=mesh)
+    state = method.init(x.key, x.distilled)
+    seen.clear()  # of the checks
+    with mock.patch.object(inner, "cache_chunk", return_value=None):
+        step = devices.jit(method.step, mesh)
+        step.lower(*devices.everywhere((x.key, state, getattr(x, source)), mesh))
+    return max(seen)
+
+
 def main():
     x = at(given(1), 0)
     failures = []
-    chosen = sys.argv[1:] or [*CASES, "resumed"]
+    chosen = sys.argv[1:] or [*CASES, *SHARED, "resumed"]
+    for name in [name for name in chosen if name in SHARED]:
+        if (most := most_images(name, x)) != SHARED[name][-1]:
+            failures.append(f"{name}: each of 4 devices computes {most} images at once")
     for name in [name for name in chosen if name in CASES]:
         began = time.process_time()
         alone = jax.jit(lambda x, f=CASES[name]: f(x, None))(x)

@@ -25,6 +25,10 @@ def test_leave_one_out_on_three_and_four_devices():
     assert run("meshes", "left_out") == "all agree"
 
 
+def test_each_device_computes_a_share_of_the_images_of_an_outer_step():
+    assert run("meshes", "bptt", "tm", "kernel") == "all agree"
+
+
 @pytest.mark.slow
 def test_all_that_takes_a_mesh_and_a_run_resumed_on_other_devices():
     assert run("meshes") == "all agree"
