@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from distilljax import checks, processes
+from distilljax import checks, processes, varying
 from distilljax.config import FieldError
 from distilljax.types import Array, InputError
 
@@ -245,6 +245,15 @@ def share_of(tree: Any, axis: str) -> Any:
         return jax.lax.dynamic_slice_in_dim(x, this % parts * each, each)
 
     return jax.tree.map(one, tree)
+
+
+def separate(tree: Any, over: Mesh | None) -> Any:
+    """Lets the devices have derivatives of their own, added once, inside `averaged`.
+
+    Without it those of an array that all hold alike are added wherever it is used, such as
+    in every step of a loop.
+    """
+    return tree if over is None else varying.vary(tree, frozenset(over.axis_names))
 
 
 def averaged(

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
+from jax.flatten_util import ravel_pytree
 
 from distilljax import checks, devices, exported, platforms, varying
 from distilljax.core.losses import Mean, SharedMean
@@ -283,9 +284,7 @@ def value_and_grad(
         the loss is not one number.
     """
     if isinstance(loss_fn, SharedMean):
-        own = devices.share_of(batch, loss_fn.axis)
-        found = value_and_grad(Mean(loss_fn.each), params, own, chunk)
-        return cast(tuple[Array, Params], jax.lax.pmean(found, loss_fn.axis))
+        return _shared_value_and_grad(loss_fn, params, batch, chunk)
     if chunk is None:
         return varying.value_and_grad(_one_number(loss_fn))(params, batch)
     term, parts = terms(loss_fn, batch, chunk)
@@ -297,6 +296,22 @@ def value_and_grad(
     loss = jax.eval_shape(term, params, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, params))
     return scan(add, zeros, parts, remat="step")[0]
+
+
+def _shared_value_and_grad(
+    loss_fn: SharedMean, params: Params, batch: Any, chunk: int | None
+) -> tuple[Array, Params]:
+    """Computes a share of the batch on each device.
+
+    Weights and gradients cross devices as one vector: a collective costs more than what it
+    moves, and its derivatives are as many.
+    """
+    flat, unflatten = ravel_pytree(params)
+    flat = varying.vary(flat, frozenset({loss_fn.axis}))
+    own = devices.share_of(batch, loss_fn.axis)
+    found = value_and_grad(Mean(loss_fn.each), unflatten(flat), own, chunk)
+    both, separate = ravel_pytree(found)
+    return cast(tuple[Array, Params], separate(jax.lax.pmean(both, loss_fn.axis)))
 
 
 def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]:

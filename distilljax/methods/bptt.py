@@ -330,7 +330,7 @@ def outer_loss(
         sample_batch: Callable[[Any], Batch]
         inputs, sample_batch = sampling.minibatches(
             order_key,
-            distilled_set.as_batch(distilled),
+            devices.separate(distilled_set.as_batch(distilled), mesh),
             config.inner_batch,
             config.unroll,
         )

@@ -203,7 +203,7 @@ def outer_loss(
 
         positions, read = sampling.minibatches(
             order_key,
-            distilled_set.as_batch(distilled),
+            devices.separate(distilled_set.as_batch(distilled), within),
             config.student_batch,
             config.student_steps,
         )
