@@ -16,7 +16,7 @@ ROOMS = {
     "platforms": set(),
     "keys": {"types"},
     "varying": {"types"},
-    "devices": {"types", "config", "checks", "processes"},
+    "devices": {"types", "config", "checks", "processes", "varying"},
     "processes": {"types", "platforms"},
     "terminal": {"config", "processes", "types"},
     "memory": {"types"},

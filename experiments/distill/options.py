@@ -95,17 +95,11 @@ class Config(
 
     def faster_on_cores(self) -> bool:
         """Returns whether the work is done faster by a device for each core of the CPU."""
-        if self.method == "bptt":
-            return self.model == "convnet" and self.convnet.width < BPTT_WIDTH
-        return self.method in FASTER_ON_CORES
-
-
-# Methods that are faster on a device for each CPU core than on one device of all threads.
-# Outer steps of dm and gm are 1.4 to 2.2 times as fast on two cores, those of tm no slower,
-# and networks are tested 1.1 times (width 128) to twice (32) as fast. Steps of bptt are no
-# slower at width 32, and 0.64 to 1.4 times as fast at 128 (`python -m benchmarks.cores`).
-FASTER_ON_CORES = ("dm", "gm", "tm")
-BPTT_WIDTH = 64
+        # Against threads two devices take outer steps 1.2 (width 128) to 1.6 times (32) as
+        # fast for bptt, 1.4 to 2.2 times for dm and gm, 1.9 times for kernel, 1.0 to 1.5
+        # times for tm, and test networks 1.1 to 2 times (`python -m benchmarks.cores`).
+        # The weights of other networks are more, and cross devices in each inner step.
+        return self.method != "bptt" or self.model == "convnet"
 
 
 def matches_experts(config: Config) -> bool:

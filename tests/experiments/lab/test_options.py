@@ -52,10 +52,10 @@ def test_other_integers_are_refused(text):
     ("config", "num"),
     [
         (distill.Config(method="bptt"), 3),
-        (distill.Config(method="bptt", convnet=convnet.Config(width=128)), 1),
+        (distill.Config(method="bptt", convnet=convnet.Config(width=128)), 3),
         (distill.Config(method="bptt", model="mlp"), 1),
         (distill.Config(method="tm"), 3),
-        (distill.Config(method="kernel"), 1),
+        (distill.Config(method="kernel"), 3),
         (distill.Config(method="kernel", devices=2), 2),
         (distill.Config(method="gm", devices=1), 1),
         (distill.Config(method="gm", distributed=True), 1),
