@@ -7,7 +7,7 @@ On a CPU memory traffic, not arithmetic, limits speed: the gradient of a batch i
 chunks that fit the cache, see `cache_chunk`, and needs proportionally less memory.
 """
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
 from jax.flatten_util import ravel_pytree
 
-from distilljax import checks, devices, exported, platforms, varying
+from distilljax import checks, exported, platforms, varying
 from distilljax.core.losses import Mean, SharedMean
 from distilljax.core.scan import GRADIENT, Remat, scan
 from distilljax.types import Array, InputError, Params
@@ -92,12 +92,12 @@ def cache_chunk(num: int, params: Params, share: int = 1) -> int | None:
     Args:
       num: number of examples.
       params: weights of the network, arrays or their shapes.
-      share: number of devices that have a share of the batch, see `devices.share_of`.
+      share: number of devices that have a share of the batch.
     """
     if not platforms.on_cpu():
         return None
     best, sizes = _cached(params)
-    own = num // math.gcd(num, share)
+    own = -(-num // share)
     if own < 2 * best:
         return None
     return min(sizes, key=lambda size: (-own % size, abs(size - best)))
@@ -301,17 +301,28 @@ def value_and_grad(
 def _shared_value_and_grad(
     loss_fn: SharedMean, params: Params, batch: Any, chunk: int | None
 ) -> tuple[Array, Params]:
-    """Computes a share of the batch on each device.
+    """Computes a share of the batch on each device, the last filled with weight zero.
 
     Weights and gradients cross devices as one vector: a collective costs more than what it
     moves, and its derivatives are as many.
     """
     flat, unflatten = ravel_pytree(params)
     flat = varying.vary(flat, frozenset({loss_fn.axis}))
-    own = devices.share_of(batch, loss_fn.axis)
-    found = value_and_grad(Mean(loss_fn.each), unflatten(flat), own, chunk)
+    num, share = len(jax.tree.leaves(batch)[0]), jax.lax.axis_size(loss_fn.axis)
+    own, this = -(-num // share), jax.lax.axis_index(loss_fn.axis)
+    pick = functools.partial(jax.lax.dynamic_index_in_dim, index=this, keepdims=False)
+    local, given = Mean(loss_fn.each), jax.tree.map(pick, filled(batch, own))
+    if num % share:
+        counts = this * own + jnp.arange(own) < num
+        given = given, jnp.where(counts, share * own / num, 0.0)
+        local = Mean(lambda p, given: _weighted(loss_fn.each(p, given[0]), given[1]))
+    found = value_and_grad(local, unflatten(flat), given, chunk)
     both, separate = ravel_pytree(found)
     return cast(tuple[Array, Params], separate(jax.lax.pmean(both, loss_fn.axis)))
+
+
+def _weighted(each: Array, weight: Array) -> Array:
+    return each * weight.astype(each.dtype)
 
 
 def _one_number(loss_fn: Callable[[Params, Any], Array]) -> Callable[..., Array]:

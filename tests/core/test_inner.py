@@ -345,10 +345,9 @@ def test_a_thread_takes_more_of_a_network_whose_weights_are_more_than_its_cache(
 
 
 @pytest.mark.parametrize(
-    ("num", "chunk"), [(10, None), (19, 5), (20, 5), (22, 4), (100, 5)]
+    ("num", "chunk"), [(10, None), (18, None), (19, 5), (20, 5), (22, 4), (100, 5)]
 )
 def test_the_chunk_of_a_device_is_that_of_its_share(num, chunk, monkeypatch):
-    """Two devices divide no odd number: each then computes all."""
     monkeypatch.setattr(platforms, "threads_per_device", lambda: 1)
     assert inner.cache_chunk(num, FEW_WEIGHTS, share=2) == chunk
 
