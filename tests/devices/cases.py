@@ -582,6 +582,7 @@ HOST = {
     "augment.parse",
     "inner.cache_chunk",
     "inner.memory_chunk",
+    "losses.shared_by",
     "inner.cache_groups",
     "parameters.num_params",
     "base.stored_numbers",
